@@ -1,0 +1,127 @@
+//! What a job process tells about itself over its control socket: plain numbers, turned into rates by whoever asks twice.
+
+use serde::{Deserialize, Serialize};
+
+/// A job process at one moment. Counters are totals since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// 32 hex digits.
+    pub job_id: String,
+    /// The job's name.
+    pub name: String,
+    /// `RUNNING`, or the last state before the end.
+    pub state: String,
+    /// When the process started, epoch ms.
+    pub start_ms: i64,
+    /// When this report was made, epoch ms.
+    pub now_ms: i64,
+    /// The process.
+    pub pid: u32,
+    /// Workers.
+    pub parallelism: usize,
+    /// Chains of operators.
+    pub vertices: Vec<VertexReport>,
+    /// How they are connected.
+    pub edges: Vec<EdgeReport>,
+    /// Checkpoints so far.
+    pub checkpoints: CheckpointsReport,
+}
+
+/// One chain of operators.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VertexReport {
+    /// Stable over restarts.
+    pub id: String,
+    /// The operators' names, joined by ` -> `.
+    pub name: String,
+    /// The operators in order.
+    pub operators: Vec<OperatorReport>,
+    /// Subtasks that work.
+    pub parallelism: usize,
+    /// One entry a subtask.
+    pub subtasks: Vec<SubtaskReport>,
+}
+
+/// One operator in a chain.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorReport {
+    /// The stable id its state is found by.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// One subtask's counters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SubtaskReport {
+    /// Records taken in (a source: read).
+    pub records_in: u64,
+    /// Records given out (a sink: written).
+    pub records_out: u64,
+    /// Records dropped as late.
+    pub late_dropped: u64,
+    /// Records refused by the source.
+    pub dead_letters: u64,
+    /// Event-time progress, epoch ms; `None` before any and after the end.
+    pub watermark_ms: Option<i64>,
+    /// Time spent working.
+    pub busy_ms: u64,
+    /// Time spent waiting for the outputs to take more.
+    pub backpressured_ms: u64,
+    /// Records known to wait in the source.
+    pub pending_records: Option<u64>,
+}
+
+/// An edge of the job's graph.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeReport {
+    /// Vertex id.
+    pub from: String,
+    /// Vertex id.
+    pub to: String,
+    /// `FORWARD`, `HASH`, `REBALANCE`, `BROADCAST` or `GLOBAL`.
+    pub ship: String,
+}
+
+/// Counts and the newest checkpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointsReport {
+    /// Completed since the process started.
+    pub completed: u64,
+    /// Failed since the process started.
+    pub failed: u64,
+    /// 0 or 1.
+    pub in_progress: u64,
+    /// The epoch this process restored from.
+    pub restored_epoch: Option<u64>,
+    /// The newest completed one.
+    pub latest: Option<CheckpointReport>,
+    /// The newest ones, newest first; at most [`CheckpointsReport::HISTORY_MAX`].
+    pub history: Vec<CheckpointReport>,
+}
+
+impl CheckpointsReport {
+    /// How many checkpoints the history keeps.
+    pub const HISTORY_MAX: usize = 32;
+}
+
+/// One checkpoint or savepoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    /// The epoch it closes.
+    pub id: u64,
+    /// `checkpoint` or `savepoint`.
+    pub kind: String,
+    /// `IN_PROGRESS`, `COMPLETED` or `FAILED`.
+    pub status: String,
+    /// When it was triggered, epoch ms.
+    pub trigger_ms: i64,
+    /// From trigger to manifest.
+    pub duration_ms: u64,
+    /// Bytes of state.
+    pub bytes: u64,
+    /// Its folder.
+    pub path: String,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
