@@ -34,7 +34,9 @@
 
 pub mod batch;
 mod database;
+mod idempotency;
 pub mod key;
+mod partition;
 pub mod retention;
 pub mod staging;
 pub mod topic;

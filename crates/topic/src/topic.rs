@@ -1,8 +1,20 @@
 //! One topic: appending, reading, offsets.
+//!
+//! Every call is one transaction. A handle holds two connections, so that in one process readers and writers do not
+//! wait for each other either (SQLite sees to it between processes).
 
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tidemill_core::{Error, Result};
 
-use crate::batch::RecordBatch;
+use crate::batch::{BatchBuilder, EncodedBatch, RecordBatch};
+use crate::database::{self, batch_id, sql_error};
+use crate::idempotency;
+use crate::partition::{Tail, decode_row, read_batches};
+use crate::retention::{Retention, RetentionPace};
+use crate::topics::TopicInfo;
 
 /// A record to append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +60,24 @@ pub enum ReadOutcome {
 /// A topic, open. Clones share the same connections; may be used from several threads at once, where reads wait for
 /// reads and appends for appends, never one for the other.
 #[derive(Clone)]
-pub struct Topic {}
+pub struct Topic {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    path: PathBuf,
+    partitions: u32,
+    retention: Retention,
+    reading: Mutex<Connection>,
+    writing: Mutex<Writing>,
+}
+
+/// The connection for appends, opened with the first of them: most handles only read.
+pub(crate) struct Writing {
+    connection: Option<Connection>,
+    pub(crate) pace: RetentionPace,
+}
 
 impl Topic {
     /// The longest record (key and value together), in bytes.
@@ -57,20 +86,94 @@ impl Topic {
     pub const IDEMPOTENCY_KEYS_MAX: u64 = 100_000;
     /// How long an idempotency key is remembered.
     pub const IDEMPOTENCY_KEPT_MS: i64 = 24 * 3_600_000;
+    /// Records of one append become batches of about this many bytes.
+    pub const BATCH_BYTES: usize = 1 << 20;
+
+    /// Opens the database at `path`; `None` when the topic in it was deleted.
+    pub(crate) fn open(path: &Path, name: &str) -> Result<Option<Topic>> {
+        let tried = |error| sql_error(name, "open", &error);
+        let mut connection = database::connect(path, name)?;
+        let transaction = connection.transaction().map_err(tried)?;
+        let option = |option: &str| -> Result<Option<i64>> {
+            let value: Option<Option<i64>> = transaction
+                .query_row(
+                    "SELECT value FROM config WHERE name = ?1",
+                    [option],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(tried)?;
+            Ok(value.flatten())
+        };
+        let partitions =
+            option("partitions")?.and_then(|partitions| u32::try_from(partitions).ok());
+        let retention = Retention {
+            age_ms: option("retention_ms")?,
+            bytes: option("retention_bytes")?.and_then(|bytes| u64::try_from(bytes).ok()),
+        };
+        let alive: u32 = transaction
+            .query_row("SELECT count(*) FROM partition", [], |row| row.get(0))
+            .map_err(tried)?;
+        transaction.finish().map_err(tried)?;
+        if alive == 0 {
+            return Ok(None);
+        }
+        if partitions != Some(alive) {
+            return Err(Error::corrupt(format!(
+                "topic `{name}`: {alive} partitions stand in it, not {partitions:?}"
+            )));
+        }
+        Ok(Some(Topic {
+            inner: Arc::new(Inner {
+                name: name.to_string(),
+                path: path.to_path_buf(),
+                partitions: alive,
+                retention,
+                reading: Mutex::new(connection),
+                writing: Mutex::new(Writing {
+                    connection: None,
+                    pace: RetentionPace::default(),
+                }),
+            }),
+        }))
+    }
 
     /// The topic's name.
     pub fn name(&self) -> &str {
-        ""
+        &self.inner.name
     }
 
     /// How many partitions.
     pub fn partitions(&self) -> u32 {
-        1
+        self.inner.partitions
     }
 
     /// The partition for a key: the same for ever, and the same Kafka's default partitioner chooses.
     pub fn partition_for(&self, key: &[u8]) -> u32 {
         crate::key::partition_for(key, self.partitions())
+    }
+
+    /// What the list of topics shows of it, now.
+    pub fn info(&self) -> Result<TopicInfo> {
+        self.try_info()?
+            .ok_or_else(|| database::deleted(self.name()))
+    }
+
+    /// As [`Topic::info`]; `None` when the topic was deleted.
+    pub(crate) fn try_info(&self) -> Result<Option<TopicInfo>> {
+        let (alive, records, bytes): (u32, u64, u64) = self.read_with("list", |transaction| {
+            transaction
+                .prepare_cached("SELECT count(*), ifnull(sum(next - earliest), 0), ifnull(sum(bytes), 0) FROM partition")?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })?;
+        Ok((alive > 0).then(|| TopicInfo {
+            name: self.inner.name.clone(),
+            partitions: self.inner.partitions,
+            records,
+            bytes,
+            retention_ms: self.inner.retention.age_ms,
+            retention_bytes: self.inner.retention.bytes,
+        }))
     }
 
     /// Appends records in one transaction over all their partitions; when this returns they are on disk.
@@ -82,37 +185,231 @@ impl Topic {
     /// kept the topic locked for too long.
     pub fn append(
         &self,
-        _records: &[NewRecord<'_>],
-        _idempotency_key: Option<&str>,
-        _now_ms: i64,
+        records: &[NewRecord<'_>],
+        idempotency_key: Option<&str>,
+        now_ms: i64,
     ) -> Result<Appended> {
-        Err(Error::bug("not written yet"))
+        let batches = self.encode(records)?;
+        let retention = self.inner.retention;
+        self.write_with("append to", |transaction, pace| {
+            if let Some(key) = idempotency_key
+                && let Some(records) = idempotency::seen_before(transaction, key)?
+            {
+                return Ok(Some(Appended {
+                    duplicate: true,
+                    records,
+                    base_offsets: Vec::new(),
+                }));
+            }
+            let mut base_offsets: Vec<(u32, u64)> = Vec::new();
+            let mut bytes_appended = 0;
+            for run in batches.chunk_by(|a, b| a.0 == b.0) {
+                let partition = run[0].0;
+                let Some(mut tail) = Tail::load(transaction, partition)? else {
+                    return Ok(None);
+                };
+                base_offsets.push((partition, tail.next));
+                for (_, batch) in run {
+                    tail.insert(transaction, batch, now_ms)?;
+                    bytes_appended += batch.blob.len() as u64;
+                }
+                tail.store(transaction)?;
+            }
+            if let Some(key) = idempotency_key {
+                idempotency::remember(transaction, key, records.len() as u64, now_ms)?;
+            }
+            if pace.due(&retention, bytes_appended, now_ms) {
+                let deleted = retention.enforce(transaction, now_ms)?;
+                pace.enforced(deleted, now_ms);
+            }
+            Ok(Some(Appended {
+                duplicate: false,
+                records: records.len() as u64,
+                base_offsets,
+            }))
+        })
     }
 
     /// The batches from `offset` on, at most about `max_bytes`, but at least one when there is any. The first begins
     /// exactly at `offset`. `Kind::Corrupt` when a stored batch is damaged.
-    pub fn read(&self, _partition: u32, _offset: u64, _max_bytes: usize) -> Result<ReadOutcome> {
-        Err(Error::bug("not written yet"))
+    pub fn read(&self, partition: u32, offset: u64, max_bytes: usize) -> Result<ReadOutcome> {
+        self.check_partition(partition)?;
+        let found = self.read_with("read", |transaction| {
+            let Some(tail) = Tail::load(transaction, partition)? else {
+                return Ok(Err(database::deleted(self.name())));
+            };
+            if offset < tail.earliest {
+                return Ok(Ok(ReadOutcome::BelowEarliest {
+                    earliest: tail.earliest,
+                }));
+            }
+            if offset > tail.next {
+                return Ok(Ok(ReadOutcome::AboveLatest { latest: tail.next }));
+            }
+            if offset == tail.next {
+                return Ok(Ok(ReadOutcome::Batches(Vec::new())));
+            }
+            let batches = read_batches(transaction, partition, offset, max_bytes)?;
+            Ok(batches.map(ReadOutcome::Batches))
+        })?;
+        found.map_err(|error| {
+            error.context(format!("topic `{}` partition {partition}", self.name()))
+        })
     }
 
     /// The oldest offset that can be read.
-    pub fn earliest(&self, _partition: u32) -> Result<u64> {
-        Err(Error::bug("not written yet"))
+    pub fn earliest(&self, partition: u32) -> Result<u64> {
+        Ok(self.tail(partition)?.earliest)
     }
 
     /// The offset the next record will get.
-    pub fn latest(&self, _partition: u32) -> Result<u64> {
-        Err(Error::bug("not written yet"))
+    pub fn latest(&self, partition: u32) -> Result<u64> {
+        Ok(self.tail(partition)?.next)
     }
 
     /// The offset of the first record whose timestamp is `timestamp_ms` or later; the latest offset when there is none.
-    pub fn offset_for_timestamp(&self, _partition: u32, _timestamp_ms: i64) -> Result<u64> {
-        Err(Error::bug("not written yet"))
+    pub fn offset_for_timestamp(&self, partition: u32, timestamp_ms: i64) -> Result<u64> {
+        let latest = self.latest(partition)?;
+        let found = self.read_with("read", |transaction| {
+            let mut statement = transaction.prepare_cached(
+                "SELECT id, count, blob FROM batch WHERE id >= ?1 AND id < ?2 AND max_timestamp_ms >= ?3
+                 ORDER BY id LIMIT 1",
+            )?;
+            let range = (batch_id(partition, 0), batch_id(partition + 1, 0), timestamp_ms);
+            statement.query_row(range, decode_row).optional()
+        })?;
+        let Some(batch) = found.transpose()? else {
+            return Ok(latest);
+        };
+        let first = batch
+            .iter()
+            .find(|record| record.timestamp_ms >= timestamp_ms)
+            .map(|record| record.offset);
+        Ok(first.unwrap_or(latest))
     }
 
     /// A number that differs from the last one this handle gave when any process committed something in between.
     /// Cheap enough to ask some hundred times a second; only comparable with earlier answers of the same handle.
     pub fn change_version(&self) -> Result<i64> {
-        Err(Error::bug("not written yet"))
+        let connection = lock(&self.inner.reading);
+        connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .map_err(|error| sql_error(self.name(), "watch", &error))
     }
+
+    /// Tells every open handle that the topic is gone, in the database file itself and not only in its log.
+    pub(crate) fn mark_deleted(&self) -> Result<()> {
+        self.write_with("delete", |transaction, _| {
+            transaction.execute("DELETE FROM partition", []).map(Some)
+        })?;
+        let writing = lock(&self.inner.writing);
+        if let Some(connection) = &writing.connection {
+            connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .map_err(|error| sql_error(self.name(), "delete", &error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.inner.retention
+    }
+
+    /// Records as batches, ordered by partition. Of one partition they keep their order.
+    pub(crate) fn encode(&self, records: &[NewRecord<'_>]) -> Result<Vec<(u32, EncodedBatch)>> {
+        let mut open: Vec<Option<BatchBuilder>> = Vec::new();
+        open.resize_with(self.partitions() as usize, || None);
+        let mut batches = Vec::new();
+        for record in records {
+            self.check_partition(record.partition)?;
+            let record_bytes = record.key.map_or(0, <[u8]>::len) + record.value.len();
+            if record_bytes > Self::RECORD_BYTES_MAX {
+                return Err(Error::input(format!(
+                    "topic `{}`: a record of {record_bytes} bytes; the longest allowed has {}",
+                    self.name(),
+                    Self::RECORD_BYTES_MAX
+                )));
+            }
+            let slot = &mut open[record.partition as usize];
+            if let Some(full) =
+                slot.take_if(|b| b.bytes() + record_bytes > Self::BATCH_BYTES && !b.is_empty())
+            {
+                batches.push((record.partition, full.finish()));
+            }
+            let builder = slot.get_or_insert_with(BatchBuilder::new);
+            builder.push(record.timestamp_ms, record.key, record.value);
+        }
+        for (partition, builder) in open.into_iter().enumerate() {
+            batches.extend(builder.map(|builder| (partition as u32, builder.finish())));
+        }
+        // Stable: batches of one partition stay in order.
+        batches.sort_by_key(|(partition, _)| *partition);
+        Ok(batches)
+    }
+
+    fn check_partition(&self, partition: u32) -> Result<()> {
+        if partition < self.partitions() {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "topic `{}` has no partition {partition}, only 0 to {}",
+            self.name(),
+            self.partitions() - 1
+        )))
+    }
+
+    fn tail(&self, partition: u32) -> Result<Tail> {
+        self.check_partition(partition)?;
+        self.read_with("read", |transaction| Tail::load(transaction, partition))?
+            .ok_or_else(|| database::deleted(self.name()))
+    }
+
+    pub(crate) fn read_with<R>(
+        &self,
+        tried: &str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R> {
+        let mut connection = lock(&self.inner.reading);
+        connection
+            .transaction()
+            .and_then(|transaction| {
+                let result = work(&transaction)?;
+                transaction.finish()?;
+                Ok(result)
+            })
+            .map_err(|error| sql_error(self.name(), tried, &error))
+    }
+
+    /// Runs `work` in a writing transaction, committed when it gives a value; `None` says the topic was deleted.
+    pub(crate) fn write_with<R>(
+        &self,
+        tried: &str,
+        work: impl FnOnce(&Transaction<'_>, &mut RetentionPace) -> rusqlite::Result<Option<R>>,
+    ) -> Result<R> {
+        let mut guard = lock(&self.inner.writing);
+        let writing = &mut *guard;
+        let connection = match &mut writing.connection {
+            Some(connection) => connection,
+            none => none.insert(database::connect(&self.inner.path, self.name())?),
+        };
+        let pace = &mut writing.pace;
+        let done = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .and_then(|transaction| {
+                let result = work(&transaction, pace)?;
+                match &result {
+                    Some(_) => transaction.commit()?,
+                    None => transaction.rollback()?,
+                }
+                Ok(result)
+            });
+        done.map_err(|error| sql_error(self.name(), tried, &error))?
+            .ok_or_else(|| database::deleted(self.name()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in between left a transaction that was rolled back; the connection itself is sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
