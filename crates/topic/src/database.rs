@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use tidemill_core::{Error, Result};
 
 use crate::topics::TopicConfig;
@@ -74,6 +74,9 @@ pub(crate) fn create(path: &Path, name: &str, config: &TopicConfig) -> Result<()
             .execute("INSERT INTO config VALUES (?1, ?2)", (option, value))
             .map_err(tried)?;
     }
+    transaction
+        .execute("INSERT INTO config VALUES ('incarnation', random())", [])
+        .map_err(tried)?;
     for partition in 0..config.partitions {
         transaction
             .execute("INSERT INTO partition VALUES (?1, 0, 0, 0)", [partition])
@@ -105,6 +108,18 @@ pub(crate) fn connect(path: &Path, name: &str) -> Result<Connection> {
     }
 }
 
+/// An option of the topic; `None` when it is not set.
+pub(crate) fn option(connection: &Connection, option: &str) -> rusqlite::Result<Option<i64>> {
+    let value: Option<Option<i64>> = connection
+        .query_row(
+            "SELECT value FROM config WHERE name = ?1",
+            [option],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(value.flatten())
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -129,7 +144,8 @@ pub(crate) fn sql_error(name: &str, tried: &str, error: &rusqlite::Error) -> Err
                 BUSY_TIMEOUT.as_secs()
             ))
         }
-        _ => Error::external(message),
+        None => Error::corrupt(message).hint("a stored value is not of its type; keep the file"),
+        Some(_) => Error::external(message),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`staging`] | output of a job that is stored but not visible until its checkpoint is complete |
 //! | [`batch`] | how a run of records becomes the blob of a row, and back without copying |
 //! | [`retention`] | deleting old batches by age and size |
+//! | [`watch`] | waiting for new records without using the processor |
 //! | [`key`] | key → partition, as Kafka does it |
 //!
 //! ```
@@ -41,9 +42,11 @@ pub mod retention;
 pub mod staging;
 pub mod topic;
 pub mod topics;
+pub mod watch;
 
 pub use batch::{Record, RecordBatch};
 pub use key::partition_for;
 pub use staging::StageId;
 pub use topic::{Appended, NewRecord, ReadOutcome, Topic};
 pub use topics::{TopicConfig, TopicInfo, Topics};
+pub use watch::{Watch, WatchWaker};

@@ -15,6 +15,7 @@ use crate::idempotency;
 use crate::partition::{Tail, decode_row, read_batches};
 use crate::retention::{Retention, RetentionPace};
 use crate::topics::TopicInfo;
+use crate::watch::Bell;
 
 /// A record to append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ struct Inner {
     name: String,
     path: PathBuf,
     partitions: u32,
+    /// Differs between topics of one name created one after the other.
+    incarnation: Option<i64>,
     retention: Retention,
     reading: Mutex<Connection>,
     writing: Mutex<Writing>,
@@ -75,7 +78,7 @@ struct Inner {
 
 /// The connection for appends, opened with the first of them: most handles only read.
 pub(crate) struct Writing {
-    connection: Option<Connection>,
+    connection: Option<(Connection, Bell)>,
     pub(crate) pace: RetentionPace,
 }
 
@@ -94,23 +97,14 @@ impl Topic {
         let tried = |error| sql_error(name, "open", &error);
         let mut connection = database::connect(path, name)?;
         let transaction = connection.transaction().map_err(tried)?;
-        let option = |option: &str| -> Result<Option<i64>> {
-            let value: Option<Option<i64>> = transaction
-                .query_row(
-                    "SELECT value FROM config WHERE name = ?1",
-                    [option],
-                    |row| row.get(0),
-                )
-                .optional()
-                .map_err(tried)?;
-            Ok(value.flatten())
-        };
+        let option = |name: &str| database::option(&transaction, name).map_err(tried);
         let partitions =
             option("partitions")?.and_then(|partitions| u32::try_from(partitions).ok());
         let retention = Retention {
             age_ms: option("retention_ms")?,
             bytes: option("retention_bytes")?.and_then(|bytes| u64::try_from(bytes).ok()),
         };
+        let incarnation = option("incarnation")?;
         let alive: u32 = transaction
             .query_row("SELECT count(*) FROM partition", [], |row| row.get(0))
             .map_err(tried)?;
@@ -128,6 +122,7 @@ impl Topic {
                 name: name.to_string(),
                 path: path.to_path_buf(),
                 partitions: alive,
+                incarnation,
                 retention,
                 reading: Mutex::new(connection),
                 writing: Mutex::new(Writing {
@@ -141,6 +136,10 @@ impl Topic {
     /// The topic's name.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.inner.path
     }
 
     /// How many partitions.
@@ -304,7 +303,7 @@ impl Topic {
             transaction.execute("DELETE FROM partition", []).map(Some)
         })?;
         let writing = lock(&self.inner.writing);
-        if let Some(connection) = &writing.connection {
+        if let Some((connection, _)) = &writing.connection {
             connection
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
                 .map_err(|error| sql_error(self.name(), "delete", &error))?;
@@ -381,6 +380,22 @@ impl Topic {
             .map_err(|error| sql_error(self.name(), tried, &error))
     }
 
+    /// By now the path may lead to another topic of the same name.
+    fn connect_for_writing(&self, tried: &str) -> Result<(Connection, Bell)> {
+        let inner = &self.inner;
+        if !inner.path.exists() {
+            return Err(database::deleted(&inner.name));
+        }
+        let connection = database::connect(&inner.path, &inner.name)?;
+        let incarnation = database::option(&connection, "incarnation")
+            .map_err(|error| sql_error(&inner.name, tried, &error))?;
+        if incarnation == inner.incarnation {
+            Ok((connection, Bell::open(&inner.path)))
+        } else {
+            Err(database::deleted(&inner.name))
+        }
+    }
+
     /// Runs `work` in a writing transaction, committed when it gives a value; `None` says the topic was deleted.
     pub(crate) fn write_with<R>(
         &self,
@@ -389,9 +404,9 @@ impl Topic {
     ) -> Result<R> {
         let mut guard = lock(&self.inner.writing);
         let writing = &mut *guard;
-        let connection = match &mut writing.connection {
-            Some(connection) => connection,
-            none => none.insert(database::connect(&self.inner.path, self.name())?),
+        let (connection, bell) = match &mut writing.connection {
+            Some(open) => open,
+            none => none.insert(self.connect_for_writing(tried)?),
         };
         let pace = &mut writing.pace;
         let done = connection
@@ -399,7 +414,10 @@ impl Topic {
             .and_then(|transaction| {
                 let result = work(&transaction, pace)?;
                 match &result {
-                    Some(_) => transaction.commit()?,
+                    Some(_) => {
+                        transaction.commit()?;
+                        bell.ring();
+                    }
                     None => transaction.rollback()?,
                 }
                 Ok(result)
@@ -412,4 +430,131 @@ impl Topic {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in between left a transaction that was rolled back; the connection itself is sound.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_core::Kind;
+
+    use super::*;
+    use crate::topics::{TopicConfig, Topics};
+
+    fn new_topic() -> (tempfile::TempDir, Topic) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let topics = Topics::open(folder.path()).expect("opens");
+        let topic = topics
+            .create(
+                "t",
+                &TopicConfig {
+                    partitions: 2,
+                    ..TopicConfig::default()
+                },
+            )
+            .expect("creates");
+        (folder, topic)
+    }
+
+    fn record(partition: u32, value: &[u8]) -> NewRecord<'_> {
+        NewRecord {
+            partition,
+            timestamp_ms: 0,
+            key: None,
+            value,
+        }
+    }
+
+    /// Lets the connection for appends have at most `pages`: what SQLite then does is what it does on a full disk.
+    fn limit_pages(topic: &Topic, pages: u32) {
+        let writing = lock(&topic.inner.writing);
+        let (connection, _) = writing.connection.as_ref().expect("appended before");
+        connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .expect("limits");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart_and_harms_nothing() {
+        let (folder, topic) = new_topic();
+        topic
+            .append(&[record(0, b"before")], None, 0)
+            .expect("appends");
+        limit_pages(&topic, 40);
+        let big = vec![7; 100_000];
+        let mut stored = 0;
+        let error = loop {
+            match topic.append(
+                &[record(0, &big), record(1, &big)],
+                Some(&stored.to_string()),
+                0,
+            ) {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), Kind::Full, "{error}");
+        let staged = crate::StageId {
+            scope: "s".into(),
+            epoch: 1,
+            subtask: 0,
+            attempt: 0,
+        };
+        let error = topic
+            .stage(&staged, &[record(0, &big), record(1, &big)])
+            .expect_err("full");
+        assert_eq!(error.kind(), Kind::Full, "{error}");
+        assert_eq!(
+            (topic.latest(0).unwrap(), topic.latest(1).unwrap()),
+            (stored + 1, stored)
+        );
+        // With room again the same request goes through, once.
+        limit_pages(&topic, 10_000);
+        let key = stored.to_string();
+        let again = topic
+            .append(&[record(0, &big), record(1, &big)], Some(&key), 0)
+            .expect("appends");
+        assert!(!again.duplicate);
+        drop(topic);
+        let topic = Topics::open(folder.path())
+            .and_then(|topics| topics.open_topic("t"))
+            .expect("opens");
+        assert_eq!(
+            (topic.latest(0).unwrap(), topic.latest(1).unwrap()),
+            (stored + 2, stored + 1)
+        );
+        topic.read(0, 0, usize::MAX).expect("every batch is whole");
+    }
+
+    #[test]
+    fn a_damaged_or_missing_batch_is_told_apart() {
+        let (folder, topic) = new_topic();
+        for value in [b"first", b"other", b"third"] {
+            topic.append(&[record(0, value)], None, 0).expect("appends");
+        }
+        let connection = Connection::open(folder.path().join("t.topic")).expect("opens");
+        let mut blob: Vec<u8> = connection
+            .query_row("SELECT blob FROM batch WHERE id = 1", [], |row| row.get(0))
+            .expect("stands");
+        *blob.last_mut().expect("not empty") ^= 1;
+        connection
+            .execute("UPDATE batch SET blob = ?1 WHERE id = 1", [blob])
+            .expect("damages");
+        let error = topic.read(0, 1, 1).expect_err("damaged");
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(
+            error
+                .to_string()
+                .contains("topic `t` partition 0: batch at offset 1"),
+            "{error}"
+        );
+        connection
+            .execute("DELETE FROM batch WHERE id = 1", [])
+            .expect("damages");
+        let error = topic.read(0, 0, usize::MAX).expect_err("missing");
+        assert!(
+            error.kind() == Kind::Corrupt && error.to_string().contains("offset 1 is missing"),
+            "{error}"
+        );
+        assert!(topic.read(0, 1, 1).is_err());
+        topic.read(0, 2, 1).expect("the rest is whole");
+    }
 }

@@ -237,7 +237,7 @@ impl Topics {
 
     fn remove_files(&self, name: &str) -> Result<()> {
         // The database first: from then on nobody can open it and begin a log under its name.
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-bell"] {
             remove_if_there(&self.folder.join(format!("{name}{SUFFIX}{suffix}")))?;
         }
         Ok(())
