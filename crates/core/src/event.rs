@@ -35,7 +35,12 @@ impl DeadLetter {
     pub const PAYLOAD_MAX: usize = 4096;
 
     /// A dead letter from the raw bytes of a record.
-    pub fn new(source: impl Into<String>, position: impl Into<String>, reason: impl Into<String>, payload: &[u8]) -> Self {
+    pub fn new(
+        source: impl Into<String>,
+        position: impl Into<String>,
+        reason: impl Into<String>,
+        payload: &[u8],
+    ) -> Self {
         let kept = &payload[..payload.len().min(Self::PAYLOAD_MAX)];
         DeadLetter {
             source: source.into(),

@@ -1,1 +1,26 @@
-//! (being written)
+//! The job runtime on timely dataflow, and the typed DataStream API on top of it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`stream`] | the API: environment, streams, functions |
+//! | [`window`] | windows: assigners and the operators behind them |
+//! | [`operator`] | what an operator is: a plain state machine |
+//! | [`state`] | keyed state, timers, sections of bytes |
+//! | [`checkpoint`] | manifests, folders, coordinator |
+//! | `driver` | all code that touches timely |
+//! | [`runtime`] | runs a job: threads, control, metrics, control socket |
+//! | [`key`] | which worker a key belongs to |
+
+pub mod checkpoint;
+mod driver;
+mod graph;
+pub mod key;
+pub mod operator;
+pub mod runtime;
+pub mod state;
+pub mod stream;
+pub mod window;
+
+pub use driver::{BATCH_ROWS, Records};
+pub use runtime::{JobResult, JobSettings};
+pub use stream::Environment;

@@ -1,0 +1,116 @@
+//! The manifest of a checkpoint: JSON, versioned, naming every piece of state with its place, length and checksum.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidemill_core::{Error, Result};
+
+use crate::state::SectionKind;
+
+/// The version this program writes. Fixtures of every version ever released are read by the tests.
+pub const VERSION: u32 = 1;
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The manifest's format.
+    pub version: u32,
+    /// The job that wrote it.
+    pub job_id: String,
+    /// The job's name.
+    pub job_name: String,
+    /// The epoch it closes; a restored job goes on with the next.
+    pub epoch: u64,
+    /// `checkpoint` or `savepoint`.
+    pub kind: String,
+    /// When it was complete, epoch ms.
+    pub created_ms: i64,
+    /// Key groups of the job.
+    pub key_groups: u64,
+    /// State by operator uid.
+    pub operators: BTreeMap<String, OperatorState>,
+}
+
+/// One operator's state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorState {
+    /// Pieces of state of all subtasks.
+    #[serde(default)]
+    pub sections: Vec<SectionPlace>,
+    /// What its sink subtasks have pre-committed and not yet published, oldest first.
+    #[serde(default)]
+    pub tokens: Vec<TokenEntry>,
+}
+
+/// Where a piece of state stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SectionPlace {
+    /// The subtask that wrote it.
+    pub subtask: usize,
+    /// The state's name.
+    pub name: String,
+    /// How it is divided among subtasks.
+    pub kind: SectionKind,
+    /// Entries in it.
+    pub entries: u64,
+    /// File in the checkpoint's folder.
+    pub file: String,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// CRC-32 of the bytes.
+    pub crc32: u32,
+}
+
+/// A sink's token, as hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// The subtask whose output it publishes.
+    pub subtask: usize,
+    /// The token.
+    pub token: String,
+}
+
+impl TokenEntry {
+    /// An entry for a token.
+    pub fn new(subtask: usize, token: &[u8]) -> Self {
+        TokenEntry { subtask, token: token.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    /// The token's bytes.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let digits = self.token.as_bytes();
+        digits
+            .chunks(2)
+            .map(|pair| {
+                std::str::from_utf8(pair).ok().filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok())
+            })
+            .collect::<Option<Vec<u8>>>()
+            .ok_or_else(|| Error::corrupt("a sink's token in the manifest is not made of hexadecimal digits"))
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest; `place` is named in errors.
+    pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } =
+            serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("`{place}` is not a manifest: {e}")))?;
+        if version != VERSION {
+            return Err(Error::input(format!(
+                "`{place}` has manifest version {version}, this program reads version {VERSION}"
+            ))
+            .hint("use the Tidemill version that wrote it"));
+        }
+        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("`{place}` is not a whole manifest: {e}")))
+    }
+
+    /// Bytes of state it names.
+    pub fn state_bytes(&self) -> u64 {
+        self.operators.values().flat_map(|operator| &operator.sections).map(|section| section.length).sum()
+    }
+}

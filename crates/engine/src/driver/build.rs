@@ -1,0 +1,430 @@
+//! Builds the tasks of a plan on one worker: for each task its chain from the last operator to the first, its output
+//! ports, then its inputs. All workers run this on the same plan and so make the same channels in the same order.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use tidemill_core::{Data, DeadLetter, Error, Result, WATERMARK_MIN};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::progress::frontier::MutableAntichain;
+use timely::scheduling::SyncActivator;
+
+use super::flow::{Addressed, Flow, connect};
+use super::port::{AnyHead, AnyInput, AnyOutput, Head, InputPort, OutputPort, PortLink};
+use super::rows::Rows;
+use super::source::{SourceHead, SourceParts, SourceTask, poll_output, starting_splits};
+use super::task::{Task, TaskCore};
+use super::timestamp::Ts;
+use crate::checkpoint::restore::RestorePoint;
+use crate::graph::{Logic, Plan};
+use crate::operator::{FanOut, Link, Operator, OperatorLink, Out, Sides};
+use crate::runtime::control::JobControl;
+use crate::runtime::metrics::SubtaskMetrics;
+use crate::state::Restored;
+use crate::stream::partition::PartitionFactory;
+use crate::stream::watermark::SplitWatermarks;
+
+/// The side output every source has for records it could not read.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+
+/// What all workers of a process share while they build.
+pub(crate) struct BuildShared {
+    pub plan: Plan,
+    pub restore: RestorePoint,
+    pub control: Arc<JobControl>,
+    /// By task, then subtask.
+    pub metrics: Vec<Vec<Arc<SubtaskMetrics>>>,
+    pub job_id: String,
+    pub attempt: u64,
+    /// Workers that have not built their tasks yet.
+    pub building: AtomicUsize,
+}
+
+/// An edge that has its sender and waits for its receiver.
+trait OpenEdge<'scope> {
+    fn connect(
+        self: Box<Self>,
+        builder: &mut OperatorBuilder<'scope, Ts>,
+        scope: Scope<'scope, Ts>,
+        head: &dyn Any,
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn AnyInput>>;
+}
+
+struct Edge<'scope, T: Data> {
+    stream: Stream<'scope, Ts, Rows<T>>,
+    flow: Flow,
+    sender_address: Rc<[usize]>,
+    senders: usize,
+}
+
+impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
+    fn connect(
+        self: Box<Self>,
+        builder: &mut OperatorBuilder<'scope, Ts>,
+        scope: Scope<'scope, Ts>,
+        head: &dyn Any,
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Result<Box<dyn AnyInput>> {
+        let head: Head<T> = head
+            .downcast_ref::<Head<T>>()
+            .ok_or_else(|| Error::bug("an edge's type differs from its receiver's"))?
+            .clone();
+        let credit = connect(scope.worker(), self.sender_address, &self.flow);
+        // No input time leads to an output time by itself: outputs follow the capabilities that the task holds.
+        let handle = builder.new_input_connection(self.stream, Addressed, []);
+        Ok(Box::new(InputPort {
+            handle,
+            head,
+            credit,
+            current: VecDeque::new(),
+            later: VecDeque::new(),
+            senders: vec![WATERMARK_MIN; self.senders],
+            metrics,
+        }))
+    }
+}
+
+/// Builds one task on one worker.
+pub(crate) struct TaskBuilder<'a, 'scope> {
+    pub shared: &'a BuildShared,
+    scope: Scope<'scope, Ts>,
+    builder: OperatorBuilder<'scope, Ts>,
+    open: &'a mut HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>>,
+    outputs: Vec<Rc<dyn AnyOutput>>,
+    task: usize,
+    /// The subtask of this worker; `None` when the task's parallelism leaves this worker out.
+    pub subtask: Option<usize>,
+    metrics: Arc<SubtaskMetrics>,
+}
+
+impl<'scope> TaskBuilder<'_, 'scope> {
+    /// What an operator restores from.
+    pub fn restored(&self, node: usize) -> Result<Restored> {
+        let parallelism = self.shared.plan.parallelism[node];
+        match self.subtask {
+            Some(subtask) => self.shared.restore.load(&self.shared.plan.uids[node], subtask, parallelism),
+            None => Ok(Restored { uid: self.shared.plan.uids[node].clone(), parallelism, ..Restored::default() }),
+        }
+    }
+
+    /// Wakes this task from any thread.
+    pub fn waker(&self) -> Waker {
+        struct WakeTask(std::sync::Mutex<SyncActivator>);
+        impl Wake for WakeTask {
+            fn wake(self: Arc<Self>) {
+                self.wake_by_ref();
+            }
+            fn wake_by_ref(self: &Arc<Self>) {
+                // An error means that the worker is gone already.
+                let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).activate();
+            }
+        }
+        let address = self.builder.operator_info().address.to_vec();
+        Waker::from(Arc::new(WakeTask(std::sync::Mutex::new(self.scope.worker().sync_activator_for(address)))))
+    }
+
+    /// The link for an operator with everything below it.
+    pub fn operator<I: Data, O: Data, P: Operator<I, O>>(
+        &mut self,
+        node: usize,
+        mut operator: P,
+    ) -> Result<Box<dyn Link<I>>> {
+        let named = |e: Error| e.context(format!("operator `{}`", self.shared.plan.nodes[node].name));
+        operator.restore(self.restored(node)?).map_err(named)?;
+        let out = Out::new(self.downstream::<O>(node, None)?, self.sides(node)?);
+        Ok(Box::new(OperatorLink {
+            uid: self.shared.plan.uids[node].clone(),
+            operator,
+            out,
+            input: std::marker::PhantomData,
+        }))
+    }
+
+    /// Everything that reads one output of a node.
+    pub fn downstream<O: Data>(&mut self, node: usize, tag: Option<&'static str>) -> Result<Box<dyn Link<O>>> {
+        let plan = &self.shared.plan;
+        let mut links: Vec<Box<dyn Link<O>>> = Vec::new();
+        for &(to, index) in &plan.outgoing[node] {
+            let input = &plan.nodes[to].inputs[index];
+            if input.tag != tag {
+                continue;
+            }
+            if plan.task_of[to] == plan.task_of[node] {
+                links.push(self.chained(to)?);
+            } else {
+                let factory = input
+                    .partition
+                    .downcast_ref::<Arc<dyn PartitionFactory<O>>>()
+                    .ok_or_else(|| {
+                        Error::input(format!(
+                            "`{}` reads an output of `{}` with another type than it is written with",
+                            plan.nodes[to].name, plan.nodes[node].name
+                        ))
+                    })?
+                    .clone();
+                links.push(self.port::<O>(
+                    (to, index),
+                    factory.as_ref(),
+                    (plan.parallelism[node], plan.parallelism[to]),
+                ));
+            }
+        }
+        match links.pop() {
+            Some(only) if links.is_empty() => Ok(only),
+            last => {
+                links.extend(last);
+                Ok(Box::new(FanOut(links)))
+            }
+        }
+    }
+
+    fn chained<O: Data>(&mut self, node: usize) -> Result<Box<dyn Link<O>>> {
+        let plan = &self.shared.plan;
+        let Logic::Operator(build) = &plan.nodes[node].logic else { return Err(Error::bug("a source has no input")) };
+        let link = build(self, node)?;
+        link.downcast::<Box<dyn Link<O>>>().map(|link| *link).map_err(|_| {
+            Error::input(format!(
+                "`{}` reads a side output with another type than it is written with",
+                plan.nodes[node].name
+            ))
+        })
+    }
+
+    fn port<O: Data>(
+        &mut self,
+        edge: (usize, usize),
+        factory: &dyn PartitionFactory<O>,
+        (senders, receivers): (usize, usize),
+    ) -> Box<dyn Link<O>> {
+        let peers = self.scope.peers();
+        let (output, stream) = self.builder.new_output_connection([]);
+        let flow = Flow::new(peers);
+        let port = Rc::new(RefCell::new(OutputPort {
+            output,
+            capability: None,
+            partition: factory.make(self.scope.index(), senders, receivers),
+            buffers: (0..peers).map(|_| Vec::new()).collect(),
+            flow: flow.clone(),
+            me: self.scope.index() as u32,
+            metrics: self.metrics.clone(),
+        }));
+        let sender_address = self.builder.operator_info().address;
+        self.open.insert(edge, Box::new(Edge { stream, flow, sender_address, senders }));
+        self.outputs.push(port.clone());
+        Box::new(PortLink(port))
+    }
+
+    /// The side outputs of a node that somebody reads. Their types are known to the readers' edges.
+    fn sides(&mut self, node: usize) -> Result<Sides> {
+        let plan = &self.shared.plan;
+        let mut sides = Sides::default();
+        let tags: BTreeSet<&'static str> =
+            plan.outgoing[node].iter().filter_map(|&(to, index)| plan.nodes[to].inputs[index].tag).collect();
+        for tag in tags {
+            let Some(&(to, index)) =
+                plan.outgoing[node].iter().find(|&&(to, index)| plan.nodes[to].inputs[index].tag == Some(tag))
+            else {
+                continue;
+            };
+            let input = &plan.nodes[to].inputs[index];
+            (input.side)(self, node, tag, &mut sides)?;
+        }
+        Ok(sides)
+    }
+
+    fn core(&mut self, head: Rc<dyn AnyHead>) -> TaskCore {
+        let address = self.builder.operator_info().address;
+        self.shared.control.register(self.scope.worker().sync_activator_for(address.to_vec()));
+        TaskCore {
+            task: self.task,
+            subtask: self.subtask.unwrap_or(0),
+            epoch: self.shared.restore.epoch() + 1,
+            head,
+            outputs: std::mem::take(&mut self.outputs),
+            control: self.shared.control.clone(),
+            metrics: self.metrics.clone(),
+            activator: self.scope.worker().activator_for(address),
+            watermark_ms: WATERMARK_MIN,
+            closed: false,
+        }
+    }
+}
+
+/// A built source task.
+pub(crate) type SourceRun = Box<dyn SourceRunner>;
+
+pub(crate) trait SourceRunner {
+    fn run(&mut self) -> Result<()>;
+    fn core(&mut self) -> &mut TaskCore;
+}
+
+impl<T: Data> SourceRunner for SourceTask<T> {
+    fn run(&mut self) -> Result<()> {
+        SourceTask::run(self)
+    }
+
+    fn core(&mut self) -> &mut TaskCore {
+        &mut self.core
+    }
+}
+
+/// Builds the source of a node with its chain.
+pub(crate) fn source<T: Data>(
+    builder: &mut TaskBuilder<'_, '_>,
+    node: usize,
+    parts: &SourceParts<T>,
+) -> Result<SourceRun> {
+    let link = builder.downstream::<T>(node, None)?;
+    let head: Head<T> = Rc::new(RefCell::new(link));
+    let plan = &builder.shared.plan;
+    let reads_dead_letters =
+        plan.outgoing[node].iter().any(|&(to, index)| plan.nodes[to].inputs[index].tag == Some(DEAD_LETTERS));
+    let dead_letters: Option<Head<DeadLetter>> = match reads_dead_letters {
+        true => Some(Rc::new(RefCell::new(builder.downstream(node, Some(DEAD_LETTERS))?))),
+        false => None,
+    };
+    let parallelism = plan.parallelism[node];
+    let core = builder.core(Rc::new(SourceHead { records: head.clone(), dead_letters: dead_letters.clone() }));
+    let subtask = core.subtask;
+    let context = tidemill_core::source::ReaderContext {
+        subtask,
+        parallelism,
+        waker: builder.waker(),
+        clock: builder.shared.control.clock().clone(),
+    };
+    let mut task = SourceTask {
+        uid: plan.uids[node].clone(),
+        source: parts.source.clone(),
+        reader: parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?,
+        output: poll_output(),
+        head,
+        dead_letters,
+        watermarks: SplitWatermarks::new(&parts.strategy, parallelism),
+        slot: plan.slots[&node] + subtask,
+        known: BTreeSet::new(),
+        next_discovery_ms: None,
+        finished: false,
+        committed: builder.shared.restore.epoch(),
+        core,
+    };
+    if builder.subtask.is_some() {
+        let splits = starting_splits(parts.source.as_ref(), builder.restored(node)?)?;
+        task.add_splits(splits)?;
+    }
+    Ok(Box::new(task))
+}
+
+/// What a task does when timely schedules it.
+enum Run {
+    Source(SourceRun),
+    Inputs(Task),
+}
+
+impl Run {
+    fn core(&mut self) -> &mut TaskCore {
+        match self {
+            Run::Source(source) => source.core(),
+            Run::Inputs(task) => &mut task.core,
+        }
+    }
+
+    fn run(&mut self, frontiers: &[MutableAntichain<Ts>]) -> Result<()> {
+        match self {
+            Run::Source(source) => source.run(),
+            Run::Inputs(task) => task.run(frontiers),
+        }
+    }
+}
+
+/// Builds all tasks on this worker.
+pub(crate) fn build<'scope>(scope: Scope<'scope, Ts>, shared: &BuildShared) -> Result<()> {
+    let mut open: HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>> = HashMap::new();
+    for (task, &head) in shared.plan.heads.iter().enumerate() {
+        let subtask = (scope.index() < shared.plan.parallelism[head]).then_some(scope.index());
+        let mut builder = TaskBuilder {
+            shared,
+            scope,
+            builder: OperatorBuilder::new(shared.plan.task_name(task), scope),
+            open: &mut open,
+            outputs: Vec::new(),
+            task,
+            subtask,
+            metrics: shared.metrics[task].get(scope.index()).cloned().unwrap_or_default(),
+        };
+        let run = match &shared.plan.nodes[head].logic {
+            Logic::Source(build) => Run::Source(build(&mut builder, head)?),
+            Logic::Operator(build) => {
+                let link = build(&mut builder, head)?;
+                Run::Inputs(inputs(&mut builder, head, link)?)
+            }
+        };
+        install(builder, run, shared);
+    }
+    if shared.building.fetch_sub(1, Ordering::AcqRel) == 1 {
+        shared.restore.forget_bytes();
+    }
+    Ok(())
+}
+
+fn inputs(builder: &mut TaskBuilder<'_, '_>, node: usize, link: Box<dyn Any>) -> Result<Task> {
+    let make_head = builder.shared.plan.nodes[node].inputs[0].head;
+    let (any_head, head) = make_head(link)?;
+    let core = builder.core(any_head);
+    let mut inputs = Vec::new();
+    for index in 0..builder.shared.plan.nodes[node].inputs.len() {
+        let edge = builder.open.remove(&(node, index)).ok_or_else(|| Error::bug("an edge has no sender"))?;
+        inputs.push(edge.connect(&mut builder.builder, builder.scope, head.as_ref(), builder.metrics.clone())?);
+    }
+    Ok(Task { core, inputs })
+}
+
+/// Hands the task to timely. A failure or a panic in it fails the job, here and on all other workers.
+fn install(builder: TaskBuilder<'_, '_>, mut run: Run, shared: &BuildShared) {
+    let name = shared.plan.task_name(builder.task);
+    let (control, metrics, takes_part) = (shared.control.clone(), builder.metrics.clone(), builder.subtask.is_some());
+    builder.builder.build_reschedule(move |capabilities: Vec<Capability<Ts>>| {
+        let core = run.core();
+        for (output, capability) in core.outputs.iter().zip(capabilities) {
+            output.start(capability, core.epoch);
+        }
+        core.activator.activate();
+        if !takes_part {
+            core.abandon();
+        }
+        move |frontiers| {
+            if run.core().closed {
+                return false;
+            }
+            if control.failed() {
+                run.core().abandon();
+                return false;
+            }
+            let outcome = metrics.busy(|| catch_unwind(AssertUnwindSafe(|| run.run(frontiers))));
+            let error = match outcome {
+                Ok(Ok(())) => return !run.core().closed,
+                Ok(Err(error)) => error.context(format!("task `{name}`")),
+                Err(panic) => Error::input(format!("task `{name}` panicked: {}", panic_message(panic.as_ref()))),
+            };
+            run.core().abandon();
+            control.fail(error);
+            false
+        }
+    });
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,170 @@
+//! Flow control. timely's queues are unbounded, so each edge between tasks has credits: a sender may have at most
+//! [`CREDIT_ROWS`] rows under way to each receiver, and gets credit back when rows have been *processed*. A task whose
+//! outputs have no credit takes no input, and so a slow sink is felt up to the sources.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use timely::bytes::arc::Bytes;
+use timely::communication::{Bytesable, Pull, Push};
+use timely::container::Accountable;
+use timely::dataflow::channels::Message;
+use timely::dataflow::channels::pact::ParallelizationContract;
+use timely::logging::TimelyLogger;
+use timely::worker::Worker;
+
+use super::rows::Rows;
+use super::timestamp::Ts;
+use tidemill_core::Data;
+
+/// Rows one sender may have under way to one receiver.
+pub const CREDIT_ROWS: i64 = 32 * 1024;
+
+/// Credit goes back in portions of at least this many rows, or when the receiver has nothing left to do.
+const CREDIT_PORTION: i64 = CREDIT_ROWS / 8;
+
+/// A portion of credit on its way back to the sender.
+#[derive(Clone, Copy)]
+struct Credit {
+    /// The receiver that processed the rows.
+    by: u64,
+    rows: u64,
+}
+
+impl Bytesable for Credit {
+    fn from_bytes(bytes: Bytes) -> Self {
+        let word = |at: usize| {
+            let mut word = [0u8; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        Credit { by: word(0), rows: word(8) }
+    }
+
+    fn length_in_bytes(&self) -> usize {
+        16
+    }
+
+    fn into_bytes<W: std::io::Write>(&self, writer: &mut W) {
+        writer
+            .write_all(&self.by.to_le_bytes())
+            .and_then(|()| writer.write_all(&self.rows.to_le_bytes()))
+            .expect("timely hands out a buffer of the length asked for");
+    }
+}
+
+/// The sender's side of an edge.
+#[derive(Clone)]
+pub struct Flow {
+    under_way: Rc<Vec<Cell<i64>>>,
+    returned: Rc<RefCell<Option<Box<dyn Pull<Credit>>>>>,
+}
+
+impl Flow {
+    pub(crate) fn new(peers: usize) -> Self {
+        Flow { under_way: Rc::new(vec![Cell::new(0); peers]), returned: Rc::default() }
+    }
+
+    /// Takes in credit that has come back.
+    pub(crate) fn absorb(&self) {
+        if let Some(returned) = self.returned.borrow_mut().as_mut() {
+            while let Some(credit) = returned.recv() {
+                let cell = &self.under_way[credit.by as usize];
+                cell.set(cell.get() - credit.rows as i64);
+            }
+        }
+    }
+
+    /// Whether every receiver still takes rows.
+    pub(crate) fn may_send(&self) -> bool {
+        self.under_way.iter().all(|rows| rows.get() < CREDIT_ROWS)
+    }
+
+    pub(crate) fn sent(&self, to: usize, rows: usize) {
+        let cell = &self.under_way[to];
+        cell.set(cell.get() + rows as i64);
+    }
+}
+
+/// The receiver's side of an edge.
+pub(crate) struct CreditReturn {
+    senders: Vec<(Box<dyn Push<Credit>>, i64)>,
+    me: u64,
+}
+
+impl CreditReturn {
+    /// `rows` of sender `from` have been processed.
+    pub(crate) fn processed(&mut self, from: usize, rows: usize) {
+        let (_, pending) = &mut self.senders[from];
+        *pending += rows as i64;
+        if *pending >= CREDIT_PORTION {
+            self.give_back(from);
+        }
+    }
+
+    /// Nothing is left to process: all credit goes back.
+    pub(crate) fn settle(&mut self) {
+        for from in 0..self.senders.len() {
+            if self.senders[from].1 > 0 {
+                self.give_back(from);
+            }
+        }
+    }
+
+    fn give_back(&mut self, from: usize) {
+        let (sender, pending) = &mut self.senders[from];
+        sender.send(Credit { by: self.me, rows: std::mem::take(pending) as u64 });
+        sender.done();
+    }
+}
+
+/// Connects the two sides of an edge; `sender_address` is the sending task, so that credit wakes it.
+pub(crate) fn connect(worker: &Worker, sender_address: Rc<[usize]>, flow: &Flow) -> CreditReturn {
+    let (pushers, puller) = worker.allocate::<Credit>(worker.new_identifier(), sender_address);
+    *flow.returned.borrow_mut() = Some(puller);
+    CreditReturn { senders: pushers.into_iter().map(|pusher| (pusher, 0)).collect(), me: worker.index() as u64 }
+}
+
+/// Delivers each batch to the worker it is addressed to.
+pub(crate) struct Addressed;
+
+impl<T: Data> ParallelizationContract<Ts, Rows<T>> for Addressed {
+    type Pusher = AddressedPusher<T>;
+    type Puller = Box<dyn Pull<Message<Ts, Rows<T>>>>;
+
+    fn connect(
+        self,
+        worker: &Worker,
+        identifier: usize,
+        address: Rc<[usize]>,
+        _logging: Option<TimelyLogger>,
+    ) -> (Self::Pusher, Self::Puller) {
+        let (pushers, puller) = worker.allocate::<Message<Ts, Rows<T>>>(identifier, address);
+        (AddressedPusher { pushers: pushers.into_iter().map(|pusher| (pusher, false)).collect() }, puller)
+    }
+}
+
+/// The sending end of [`Addressed`].
+pub(crate) struct AddressedPusher<T> {
+    /// Each with a mark: something was sent since the last flush.
+    pushers: Vec<(Box<dyn Push<Message<Ts, Rows<T>>>>, bool)>,
+}
+
+impl<T> Push<Message<Ts, Rows<T>>> for AddressedPusher<T> {
+    fn push(&mut self, element: &mut Option<Message<Ts, Rows<T>>>) {
+        match element {
+            Some(message) => {
+                debug_assert!(message.data.record_count() > 0);
+                let (pusher, used) = &mut self.pushers[message.data.to as usize];
+                *used = true;
+                pusher.push(element);
+            }
+            None => {
+                for (pusher, used) in self.pushers.iter_mut().filter(|(_, used)| *used) {
+                    *used = false;
+                    pusher.done();
+                }
+            }
+        }
+    }
+}

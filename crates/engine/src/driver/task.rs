@@ -1,0 +1,157 @@
+//! A task that has inputs. Proven by the kill tests; every line of [`Task::run`] is there for one of them.
+//!
+//! 1. Take what has arrived. Batches of the current epoch are processed while the outputs have credit; batches of later
+//!    epochs wait (this waiting is the alignment of checkpoints).
+//! 2. Before each batch the watermark is taken from the inputs (see `InputPort::watermark`): batches that wait hold it
+//!    back. The chain fires windows and timers at it, and its results leave under the old watermark.
+//! 3. When no input can bring anything of the current epoch any more, and all of it is processed, the chain's state is
+//!    exactly "all records of epochs up to this one": it is copied and handed to the checkpoint writer. Epochs go one by one.
+//! 4. When nothing can arrive at all, the task closes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill_core::{Result, WATERMARK_MAX};
+use timely::progress::frontier::MutableAntichain;
+use timely::scheduling::Activator;
+
+use super::port::{AnyHead, AnyInput, AnyOutput};
+use super::timestamp::{Ts, meet};
+use crate::operator::Signal;
+use crate::runtime::control::JobControl;
+use crate::runtime::metrics::SubtaskMetrics;
+
+/// What every task has: its place, its chain and its outputs.
+pub(crate) struct TaskCore {
+    pub task: usize,
+    pub subtask: usize,
+    pub epoch: u64,
+    pub head: Rc<dyn AnyHead>,
+    pub outputs: Vec<Rc<dyn AnyOutput>>,
+    pub control: Arc<JobControl>,
+    pub metrics: Arc<SubtaskMetrics>,
+    pub activator: Activator,
+    pub watermark_ms: i64,
+    pub closed: bool,
+}
+
+impl TaskCore {
+    pub fn absorb_credit(&self) {
+        self.outputs.iter().for_each(|output| output.absorb_credit());
+    }
+
+    /// Whether the chain takes another batch: its sinks are ready and its outputs have credit.
+    pub fn ready(&self) -> bool {
+        let ready = self.head.ready();
+        self.metrics.blocked(!ready);
+        ready
+    }
+
+    pub fn advance_watermark(&mut self, watermark_ms: i64) -> Result<()> {
+        if watermark_ms > self.watermark_ms {
+            self.watermark_ms = watermark_ms;
+            self.metrics.watermark(watermark_ms);
+            self.head.signal(&mut Signal::Watermark(watermark_ms))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the chain's state at the end of the current epoch and begins the next one.
+    pub fn barrier(&mut self, mut snapshots: Vec<crate::operator::OperatorSnapshot>) -> Result<()> {
+        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, snapshots: &mut snapshots })?;
+        self.control.hand_in_snapshot(self.epoch, self.task, self.subtask, snapshots);
+        self.epoch += 1;
+        Ok(())
+    }
+
+    /// Calls what is due by the clock, and comes back in time for what is due next.
+    pub fn processing_time(&mut self) -> Result<()> {
+        let mut due = None;
+        self.head.signal(&mut Signal::NextProcessingTime(&mut due))?;
+        let Some(mut at) = due else { return Ok(()) };
+        let now_ms = self.control.clock().now_ms();
+        if at <= now_ms {
+            self.head.signal(&mut Signal::ProcessingTime(now_ms))?;
+            due = None;
+            self.head.signal(&mut Signal::NextProcessingTime(&mut due))?;
+            match due {
+                Some(next) => at = next,
+                None => return Ok(()),
+            }
+        }
+        self.activator.activate_after(Duration::from_millis(at.saturating_sub(now_ms).clamp(1, 60_000) as u64));
+        Ok(())
+    }
+
+    pub fn finish_round(&self) -> Result<()> {
+        self.outputs.iter().for_each(|output| output.flush());
+        let mut late = 0;
+        self.head.signal(&mut Signal::LateDropped(&mut late))?;
+        self.metrics.late_dropped.set(late);
+        Ok(())
+    }
+
+    pub fn close(&mut self) -> Result<()> {
+        self.closed = true;
+        self.head.signal(&mut Signal::Close)
+    }
+
+    /// Gives up everything after a failure, here or elsewhere.
+    pub fn abandon(&mut self) {
+        self.closed = true;
+        self.outputs.iter().for_each(|output| output.abandon());
+    }
+}
+
+/// A task with inputs, on one worker.
+pub(crate) struct Task {
+    pub core: TaskCore,
+    pub inputs: Vec<Box<dyn AnyInput>>,
+}
+
+impl Task {
+    /// Does what can be done now. `frontiers` are those of the inputs, in order.
+    pub fn run(&mut self, frontiers: &[MutableAntichain<Ts>]) -> Result<()> {
+        let core = &mut self.core;
+        core.absorb_credit();
+        for input in &mut self.inputs {
+            input.pull(core.epoch);
+        }
+        let ahead: Vec<Option<i64>> =
+            frontiers.iter().map(|frontier| meet(frontier).map(|time| time.watermark())).collect();
+        loop {
+            for port in 0..self.inputs.len() {
+                loop {
+                    if !core.ready() {
+                        return core.finish_round();
+                    }
+                    let inputs = self.inputs.iter_mut().zip(&ahead);
+                    if let Some(watermark_ms) = inputs.filter_map(|(input, ahead)| input.watermark(*ahead)).min() {
+                        core.advance_watermark(watermark_ms)?;
+                    }
+                    if !self.inputs[port].process_one()? {
+                        break;
+                    }
+                }
+            }
+            // Everything of this epoch is processed here, since the loop above came to the end of every input.
+            match frontiers.iter().filter_map(meet).map(|time| time.epoch).min() {
+                Some(epoch) if epoch <= core.epoch => break,
+                None if !self.inputs.iter().any(|input| input.has_later()) => {
+                    core.finish_round()?;
+                    return core.close();
+                }
+                _ => {
+                    core.barrier(Vec::new())?;
+                    self.inputs.iter_mut().for_each(|input| input.next_epoch(core.epoch));
+                }
+            }
+        }
+        if core.watermark_ms < WATERMARK_MAX {
+            core.processing_time()?;
+        }
+        self.inputs.iter_mut().for_each(|input| input.settle());
+        core.finish_round()
+    }
+}

@@ -1,0 +1,244 @@
+//! The job as the user wrote it: nodes and edges, nothing running yet. The environment collects it, `plan` settles
+//! parallelism and chains, and every worker builds the same tasks from it.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidemill_core::sink::{Committer, SinkScope, Token};
+use tidemill_core::{Data, Error, Result};
+
+use crate::driver::build::TaskBuilder;
+use crate::driver::port::{AnyHead, Head};
+use crate::driver::source::SourceParts;
+use crate::operator::{Link, Sides};
+use crate::stream::partition::PartitionFactory;
+
+/// The kind of an edge, as it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShipKind {
+    Forward,
+    Rebalance,
+    Broadcast,
+    Global,
+    Hash,
+}
+
+impl ShipKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ShipKind::Forward => "FORWARD",
+            ShipKind::Rebalance => "REBALANCE",
+            ShipKind::Broadcast => "BROADCAST",
+            ShipKind::Global => "GLOBAL",
+            ShipKind::Hash => "HASH",
+        }
+    }
+}
+
+/// An edge into a node.
+#[derive(Clone)]
+pub(crate) struct Input {
+    pub from: usize,
+    /// A side output of `from`; `None` for its main output.
+    pub tag: Option<&'static str>,
+    pub kind: ShipKind,
+    /// `Arc<dyn PartitionFactory<T>>` of the edge's type, boxed.
+    pub partition: Arc<dyn Any + Send + Sync>,
+    /// Shares the receiver's link, a `Box<dyn Link<T>>` of the edge's type, among the edges that feed it.
+    pub head: fn(Box<dyn Any>) -> Result<(Rc<dyn AnyHead>, Box<dyn Any>)>,
+    /// Adds the readers of this side output, of the edge's type.
+    pub side: fn(&mut TaskBuilder<'_, '_>, usize, &'static str, &mut Sides) -> Result<()>,
+}
+
+impl Input {
+    /// An edge of records of `T`.
+    pub fn new<T: Data>(
+        from: usize,
+        tag: Option<&'static str>,
+        kind: ShipKind,
+        partition: Arc<dyn PartitionFactory<T>>,
+    ) -> Self {
+        Input {
+            from,
+            tag,
+            kind,
+            partition: Arc::new(partition),
+            head: |link| {
+                let link = link
+                    .downcast::<Box<dyn Link<T>>>()
+                    .map_err(|_| Error::bug("a receiver's type differs from its edge's"))?;
+                let head: Head<T> = Rc::new(RefCell::new(*link));
+                Ok((head.clone(), Box::new(head)))
+            },
+            side: |builder, node, tag, sides| {
+                let link = builder.downstream::<T>(node, Some(tag))?;
+                sides.add(tag, link);
+                Ok(())
+            },
+        }
+    }
+}
+
+type BuildLink = dyn Fn(&mut TaskBuilder<'_, '_>, usize) -> Result<Box<dyn Any>> + Send + Sync;
+type BuildSource = dyn Fn(&mut TaskBuilder<'_, '_>, usize) -> Result<crate::driver::build::SourceRun> + Send + Sync;
+
+/// What a node does, with its types erased.
+pub(crate) enum Logic {
+    /// Builds a `Box<dyn Link<I>>`, boxed.
+    Operator(Box<BuildLink>),
+    Source(Box<BuildSource>),
+}
+
+/// How a node's sink recovers and commits.
+pub(crate) trait SinkHooks: Send + Sync {
+    fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()>;
+    fn committer(&self, scope: &SinkScope) -> Result<Option<Box<dyn Committer>>>;
+}
+
+/// One operator of the job.
+pub(crate) struct Node {
+    pub name: String,
+    pub uid: Option<String>,
+    pub parallelism: Option<usize>,
+    /// Never more than this, whatever the environment says (1 for a source that cannot be divided).
+    pub parallelism_max: usize,
+    pub inputs: Vec<Input>,
+    /// Whether it may be joined to the operator before it.
+    pub chain: bool,
+    pub logic: Logic,
+    pub sink: Option<Box<dyn SinkHooks>>,
+}
+
+/// The whole job.
+#[derive(Default)]
+pub(crate) struct Graph {
+    pub nodes: Vec<Node>,
+}
+
+/// The job with everything settled: what each worker builds.
+pub(crate) struct Plan {
+    pub nodes: Vec<Node>,
+    pub uids: Vec<String>,
+    pub parallelism: Vec<usize>,
+    /// For each node, the task it belongs to.
+    pub task_of: Vec<usize>,
+    /// The first node of each task, in an order in which inputs come first.
+    pub heads: Vec<usize>,
+    /// For each node, its outgoing edges: (node, index among that node's inputs).
+    pub outgoing: Vec<Vec<(usize, usize)>>,
+    /// For each source node, the first of its subtasks' slots on the board.
+    pub slots: BTreeMap<usize, usize>,
+    /// The group of each slot.
+    pub groups: Vec<usize>,
+}
+
+impl Graph {
+    /// Settles parallelism and chains. `default_parallelism` is for operators that say nothing.
+    pub fn plan(self, default_parallelism: usize) -> Result<Plan> {
+        let nodes = self.nodes;
+        if nodes.is_empty() {
+            return Err(Error::input("the job has no operators").hint("add a source and a sink before `execute`"));
+        }
+        let parallelism: Vec<usize> = nodes
+            .iter()
+            .map(|node| node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).max(1))
+            .collect();
+        let uids = uids(&nodes)?;
+        let mut outgoing = vec![Vec::new(); nodes.len()];
+        for (to, node) in nodes.iter().enumerate() {
+            for (index, input) in node.inputs.iter().enumerate() {
+                outgoing[input.from].push((to, index));
+            }
+        }
+        let chained = |to: usize| {
+            let node = &nodes[to];
+            match node.inputs.as_slice() {
+                [input] => node.chain && input.kind == ShipKind::Forward && parallelism[input.from] == parallelism[to],
+                _ => false,
+            }
+        };
+        // Nodes are added after their inputs, so the order of the list is an order in which inputs come first.
+        let mut task_of = Vec::with_capacity(nodes.len());
+        let mut heads = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            if chained(index) {
+                task_of.push(task_of[node.inputs[0].from]);
+            } else {
+                task_of.push(heads.len());
+                heads.push(index);
+            }
+        }
+        let (slots, groups) = slots(&nodes, &parallelism);
+        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups })
+    }
+}
+
+/// Given uids, and for operators without one a uid made from place and name.
+fn uids(nodes: &[Node]) -> Result<Vec<String>> {
+    let mut seen = BTreeMap::new();
+    let mut uids = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        let uid = node.uid.clone().unwrap_or_else(|| {
+            let slug: String =
+                node.name.chars().map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+            format!("{index:02}-{slug}")
+        });
+        if let Some(other) = seen.insert(uid.clone(), &node.name) {
+            return Err(Error::input(format!("operators `{other}` and `{}` have the same uid `{uid}`", node.name)));
+        }
+        uids.push(uid);
+    }
+    Ok(uids)
+}
+
+/// A slot for each source subtask; slots of sources whose records can meet are of one group.
+fn slots(nodes: &[Node], parallelism: &[usize]) -> (BTreeMap<usize, usize>, Vec<usize>) {
+    let mut component: Vec<usize> = (0..nodes.len()).collect();
+    fn root(component: &mut [usize], mut node: usize) -> usize {
+        while component[node] != node {
+            component[node] = component[component[node]];
+            node = component[node];
+        }
+        node
+    }
+    for (to, node) in nodes.iter().enumerate() {
+        for input in &node.inputs {
+            let (a, b) = (root(&mut component, to), root(&mut component, input.from));
+            component[a] = b;
+        }
+    }
+    let (mut slots, mut groups) = (BTreeMap::new(), Vec::new());
+    for (index, node) in nodes.iter().enumerate() {
+        if matches!(node.logic, Logic::Source(_)) {
+            slots.insert(index, groups.len());
+            let group = root(&mut component, index);
+            groups.extend(std::iter::repeat_n(group, parallelism[index]));
+        }
+    }
+    (slots, groups)
+}
+
+impl Plan {
+    /// The largest parallelism of any operator: the number of workers.
+    pub fn workers(&self) -> usize {
+        self.parallelism.iter().copied().max().unwrap_or(1)
+    }
+
+    /// The nodes of a task, in order.
+    pub fn members(&self, task: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(move |node| self.task_of[*node] == task)
+    }
+
+    /// A task's name: its operators, joined.
+    pub fn task_name(&self, task: usize) -> String {
+        self.members(task).map(|node| self.nodes[node].name.as_str()).collect::<Vec<_>>().join(" -> ")
+    }
+}
+
+/// Builds the source of a node; here because it names both the graph and the driver.
+pub(crate) fn source_logic<T: tidemill_core::Data>(parts: SourceParts<T>) -> Logic {
+    Logic::Source(Box::new(move |builder, node| crate::driver::build::source(builder, node, &parts)))
+}

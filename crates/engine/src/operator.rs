@@ -1,0 +1,323 @@
+//! What an operator is: a plain state machine without any knowledge of workers, frontiers or channels. It runs in a task
+//! of the driver, or by hand in a test.
+//!
+//! The contract the driver keeps:
+//! * `on_batch` sees only records of the current epoch, in the order they arrived from each sender.
+//! * `on_watermark` is called with growing values; everything emitted in it leaves before the watermark does.
+//! * `snapshot` is called between batches, when the state is exactly "all records of epochs up to this one".
+//! * Nothing here waits. Work that waits is done by sources, sinks and the checkpoint writer on their own threads.
+
+use std::any::Any;
+use std::collections::HashMap;
+
+use tidemill_core::sink::PreCommit;
+use tidemill_core::{Error, Result};
+
+use crate::driver::{BATCH_ROWS, Records};
+use crate::state::{Restored, Section};
+
+/// One operator from records of `I` to records of `O`.
+pub trait Operator<I: 'static, O: 'static>: 'static {
+    /// Takes back what an earlier attempt had saved. Called once, before anything else; empty for a fresh start.
+    fn restore(&mut self, state: Restored) -> Result<()> {
+        state.nothing_expected()
+    }
+
+    /// Processes records in order.
+    fn on_batch(&mut self, batch: Records<I>, out: &mut Out<O>) -> Result<()>;
+
+    /// No records earlier than `watermark_ms` will come, except late ones. The default passes it on.
+    fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {
+        out.watermark(watermark_ms)
+    }
+
+    /// The clock has reached `next_processing_time`.
+    fn on_processing_time(&mut self, now_ms: i64, out: &mut Out<O>) -> Result<()> {
+        let _ = (now_ms, out);
+        Ok(())
+    }
+
+    /// When `on_processing_time` wants to be called next.
+    fn next_processing_time(&self) -> Option<i64> {
+        None
+    }
+
+    /// Copies the state as it is at the end of `epoch`.
+    fn snapshot(&mut self, epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        let _ = (epoch, parts);
+        Ok(())
+    }
+
+    /// Whether the operator takes a batch now; when it does not, its own waker must wake the task.
+    fn ready(&mut self) -> bool {
+        true
+    }
+
+    /// The end of the task, after all input.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Records dropped as late so far.
+    fn late_dropped(&self) -> u64 {
+        0
+    }
+}
+
+/// What one operator saves: sections of bytes, and what must be awaited before they are complete.
+#[derive(Default)]
+pub struct SnapshotParts {
+    /// Named pieces of state.
+    pub sections: Vec<Section>,
+    /// Closes a sink's epoch; run on a background thread.
+    pub pre_commit: Option<PreCommit>,
+}
+
+/// One operator's part of a task's snapshot.
+pub(crate) struct OperatorSnapshot {
+    pub uid: String,
+    pub parts: SnapshotParts,
+}
+
+/// What travels down a chain beside records. Each operator handles it and passes it on.
+pub(crate) enum Signal<'a> {
+    Watermark(i64),
+    ProcessingTime(i64),
+    /// Asks for the earliest time any operator wants to be called at.
+    NextProcessingTime(&'a mut Option<i64>),
+    Barrier {
+        epoch: u64,
+        snapshots: &'a mut Vec<OperatorSnapshot>,
+    },
+    /// Adds up what operators dropped as late.
+    LateDropped(&'a mut u64),
+    Close,
+}
+
+/// A consumer of records within a task: the next operator of the chain, a fan-out, or an output port.
+pub(crate) trait Link<T> {
+    fn push(&mut self, batch: Records<T>) -> Result<()>;
+    fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()>;
+    fn ready(&mut self) -> bool;
+}
+
+/// Where an operator puts its results. Results gather into batches and flow on when a batch is full, or when the
+/// operator is done with its input.
+pub struct Out<O> {
+    buffer: Records<O>,
+    next: Box<dyn Link<O>>,
+    sides: Sides,
+}
+
+/// Side outputs by tag. An empty list costs nothing.
+#[derive(Default)]
+pub(crate) struct Sides {
+    by_tag: HashMap<&'static str, Box<dyn SideLink>>,
+}
+
+impl<O: 'static> Out<O> {
+    pub(crate) fn new(next: Box<dyn Link<O>>, sides: Sides) -> Self {
+        Out { buffer: Vec::new(), next, sides }
+    }
+
+    /// Emits a record with its event time (`NO_TIMESTAMP` when it has none).
+    #[inline]
+    pub fn emit(&mut self, timestamp_ms: i64, value: O) -> Result<()> {
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(BATCH_ROWS);
+        }
+        self.buffer.push((timestamp_ms, value));
+        if self.buffer.len() >= BATCH_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    /// Emits a whole batch.
+    pub fn emit_batch(&mut self, batch: Records<O>) -> Result<()> {
+        self.flush()?;
+        if batch.is_empty() { Ok(()) } else { self.next.push(batch) }
+    }
+
+    /// Emits to a side output. Without a reader of that tag the value is dropped, as in Flink.
+    pub fn side<S: 'static>(&mut self, tag: &OutputTag<S>, timestamp_ms: i64, value: S) -> Result<()> {
+        match self.sides.by_tag.get_mut(tag.name) {
+            Some(side) => match side.as_any().downcast_mut::<Side<S>>() {
+                Some(side) => side.emit(timestamp_ms, value),
+                None => Err(Error::input(format!(
+                    "side output `{}` is read with another type than it is written with",
+                    tag.name
+                ))),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody reads this side output.
+    pub fn has_side(&self, name: &str) -> bool {
+        self.sides.by_tag.contains_key(name)
+    }
+
+    /// Tells everything below that event time has reached `watermark_ms`.
+    pub fn watermark(&mut self, watermark_ms: i64) -> Result<()> {
+        self.signal(&mut Signal::Watermark(watermark_ms))
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        for side in self.sides.by_tag.values_mut() {
+            side.flush()?;
+        }
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.next.push(std::mem::take(&mut self.buffer))
+    }
+
+    pub(crate) fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
+        self.flush()?;
+        self.next.signal(signal)?;
+        for side in self.sides.by_tag.values_mut() {
+            side.signal(signal)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ready(&mut self) -> bool {
+        self.next.ready() && self.sides.by_tag.values_mut().all(|side| side.ready())
+    }
+}
+
+/// Names a side output and its type. Two tags of one name are the same output.
+pub struct OutputTag<S> {
+    pub(crate) name: &'static str,
+    marker: std::marker::PhantomData<fn() -> S>,
+}
+
+impl<S> OutputTag<S> {
+    /// A tag; `name` is unique within the operator.
+    pub const fn new(name: &'static str) -> Self {
+        OutputTag { name, marker: std::marker::PhantomData }
+    }
+}
+
+impl<S> Clone for OutputTag<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S> Copy for OutputTag<S> {}
+
+struct Side<S> {
+    buffer: Records<S>,
+    next: Box<dyn Link<S>>,
+}
+
+impl<S: 'static> Side<S> {
+    fn emit(&mut self, timestamp_ms: i64, value: S) -> Result<()> {
+        self.buffer.push((timestamp_ms, value));
+        if self.buffer.len() >= BATCH_ROWS { self.flush() } else { Ok(()) }
+    }
+}
+
+/// A side output whose type is known only to its tag.
+trait SideLink {
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn flush(&mut self) -> Result<()>;
+    fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()>;
+    fn ready(&mut self) -> bool;
+}
+
+impl<S: 'static> SideLink for Side<S> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.next.push(std::mem::take(&mut self.buffer)) }
+    }
+
+    fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
+        self.flush()?;
+        self.next.signal(signal)
+    }
+
+    fn ready(&mut self) -> bool {
+        self.next.ready()
+    }
+}
+
+impl Sides {
+    pub(crate) fn add<S: 'static>(&mut self, name: &'static str, next: Box<dyn Link<S>>) {
+        self.by_tag.insert(name, Box::new(Side { buffer: Vec::new(), next }));
+    }
+}
+
+/// An operator at its place in a chain.
+pub(crate) struct OperatorLink<I, O, P> {
+    pub uid: String,
+    pub operator: P,
+    pub out: Out<O>,
+    pub input: std::marker::PhantomData<fn(I)>,
+}
+
+impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P> {
+    fn push(&mut self, batch: Records<I>) -> Result<()> {
+        self.operator.on_batch(batch, &mut self.out)?;
+        self.out.flush()
+    }
+
+    fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
+        match signal {
+            Signal::Watermark(watermark_ms) => {
+                // The operator itself decides what goes on: see `Operator::on_watermark`.
+                self.operator.on_watermark(*watermark_ms, &mut self.out)?;
+                return self.out.flush();
+            }
+            Signal::ProcessingTime(now_ms) => {
+                if self.operator.next_processing_time().is_some_and(|at| at <= *now_ms) {
+                    self.operator.on_processing_time(*now_ms, &mut self.out)?;
+                }
+            }
+            Signal::NextProcessingTime(earliest) => {
+                if let Some(at) = self.operator.next_processing_time() {
+                    **earliest = Some(earliest.map_or(at, |known| known.min(at)));
+                }
+            }
+            Signal::Barrier { epoch, snapshots } => {
+                self.out.flush()?;
+                let mut parts = SnapshotParts::default();
+                self.operator.snapshot(*epoch, &mut parts)?;
+                if !parts.sections.is_empty() || parts.pre_commit.is_some() {
+                    snapshots.push(OperatorSnapshot { uid: self.uid.clone(), parts });
+                }
+            }
+            Signal::LateDropped(total) => **total += self.operator.late_dropped(),
+            Signal::Close => self.operator.close()?,
+        }
+        self.out.signal(signal)
+    }
+
+    fn ready(&mut self) -> bool {
+        self.operator.ready() && self.out.ready()
+    }
+}
+
+/// Several consumers of one stream: all get every record.
+pub(crate) struct FanOut<T>(pub Vec<Box<dyn Link<T>>>);
+
+impl<T: Clone> Link<T> for FanOut<T> {
+    fn push(&mut self, batch: Records<T>) -> Result<()> {
+        if let Some((last, others)) = self.0.split_last_mut() {
+            for link in others {
+                link.push(batch.clone())?;
+            }
+            last.push(batch)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|link| link.signal(signal))
+    }
+
+    fn ready(&mut self) -> bool {
+        self.0.iter_mut().all(|link| link.ready())
+    }
+}

@@ -1,0 +1,172 @@
+//! What the tasks of a process share with the coordinator: which epoch to close, which one is committed, who failed.
+//! Tasks look at it when they run; whoever changes it wakes them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidemill_core::{Error, SharedClock};
+use timely::scheduling::SyncActivator;
+
+use super::board::Board;
+use crate::checkpoint::coordinator::Event;
+use crate::operator::OperatorSnapshot;
+
+/// A snapshot on its way from a task to the checkpoint writer of its worker.
+pub(crate) struct TaskSnapshot {
+    pub epoch: u64,
+    pub task: usize,
+    pub subtask: usize,
+    pub operators: Vec<OperatorSnapshot>,
+}
+
+/// Shared by all tasks of a process.
+pub(crate) struct JobControl {
+    clock: SharedClock,
+    board: Board,
+    triggered: AtomicU64,
+    committed: AtomicU64,
+    final_epoch: AtomicU64,
+    drain_epoch: AtomicU64,
+    suspended: AtomicBool,
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    tasks: Mutex<Vec<SyncActivator>>,
+    events: Mutex<Sender<Event>>,
+    /// One writer a worker.
+    writers: Vec<Mutex<Sender<TaskSnapshot>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl JobControl {
+    pub fn new(
+        clock: SharedClock,
+        board: Board,
+        restored_epoch: u64,
+        events: Sender<Event>,
+        writers: Vec<Sender<TaskSnapshot>>,
+    ) -> Self {
+        JobControl {
+            clock,
+            board,
+            triggered: AtomicU64::new(restored_epoch),
+            committed: AtomicU64::new(restored_epoch),
+            final_epoch: AtomicU64::new(u64::MAX),
+            drain_epoch: AtomicU64::new(u64::MAX),
+            suspended: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            tasks: Mutex::new(Vec::new()),
+            events: Mutex::new(events),
+            writers: writers.into_iter().map(Mutex::new).collect(),
+        }
+    }
+
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Has this task woken whenever something here changes.
+    pub fn register(&self, task: SyncActivator) {
+        lock(&self.tasks).push(task);
+    }
+
+    fn wake_all(&self) {
+        for task in lock(&self.tasks).iter() {
+            // An error means that the worker is gone already; there is nobody to wake then.
+            let _ = task.activate();
+        }
+    }
+
+    /// Sources close every epoch up to this one.
+    pub fn triggered(&self) -> u64 {
+        self.triggered.load(Ordering::Acquire)
+    }
+
+    /// The newest epoch whose manifest is written and whose output is committed.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// The epoch after which sources read nothing more; `u64::MAX` while the job goes on.
+    pub fn final_epoch(&self) -> u64 {
+        self.final_epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether event time ends with this epoch.
+    pub fn drains_at(&self, epoch: u64) -> bool {
+        self.drain_epoch.load(Ordering::Acquire) == epoch
+    }
+
+    /// Has sources close `epoch`; with `last` nothing is read behind it, with `drain` event time ends with it.
+    pub fn trigger(&self, epoch: u64, last: bool, drain: bool) {
+        if drain {
+            self.drain_epoch.store(epoch, Ordering::Release);
+        }
+        if last {
+            self.final_epoch.store(epoch, Ordering::Release);
+        }
+        self.triggered.store(epoch, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub fn set_committed(&self, epoch: u64) {
+        self.committed.store(epoch, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// A source subtask has read everything there is.
+    pub fn source_finished(&self, slot: usize) {
+        if self.board.finished(slot) {
+            self.tell(Event::SourcesFinished);
+        }
+    }
+
+    pub fn tell(&self, event: Event) {
+        // The coordinator ends after the workers; if it is gone, the job is failing already.
+        let _ = lock(&self.events).send(event);
+    }
+
+    pub fn hand_in_snapshot(&self, epoch: u64, task: usize, subtask: usize, operators: Vec<OperatorSnapshot>) {
+        let writer = &self.writers[subtask % self.writers.len()];
+        if lock(writer).send(TaskSnapshot { epoch, task, subtask, operators }).is_err() {
+            self.fail(Error::bug("the checkpoint writer has ended before its job"));
+        }
+    }
+
+    /// The job fails; the first reason counts.
+    pub fn fail(&self, error: Error) {
+        let mut failure = lock(&self.failure);
+        if failure.is_none() {
+            *failure = Some(error);
+        }
+        drop(failure);
+        self.failed.store(true, Ordering::Release);
+        self.wake_all();
+        self.tell(Event::Failed);
+    }
+
+    /// The job ends with a savepoint, not with its input.
+    pub fn suspend(&self) {
+        self.suspended.store(true, Ordering::Release);
+    }
+
+    pub fn suspended(&self) -> bool {
+        self.suspended.load(Ordering::Acquire)
+    }
+
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub fn failure(&self) -> Option<Error> {
+        lock(&self.failure).clone()
+    }
+}

@@ -1,0 +1,14 @@
+//! Runs a job: settles where it starts from, starts workers, coordinator and checkpoint writers, and waits for the end.
+
+pub mod board;
+pub(crate) mod control;
+mod execute;
+pub mod metrics;
+mod process;
+mod settings;
+mod socket;
+
+pub use execute::{JobEnd, JobResult};
+pub(crate) use execute::{JobHandle as ExecuteHandle, execute};
+pub use process::run_job;
+pub use settings::JobSettings;

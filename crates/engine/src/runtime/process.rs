@@ -1,0 +1,60 @@
+//! The `main` of a job program: settings from the process's environment, exit codes, the outcome for the supervisor.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use tidemill_core::{Kind, Result};
+
+use super::execute::JobEnd;
+use super::settings::JobSettings;
+use crate::stream::Environment;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_CANCELLED: i32 = 130;
+
+/// Runs a program that builds one job: `build` describes it on the environment and calls nothing else.
+///
+/// The process ends with 0 when all input is done or the job was stopped with a savepoint, 1 when it failed (the last
+/// line of standard error is `error: …`), 2 when options or input make no job.
+pub fn run_job(name: &str, build: impl FnOnce(&Environment) -> Result<()>) -> ExitCode {
+    let settings = match JobSettings::from_process() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let job_dir = settings.job_dir.clone();
+    let environment = Environment::with_settings(settings);
+    if let Err(error) = build(&environment) {
+        eprintln!("error: {error}");
+        if let Some(dir) = &job_dir {
+            write_outcome(dir, "FAILED", Some(&error.to_string()));
+        }
+        return ExitCode::from(if error.kind() == Kind::Input { EXIT_USAGE } else { EXIT_FAILED });
+    }
+    let (state, message) = match environment.execute(name) {
+        Ok(result) if result.end == JobEnd::Suspended => ("SUSPENDED", None),
+        Ok(_) => ("FINISHED", None),
+        Err(error) => ("FAILED", Some(error.to_string())),
+    };
+    if let Some(dir) = &job_dir {
+        write_outcome(dir, state, message.as_deref());
+    }
+    match message {
+        None => ExitCode::SUCCESS,
+        Some(message) => {
+            eprintln!("error: {message}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Writes `outcome.json`; a supervisor that finds none knows that the process was killed.
+pub(crate) fn write_outcome(job_dir: &Path, state: &str, message: Option<&str>) {
+    let outcome = serde_json::json!({"state": state, "message": message}).to_string();
+    if let Err(error) = std::fs::write(job_dir.join("outcome.json"), outcome) {
+        tracing::warn!(%error, "the job's outcome could not be written");
+    }
+}

@@ -1,0 +1,92 @@
+//! How a job runs: given by the program, else by the process's environment (see docs/reference/job-process.md), else defaults.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_core::{Error, Result, SharedClock, SystemClock};
+
+/// Checkpoints every ten seconds unless told otherwise.
+pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
+
+/// How a job runs.
+#[derive(Clone)]
+pub struct JobSettings {
+    /// 32 hex digits.
+    pub job_id: String,
+    /// Where the control socket and the job's other files stand; without it there is no control socket.
+    pub job_dir: Option<PathBuf>,
+    /// Where checkpoints go; without it nothing can be restored.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Where savepoints go unless the request names a folder.
+    pub savepoint_dir: Option<PathBuf>,
+    /// Between the starts of two checkpoints; `None` for none but the last.
+    pub checkpoint_interval_ms: Option<i64>,
+    /// A checkpoint that takes longer is given up; default 10 minutes.
+    pub checkpoint_timeout_ms: i64,
+    /// Complete checkpoints kept; default 3.
+    pub checkpoints_retained: usize,
+    /// A savepoint or checkpoint folder to start from when `checkpoint_dir` holds no checkpoint.
+    pub restore_from: Option<PathBuf>,
+    /// Whether state that no operator claims is left behind silently.
+    pub allow_non_restored_state: bool,
+    /// Parallelism of operators that say nothing; default: the number of cores.
+    pub parallelism: Option<usize>,
+    /// The job's clock.
+    pub clock: SharedClock,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        JobSettings {
+            job_id: "0".repeat(32),
+            job_dir: None,
+            checkpoint_dir: None,
+            savepoint_dir: None,
+            checkpoint_interval_ms: Some(CHECKPOINT_INTERVAL_MS),
+            checkpoint_timeout_ms: 600_000,
+            checkpoints_retained: 3,
+            restore_from: None,
+            allow_non_restored_state: false,
+            parallelism: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl JobSettings {
+    /// Settings from the `TIDEMILL_*` environment of a job process.
+    pub fn from_process() -> Result<Self> {
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let number = |name: &str| match text(name) {
+            None => Ok(None),
+            Some(value) => value
+                .parse::<i64>()
+                .map(Some)
+                .map_err(|_| Error::input(format!("`{name}` is `{value}`, which is not a whole number"))),
+        };
+        let mut settings = JobSettings::default();
+        let parallelism = number("TIDEMILL_PARALLELISM")?;
+        if parallelism.is_some_and(|n| !(1..=crate::key::KEY_GROUPS as i64).contains(&n)) {
+            return Err(Error::input(format!("`TIDEMILL_PARALLELISM` must be 1 to {}", crate::key::KEY_GROUPS)));
+        }
+        settings.parallelism = parallelism.map(|n| n as usize);
+        if let Some(interval_ms) = number("TIDEMILL_CHECKPOINT_INTERVAL_MS")? {
+            settings.checkpoint_interval_ms = (interval_ms > 0).then_some(interval_ms);
+        }
+        settings.job_id = match text("TIDEMILL_JOB_ID") {
+            Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
+            Some(id) => return Err(Error::input(format!("`TIDEMILL_JOB_ID` is `{id}`, but must have 32 hex digits"))),
+            None => {
+                let now_ms = settings.clock.now_ms() as u64;
+                format!("{now_ms:016x}{:016x}", u64::from(std::process::id()))
+            }
+        };
+        if let Some(dir) = text("TIDEMILL_JOB_DIR").map(PathBuf::from) {
+            settings.checkpoint_dir = Some(dir.join("checkpoints"));
+            settings.savepoint_dir = Some(dir.join("savepoints"));
+            settings.job_dir = Some(dir);
+        }
+        settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
+        Ok(settings)
+    }
+}

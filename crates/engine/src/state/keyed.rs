@@ -1,0 +1,404 @@
+//! Keyed state in memory: a table for each named state, from key to value, list or map.
+//!
+//! A state handle such as [`ValueState`] is only a name until it is first used; then it finds its table in the operator's
+//! [`KeyedStore`]. A table that was saved but is not used yet in this run stays as bytes and is saved again unchanged, so
+//! that a state touched only once a day is never lost.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use hashbrown::HashMap;
+use tidemill_core::{Data, Error, Result};
+
+use super::{Restored, RestoredSection, Section, SectionKind, Writer};
+use crate::key::{Key, key_group, owner};
+use crate::operator::SnapshotParts;
+
+/// The hash of state tables. Fixed, so that a run can be repeated; it differs from the hash that spreads keys over workers.
+pub type TableHasher = foldhash::fast::FixedState;
+
+/// A table from key to value.
+pub type Table<K, V> = HashMap<K, V, TableHasher>;
+
+/// All states of one keyed operator.
+pub struct KeyedStore<K> {
+    tables: Vec<NamedTable<K>>,
+    /// Saved tables that nobody has asked for yet.
+    waiting: Vec<RestoredSection>,
+    subtask: usize,
+    parallelism: usize,
+}
+
+struct NamedTable<K> {
+    name: &'static str,
+    table: Box<dyn AnyTable<K>>,
+}
+
+/// A table whose value type is known only to its handle.
+trait AnyTable<K> {
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn snapshot(&self, name: &str) -> Result<Section>;
+}
+
+impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn snapshot(&self, name: &str) -> Result<Section> {
+        let mut writer = Writer::new(name, SectionKind::Keyed);
+        writer.reserve(self.len() * (size_of::<K>() + size_of::<V>()));
+        for entry in self {
+            writer.entry(&entry)?;
+        }
+        Ok(writer.finish())
+    }
+}
+
+impl<K: Key> Default for KeyedStore<K> {
+    fn default() -> Self {
+        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1 }
+    }
+}
+
+impl<K: Key> KeyedStore<K> {
+    /// Takes all keyed sections that are left in `state`.
+    pub fn restore(&mut self, state: &mut Restored) {
+        (self.subtask, self.parallelism) = (state.subtask, state.parallelism);
+        let (keyed, rest) =
+            std::mem::take(&mut state.sections).into_iter().partition(|section| section.kind == SectionKind::Keyed);
+        self.waiting = keyed;
+        state.sections = rest;
+    }
+
+    /// Writes every table that has entries, and passes on those nobody has asked for.
+    pub fn snapshot(&self, parts: &mut SnapshotParts) -> Result<()> {
+        for named in &self.tables {
+            let section = named.table.snapshot(named.name)?;
+            if section.entries > 0 {
+                parts.sections.push(section);
+            }
+        }
+        // After a change of parallelism each subtask holds all waiting sections; one of them passes each on.
+        for section in self.waiting.iter().filter(|section| section.subtask % self.parallelism == self.subtask) {
+            parts.sections.push(Section {
+                name: section.name.clone(),
+                kind: section.kind,
+                entries: section.entries,
+                bytes: section.bytes.to_vec(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The table of a named state, made or taken from the saved bytes at first use.
+    fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut Table<K, V>> {
+        if self.tables.get(slot.get()).is_none_or(|named| named.name != name) {
+            slot.set(self.find_or_load::<V>(name)?);
+        }
+        let named = &mut self.tables[slot.get()];
+        named
+            .table
+            .as_any()
+            .downcast_mut()
+            .ok_or_else(|| Error::input(format!("state `{name}` is used with two different types in one operator")))
+    }
+
+    #[cold]
+    fn find_or_load<V: Data>(&mut self, name: &'static str) -> Result<usize> {
+        if let Some(found) = self.tables.iter().position(|named| named.name == name) {
+            return Ok(found);
+        }
+        let mut table: Table<K, V> = Table::default();
+        let (saved, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|section| section.name == name);
+        self.waiting = waiting;
+        let saved: Vec<RestoredSection> = saved;
+        for section in &saved {
+            let mut reader = section.reader();
+            while let Some((key, value)) = reader.entry::<(K, V)>()? {
+                if owner(key_group(&key), self.parallelism) == self.subtask {
+                    table.insert(key, value);
+                }
+            }
+        }
+        self.tables.push(NamedTable { name, table: Box::new(table) });
+        Ok(self.tables.len() - 1)
+    }
+}
+
+/// Something that holds keyed state and knows the current key: the contexts of process functions.
+pub trait StateAccess {
+    /// The type of the key.
+    type Key: Key;
+
+    /// The current key and the operator's states.
+    fn keyed_state(&mut self) -> (&Self::Key, &mut KeyedStore<Self::Key>);
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident<$($value:ident),+>) => {
+        $(#[$doc])*
+        pub struct $name<$($value),+> {
+            name: &'static str,
+            slot: Cell<usize>,
+            marker: PhantomData<fn() -> ($($value,)+)>,
+        }
+
+        impl<$($value),+> $name<$($value),+> {
+            /// A handle on the state of this name; names are unique within the operator and find the state at a restore.
+            pub const fn new(name: &'static str) -> Self {
+                $name { name, slot: Cell::new(usize::MAX), marker: PhantomData }
+            }
+        }
+
+        impl<$($value),+> Clone for $name<$($value),+> {
+            fn clone(&self) -> Self {
+                Self::new(self.name)
+            }
+        }
+    };
+}
+
+handle! {
+    /// One value for each key; absent until set.
+    ValueState<V>
+}
+handle! {
+    /// A list for each key; empty until added to.
+    ListState<V>
+}
+handle! {
+    /// A map for each key; empty until put into.
+    MapState<F, V>
+}
+
+impl<V: Data> ValueState<V> {
+    /// The current key's value.
+    pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<V>(self.name, &self.slot)?.get(key))
+    }
+
+    /// Sets the current key's value.
+    pub fn set<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
+        let (key, store) = context.keyed_state();
+        let table = store.table::<V>(self.name, &self.slot)?;
+        match table.get_mut(key) {
+            Some(held) => *held = value,
+            None => {
+                table.insert(key.clone(), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The current key's value to be changed in place, made by `initial` if absent.
+    pub fn get_or<'c, C: StateAccess>(&self, context: &'c mut C, initial: impl FnOnce() -> V) -> Result<&'c mut V> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<V>(self.name, &self.slot)?.entry_ref(key).or_insert_with(initial))
+    }
+
+    /// Sets a new value and returns the one before.
+    pub fn replace<C: StateAccess>(&self, context: &mut C, value: V) -> Result<Option<V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<V>(self.name, &self.slot)?.insert(key.clone(), value))
+    }
+
+    /// Removes the current key's value and returns it.
+    pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Option<V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<V>(self.name, &self.slot)?.remove(key))
+    }
+
+    /// Removes the current key's value.
+    pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        self.take(context).map(drop)
+    }
+}
+
+impl<V: Data> ListState<V> {
+    /// The current key's list.
+    pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<&'c [V]> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.get(key).map_or(&[], |list| list.as_slice()))
+    }
+
+    /// Appends to the current key's list.
+    pub fn add<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
+        let (key, store) = context.keyed_state();
+        store.table::<Vec<V>>(self.name, &self.slot)?.entry_ref(key).or_default().push(value);
+        Ok(())
+    }
+
+    /// Replaces the current key's list.
+    pub fn update<C: StateAccess>(&self, context: &mut C, values: Vec<V>) -> Result<()> {
+        let (key, store) = context.keyed_state();
+        let table = store.table::<Vec<V>>(self.name, &self.slot)?;
+        if values.is_empty() {
+            table.remove(key);
+        } else {
+            table.insert(key.clone(), values);
+        }
+        Ok(())
+    }
+
+    /// Removes the current key's list and returns it.
+    pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Vec<V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.remove(key).unwrap_or_default())
+    }
+
+    /// Removes the current key's list.
+    pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        self.take(context).map(drop)
+    }
+}
+
+impl<F: Key, V: Data> MapState<F, V> {
+    /// The value of a field of the current key's map.
+    pub fn get<'c, C: StateAccess>(&self, context: &'c mut C, field: &F) -> Result<Option<&'c V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key).and_then(|map| map.0.get(field)))
+    }
+
+    /// Sets a field of the current key's map and returns its value before.
+    pub fn put<C: StateAccess>(&self, context: &mut C, field: F, value: V) -> Result<Option<V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.entry_ref(key).or_default().0.insert(field, value))
+    }
+
+    /// Removes a field of the current key's map and returns its value.
+    pub fn remove<C: StateAccess>(&self, context: &mut C, field: &F) -> Result<Option<V>> {
+        let (key, store) = context.keyed_state();
+        let table = store.table::<FieldMap<F, V>>(self.name, &self.slot)?;
+        let Some(map) = table.get_mut(key) else { return Ok(None) };
+        let removed = map.0.remove(field);
+        if map.0.is_empty() {
+            table.remove(key);
+        }
+        Ok(removed)
+    }
+
+    /// The fields and values of the current key's map, in no particular order.
+    pub fn entries<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Vec<(&'c F, &'c V)>> {
+        let (key, store) = context.keyed_state();
+        Ok(store
+            .table::<FieldMap<F, V>>(self.name, &self.slot)?
+            .get(key)
+            .map_or(Vec::new(), |map| map.0.iter().collect()))
+    }
+
+    /// Whether the current key's map is empty.
+    pub fn is_empty<C: StateAccess>(&self, context: &mut C) -> Result<bool> {
+        let (key, store) = context.keyed_state();
+        Ok(!store.table::<FieldMap<F, V>>(self.name, &self.slot)?.contains_key(key))
+    }
+
+    /// Removes the current key's map.
+    pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        let (key, store) = context.keyed_state();
+        store.table::<FieldMap<F, V>>(self.name, &self.slot)?.remove(key);
+        Ok(())
+    }
+}
+
+/// A map as a state value, written as a list of pairs.
+#[derive(Clone)]
+struct FieldMap<F, V>(HashMap<F, V, TableHasher>);
+
+impl<F, V> Default for FieldMap<F, V> {
+    fn default() -> Self {
+        FieldMap(HashMap::default())
+    }
+}
+
+impl<F: Key, V: Data> serde::Serialize for FieldMap<F, V> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter())
+    }
+}
+
+impl<'de, F: Key, V: Data> serde::Deserialize<'de> for FieldMap<F, V> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(FieldMap(Vec::<(F, V)>::deserialize(deserializer)?.into_iter().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct At<'a>(u32, &'a mut KeyedStore<u32>);
+    impl StateAccess for At<'_> {
+        type Key = u32;
+        fn keyed_state(&mut self) -> (&u32, &mut KeyedStore<u32>) {
+            (&self.0, self.1)
+        }
+    }
+
+    fn saved(stores: &[KeyedStore<u32>], subtask: usize, parallelism: usize) -> Restored {
+        let mut sections = Vec::new();
+        for (from, store) in stores.iter().enumerate() {
+            let mut parts = SnapshotParts::default();
+            store.snapshot(&mut parts).unwrap();
+            sections.extend(parts.sections.into_iter().map(|section| RestoredSection {
+                subtask: from,
+                name: section.name,
+                kind: section.kind,
+                entries: section.entries,
+                bytes: section.bytes.into(),
+            }));
+        }
+        Restored { uid: "test".into(), subtask, parallelism, sections }
+    }
+
+    #[test]
+    fn all_kinds_survive_another_parallelism_even_untouched() {
+        let (value, list, map) =
+            (ValueState::<i64>::new("value"), ListState::<String>::new("list"), MapState::<u8, i64>::new("map"));
+        let mut first = KeyedStore::default();
+        for key in 0..500u32 {
+            let mut at = At(key, &mut first);
+            value.set(&mut at, i64::from(key) * 2).unwrap();
+            list.add(&mut at, format!("a{key}")).unwrap();
+            list.add(&mut at, format!("b{key}")).unwrap();
+            map.put(&mut at, 7, -i64::from(key)).unwrap();
+        }
+        // To three subtasks; only `value` is touched there; then to two, where all are read.
+        let mut three: Vec<KeyedStore<u32>> = (0..3)
+            .map(|subtask| {
+                let mut store = KeyedStore::default();
+                store.restore(&mut saved(std::slice::from_ref(&first), subtask, 3));
+                store
+            })
+            .collect();
+        for key in 0..500u32 {
+            let store = &mut three[owner(key_group(&key), 3)];
+            *value.clone().get_or(&mut At(key, store), || 0).unwrap() += 1;
+        }
+        let mut two: Vec<KeyedStore<u32>> = (0..2)
+            .map(|subtask| {
+                let mut store = KeyedStore::default();
+                store.restore(&mut saved(&three, subtask, 2));
+                store
+            })
+            .collect();
+        for key in 0..500u32 {
+            let mut at = At(key, &mut two[owner(key_group(&key), 2)]);
+            assert_eq!(value.clone().get(&mut at).unwrap(), Some(&(i64::from(key) * 2 + 1)));
+            assert_eq!(list.clone().get(&mut at).unwrap(), [format!("a{key}"), format!("b{key}")]);
+            assert_eq!(map.clone().get(&mut at, &7).unwrap(), Some(&-i64::from(key)));
+            let mut other = At(key, &mut two[1 - owner(key_group(&key), 2)]);
+            assert_eq!(value.clone().get(&mut other).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn one_name_with_two_types_is_refused() {
+        let mut store = KeyedStore::default();
+        ValueState::<i64>::new("x").set(&mut At(1, &mut store), 1).unwrap();
+        let error = ValueState::<String>::new("x").get(&mut At(1, &mut store)).unwrap_err();
+        assert!(error.to_string().contains("two different types"), "{error}");
+    }
+}

@@ -1,0 +1,214 @@
+//! A stream of values of one type, and the operators that need no key.
+
+use std::sync::Arc;
+
+use tidemill_core::{Data, DeadLetter, Result};
+
+use super::environment::Environment;
+use super::keyed::KeyedStream;
+use super::partition::{Broadcast, ByKey, Forward, Global, PartitionFactory, Rebalance};
+use super::process::{ProcessFunction, ProcessOperator};
+use super::stateless::{BatchOperator, filter, flat_map, map};
+use super::watermark::WatermarkStrategy;
+use crate::driver::build::{DEAD_LETTERS, TaskBuilder};
+use crate::graph::{Input, Logic, Node, ShipKind, SinkHooks};
+use crate::key::Key;
+use crate::operator::{Operator, OutputTag};
+
+/// One output of one node, and how it is spread over the next operator's subtasks.
+pub(crate) struct Origin<T> {
+    node: usize,
+    tag: Option<&'static str>,
+    kind: ShipKind,
+    partition: Arc<dyn PartitionFactory<T>>,
+}
+
+impl<T> Clone for Origin<T> {
+    fn clone(&self) -> Self {
+        Origin { node: self.node, tag: self.tag, kind: self.kind, partition: self.partition.clone() }
+    }
+}
+
+impl<T: Data> Origin<T> {
+    pub fn of(node: usize, tag: Option<&'static str>) -> Self {
+        Origin { node, tag, kind: ShipKind::Forward, partition: Arc::new(Forward) }
+    }
+}
+
+/// A stream of values of `T`, each with an event time. Cloning it lets several operators read the same stream.
+pub struct DataStream<T> {
+    pub(crate) env: Environment,
+    origins: Vec<Origin<T>>,
+}
+
+impl<T> Clone for DataStream<T> {
+    fn clone(&self) -> Self {
+        DataStream { env: self.env.clone(), origins: self.origins.clone() }
+    }
+}
+
+impl<T: Data> DataStream<T> {
+    pub(crate) fn new(env: Environment, origin: Origin<T>) -> Self {
+        DataStream { env, origins: vec![origin] }
+    }
+
+    /// Adds an operator that reads this stream.
+    pub(crate) fn add_operator<O: Data, P: Operator<T, O>>(
+        &self,
+        name: &str,
+        make: impl Fn(&mut TaskBuilder<'_, '_>, usize) -> Result<P> + Send + Sync + 'static,
+    ) -> DataStream<O> {
+        self.add_node::<O, P>(name, make, None)
+    }
+
+    pub(crate) fn add_node<O: Data, P: Operator<T, O>>(
+        &self,
+        name: &str,
+        make: impl Fn(&mut TaskBuilder<'_, '_>, usize) -> Result<P> + Send + Sync + 'static,
+        sink: Option<Box<dyn SinkHooks>>,
+    ) -> DataStream<O> {
+        let inputs = self
+            .origins
+            .iter()
+            .map(|origin| Input::new(origin.node, origin.tag, origin.kind, origin.partition.clone()))
+            .collect();
+        let logic = Logic::Operator(Box::new(move |builder, node| {
+            let operator = make(builder, node)?;
+            let link = builder.operator::<T, O, P>(node, operator)?;
+            Ok(Box::new(link) as Box<dyn std::any::Any>)
+        }));
+        let node = self.env.add(Node {
+            name: name.to_string(),
+            uid: None,
+            parallelism: None,
+            parallelism_max: usize::MAX,
+            inputs,
+            chain: true,
+            logic,
+            sink,
+        });
+        DataStream::new(self.env.clone(), Origin::of(node, None))
+    }
+
+    fn change_node(self, change: impl FnOnce(&mut Node)) -> Self {
+        if let [origin] = self.origins.as_slice() {
+            change(&mut self.env.graph.borrow_mut().nodes[origin.node]);
+        }
+        self
+    }
+
+    /// Names the operator that makes this stream, for graphs and messages.
+    pub fn name(self, name: &str) -> Self {
+        self.change_node(|node| {
+            let prefix = if matches!(node.logic, Logic::Source(_)) { "Source: " } else { "" };
+            node.name = format!("{prefix}{name}");
+        })
+    }
+
+    /// The stable id under which the operator's state is found after the job was changed.
+    pub fn uid(self, uid: &str) -> Self {
+        self.change_node(|node| node.uid = Some(uid.to_string()))
+    }
+
+    /// The parallelism of the operator that makes this stream; goes before the environment's.
+    pub fn set_parallelism(self, parallelism: usize) -> Self {
+        self.change_node(|node| node.parallelism = Some(parallelism))
+    }
+
+    pub(crate) fn set_parallelism_max(self, parallelism: usize) -> Self {
+        self.change_node(|node| node.parallelism_max = parallelism)
+    }
+
+    /// The operator that makes this stream begins a task of its own.
+    pub fn start_new_chain(self) -> Self {
+        self.change_node(|node| node.chain = false)
+    }
+
+    /// One value for one value.
+    pub fn map<O: Data>(&self, function: impl FnMut(T) -> O + Clone + Send + 'static) -> DataStream<O> {
+        let function = std::sync::Mutex::new(function);
+        self.add_operator("Map", move |_, _| Ok(BatchOperator::new(map(fresh(&function)))))
+    }
+
+    /// Any number of values for one value.
+    pub fn flat_map<O: Data, I: IntoIterator<Item = O> + 'static>(
+        &self,
+        function: impl FnMut(T) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        let function = std::sync::Mutex::new(function);
+        self.add_operator("Flat Map", move |_, _| Ok(BatchOperator::new(flat_map(fresh(&function)))))
+    }
+
+    /// Keeps the values for which the function says true.
+    pub fn filter(&self, function: impl FnMut(&T) -> bool + Clone + Send + 'static) -> DataStream<T> {
+        let function = std::sync::Mutex::new(function);
+        self.add_operator("Filter", move |_, _| Ok(BatchOperator::new(filter(fresh(&function)))))
+    }
+
+    /// A function with life cycle, timestamps, watermarks and side outputs.
+    pub fn process<O: Data>(&self, function: impl ProcessFunction<T, O>) -> DataStream<O> {
+        let function = std::sync::Mutex::new(function);
+        self.add_operator("Process", move |builder, node| {
+            Ok(ProcessOperator::new(fresh(&function), builder.runtime_context(node)))
+        })
+    }
+
+    /// Gives records new event times and makes watermarks from them; those of the source end here.
+    pub fn assign_timestamps_and_watermarks(&self, strategy: WatermarkStrategy<T>) -> DataStream<T> {
+        let strategy = Arc::new(strategy);
+        self.add_operator("Timestamps/Watermarks", move |builder, _| {
+            super::assign::AssignOperator::new(&strategy, builder)
+        })
+    }
+
+    /// All records of this stream and the others, in no particular order between them.
+    pub fn union(&self, others: &[&DataStream<T>]) -> DataStream<T> {
+        let mut origins = self.origins.clone();
+        origins.extend(others.iter().flat_map(|other| other.origins.iter().cloned()));
+        DataStream { env: self.env.clone(), origins }
+    }
+
+    /// Divides the stream by key: records of one key meet on one subtask, with state of their own.
+    pub fn key_by<K: Key, F: FnMut(&T) -> K + Clone + Send + 'static>(&self, selector: F) -> KeyedStream<T, K, F> {
+        let partition: Arc<dyn PartitionFactory<T>> = Arc::new(ByKey(std::sync::Mutex::new(selector.clone())));
+        KeyedStream::new(self.ship(ShipKind::Hash, partition), selector)
+    }
+
+    fn ship(&self, kind: ShipKind, partition: Arc<dyn PartitionFactory<T>>) -> DataStream<T> {
+        let origins =
+            self.origins.iter().map(|origin| Origin { kind, partition: partition.clone(), ..origin.clone() }).collect();
+        DataStream { env: self.env.clone(), origins }
+    }
+
+    /// Round robin over all subtasks of the next operator.
+    pub fn rebalance(&self) -> DataStream<T> {
+        self.ship(ShipKind::Rebalance, Arc::new(Rebalance))
+    }
+
+    /// Every record to every subtask of the next operator.
+    pub fn broadcast(&self) -> DataStream<T> {
+        self.ship(ShipKind::Broadcast, Arc::new(Broadcast))
+    }
+
+    /// Every record to the first subtask of the next operator.
+    pub fn global(&self) -> DataStream<T> {
+        self.ship(ShipKind::Global, Arc::new(Global))
+    }
+
+    /// What the operator that makes this stream emits under a tag.
+    pub fn side_output<S: Data>(&self, tag: OutputTag<S>) -> DataStream<S> {
+        let origins = self.origins.iter().map(|origin| Origin::of(origin.node, Some(tag.name))).collect();
+        DataStream { env: self.env.clone(), origins }
+    }
+
+    /// The records this stream's source could not read. Reading them keeps the job alive on bad records; without a
+    /// reader the first one fails the job with its position.
+    pub fn dead_letters(&self) -> DataStream<DeadLetter> {
+        self.side_output(OutputTag::new(DEAD_LETTERS))
+    }
+}
+
+/// A copy of the user's function for one subtask.
+pub(crate) fn fresh<F: Clone>(function: &std::sync::Mutex<F>) -> F {
+    function.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}

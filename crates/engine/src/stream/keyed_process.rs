@@ -1,0 +1,214 @@
+//! Process functions on keyed streams: keyed state, timers, side outputs.
+
+use tidemill_core::{Data, Result, SharedClock, WATERMARK_MIN};
+
+use super::process::RuntimeContext;
+use crate::driver::Records;
+use crate::key::Key;
+use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
+use crate::state::{KeyedStore, Restored, StateAccess, Timers};
+
+/// Which time a timer is set in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeDomain {
+    /// Event time: fires when the watermark has reached it.
+    Event,
+    /// Processing time: fires when the job's clock has reached it.
+    Processing,
+}
+
+/// A function on a keyed stream. State handles such as `ValueState` are its fields; they always mean the current key.
+pub trait KeyedProcessFunction<K: Key, I, O>: Clone + Send + 'static {
+    /// Before the first record of the subtask. No key is current here.
+    fn open(&mut self, context: &RuntimeContext) -> Result<()> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// For each record.
+    fn process(&mut self, value: I, context: &mut KeyedContext<'_, K, O>) -> Result<()>;
+
+    /// A timer of the current key is due; `context.timestamp_ms()` is its time.
+    fn on_timer(&mut self, domain: TimeDomain, context: &mut KeyedContext<'_, K, O>) -> Result<()> {
+        let _ = (domain, context);
+        Ok(())
+    }
+
+    /// After the last record of the subtask.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// State and timers of one keyed operator.
+pub(crate) struct KeyedCore<K> {
+    store: KeyedStore<K>,
+    event_timers: Timers<K>,
+    processing_timers: Timers<K>,
+    watermark_ms: i64,
+    clock: SharedClock,
+}
+
+/// What a keyed function sees beside the record: key, time, state, timers; and where it puts results.
+pub struct KeyedContext<'a, K, O> {
+    key: &'a K,
+    timestamp_ms: i64,
+    core: &'a mut KeyedCore<K>,
+    out: &'a mut Out<O>,
+}
+
+impl<K: Key, O> StateAccess for KeyedContext<'_, K, O> {
+    type Key = K;
+
+    fn keyed_state(&mut self) -> (&K, &mut KeyedStore<K>) {
+        (self.key, &mut self.core.store)
+    }
+}
+
+impl<K: Key, O: 'static> KeyedContext<'_, K, O> {
+    /// The current key.
+    pub fn key(&self) -> &K {
+        self.key
+    }
+
+    /// The record's event time (`NO_TIMESTAMP` if it has none), or the timer's time.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.timestamp_ms
+    }
+
+    /// How far event time has come.
+    pub fn watermark_ms(&self) -> i64 {
+        self.core.watermark_ms
+    }
+
+    /// The job's clock.
+    pub fn processing_time_ms(&self) -> i64 {
+        self.core.clock.now_ms()
+    }
+
+    /// Emits a result with the record's or timer's time.
+    pub fn emit(&mut self, value: O) -> Result<()> {
+        self.out.emit(self.timestamp_ms, value)
+    }
+
+    /// Emits a result with another event time.
+    pub fn emit_at(&mut self, timestamp_ms: i64, value: O) -> Result<()> {
+        self.out.emit(timestamp_ms, value)
+    }
+
+    /// Emits to a side output.
+    pub fn side_output<S: Data>(&mut self, tag: OutputTag<S>, value: S) -> Result<()> {
+        self.out.side(&tag, self.timestamp_ms, value)
+    }
+
+    /// Sets an event-time timer for the current key; a second one of the same time changes nothing.
+    pub fn register_event_timer(&mut self, time_ms: i64) {
+        self.core.event_timers.register(time_ms, self.key);
+    }
+
+    /// Takes an event-time timer back.
+    pub fn delete_event_timer(&mut self, time_ms: i64) {
+        self.core.event_timers.delete(time_ms, self.key);
+    }
+
+    /// Sets a processing-time timer for the current key.
+    pub fn register_processing_timer(&mut self, time_ms: i64) {
+        self.core.processing_timers.register(time_ms, self.key);
+    }
+
+    /// Takes a processing-time timer back.
+    pub fn delete_processing_timer(&mut self, time_ms: i64) {
+        self.core.processing_timers.delete(time_ms, self.key);
+    }
+}
+
+pub(crate) struct KeyedProcessOperator<K, S, F> {
+    function: F,
+    selector: S,
+    core: KeyedCore<K>,
+    context: RuntimeContext,
+    opened: bool,
+}
+
+impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
+    pub fn new(selector: S, function: F, context: RuntimeContext) -> Self {
+        let core = KeyedCore {
+            store: KeyedStore::default(),
+            event_timers: Timers::new("event-timers"),
+            processing_timers: Timers::new("processing-timers"),
+            watermark_ms: WATERMARK_MIN,
+            clock: context.clock.clone(),
+        };
+        KeyedProcessOperator { function, selector, core, context, opened: false }
+    }
+
+    fn open<I, O>(&mut self) -> Result<()>
+    where
+        F: KeyedProcessFunction<K, I, O>,
+    {
+        if std::mem::replace(&mut self.opened, true) { Ok(()) } else { self.function.open(&self.context) }
+    }
+
+    fn fire<I, O: 'static>(&mut self, domain: TimeDomain, due_ms: i64, out: &mut Out<O>) -> Result<()>
+    where
+        F: KeyedProcessFunction<K, I, O>,
+    {
+        self.open()?;
+        loop {
+            let timers = match domain {
+                TimeDomain::Event => &mut self.core.event_timers,
+                TimeDomain::Processing => &mut self.core.processing_timers,
+            };
+            let Some((timestamp_ms, key)) = timers.pop_due(due_ms) else { return Ok(()) };
+            let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
+            self.function.on_timer(domain, &mut context)?;
+        }
+    }
+}
+
+impl<K: Key, I: Data, O: Data, S, F> Operator<I, O> for KeyedProcessOperator<K, S, F>
+where
+    S: FnMut(&I) -> K + 'static,
+    F: KeyedProcessFunction<K, I, O>,
+{
+    fn restore(&mut self, mut state: Restored) -> Result<()> {
+        self.core.event_timers.restore(&mut state)?;
+        self.core.processing_timers.restore(&mut state)?;
+        self.core.store.restore(&mut state);
+        state.finish()
+    }
+
+    fn on_batch(&mut self, batch: Records<I>, out: &mut Out<O>) -> Result<()> {
+        self.open()?;
+        for (timestamp_ms, value) in batch {
+            let key = (self.selector)(&value);
+            let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
+            self.function.process(value, &mut context)?;
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {
+        self.core.watermark_ms = watermark_ms;
+        self.fire(TimeDomain::Event, watermark_ms, out)?;
+        out.watermark(watermark_ms)
+    }
+
+    fn on_processing_time(&mut self, now_ms: i64, out: &mut Out<O>) -> Result<()> {
+        self.fire(TimeDomain::Processing, now_ms, out)
+    }
+
+    fn next_processing_time(&self) -> Option<i64> {
+        self.core.processing_timers.next()
+    }
+
+    fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        self.core.event_timers.snapshot(parts)?;
+        self.core.processing_timers.snapshot(parts)?;
+        self.core.store.snapshot(parts)
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if self.opened { self.function.close() } else { Ok(()) }
+    }
+}

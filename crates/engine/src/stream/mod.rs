@@ -1,0 +1,40 @@
+//! The typed DataStream API: build a graph of streams on an [`Environment`], then `execute` it.
+//!
+//! ```
+//! use tidemill_engine::Environment;
+//! let env = Environment::new();
+//! let counts = env
+//!     .from_collection(vec!["to be", "or not to be"].into_iter().map(String::from).collect())
+//!     .flat_map(|line: String| line.split(' ').map(|word| (word.to_string(), 1u64)).collect::<Vec<_>>())
+//!     .key_by(|(word, _)| word.clone())
+//!     .sum(|(_, count)| count)
+//!     .collect();
+//! env.execute("word count").unwrap();
+//! assert!(counts.take().contains(&("be".to_string(), 2)));
+//! ```
+
+mod assign;
+mod collection;
+mod data_stream;
+mod environment;
+mod keyed;
+mod keyed_process;
+pub(crate) mod partition;
+mod print;
+mod process;
+mod rolling;
+mod sink;
+mod stateless;
+pub(crate) mod watermark;
+mod windowed;
+
+pub use collection::{CollectionSource, SequenceSource};
+pub use data_stream::DataStream;
+pub use environment::Environment;
+pub use keyed::KeyedStream;
+pub use keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
+pub use print::flink_text;
+pub use process::{ProcessContext, ProcessFunction, RuntimeContext};
+pub use sink::Collected;
+pub use watermark::{WatermarkGenerator, WatermarkStrategy};
+pub use windowed::WindowedStream;

@@ -1,0 +1,289 @@
+//! Event time at its origin: who gives a record its timestamp, and how far event time has come (Flink's `WatermarkStrategy`).
+//!
+//! A source has one generator for each split and emits the minimum over its active splits, every
+//! [`WatermarkStrategy::interval_ms`], and only if it grew. A split without records for the idle time-out is left out; a
+//! source subtask without an active split follows the slowest active one elsewhere (see `runtime::board`).
+
+use std::time::Duration;
+
+use tidemill_core::{Clock, NO_TIMESTAMP, WATERMARK_MIN};
+
+use crate::driver::Records;
+use crate::runtime::board::Board;
+
+/// Gives a record its event time in epoch ms, from the record and the time it carries already.
+pub(crate) trait TimestampAssigner<T>: Send {
+    fn boxed_clone(&self) -> Box<dyn TimestampAssigner<T>>;
+    /// Assigns a whole run of records: one dispatch a batch, not a record.
+    fn assign_all(&mut self, records: &mut [(i64, T)]);
+}
+
+impl<T, F: FnMut(&T, i64) -> i64 + Clone + Send + 'static> TimestampAssigner<T> for F {
+    fn boxed_clone(&self) -> Box<dyn TimestampAssigner<T>> {
+        Box::new(self.clone())
+    }
+
+    fn assign_all(&mut self, records: &mut [(i64, T)]) {
+        for (timestamp_ms, value) in records {
+            *timestamp_ms = self(value, *timestamp_ms);
+        }
+    }
+}
+
+/// A watermark generator of one's own: sees every record of its split in order.
+pub trait WatermarkGenerator<T>: Send {
+    /// Sees a record; a watermark returned here is emitted at once, behind this record (a punctuated watermark).
+    fn on_event(&mut self, value: &T, timestamp_ms: i64) -> Option<i64>;
+
+    /// The watermark now, asked for at each interval; `None` when there is none yet.
+    fn on_periodic(&mut self) -> Option<i64>;
+}
+
+type GeneratorFactory<T> = std::sync::Arc<dyn Fn() -> Box<dyn WatermarkGenerator<T>> + Send + Sync>;
+
+enum GeneratorKind<T> {
+    None,
+    Bounded { delay_ms: i64 },
+    Custom(GeneratorFactory<T>),
+}
+
+/// Timestamps and watermarks for a stream.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill_engine::stream::WatermarkStrategy;
+/// let strategy = WatermarkStrategy::<(i64, String)>::bounded_out_of_orderness(Duration::from_secs(3))
+///     .with_timestamps(|event: &(i64, String), _| event.0);
+/// ```
+pub struct WatermarkStrategy<T> {
+    generator: GeneratorKind<T>,
+    assigner: Option<std::sync::Mutex<Box<dyn TimestampAssigner<T>>>>,
+    idle_timeout_ms: Option<i64>,
+    interval_ms: Option<i64>,
+}
+
+impl<T: 'static> WatermarkStrategy<T> {
+    fn of(generator: GeneratorKind<T>) -> Self {
+        WatermarkStrategy { generator, assigner: None, idle_timeout_ms: None, interval_ms: None }
+    }
+
+    /// No watermarks: for processing time.
+    pub fn none() -> Self {
+        Self::of(GeneratorKind::None)
+    }
+
+    /// Records come at most `delay` late: the watermark is the largest timestamp − delay − 1 ms.
+    pub fn bounded_out_of_orderness(delay: Duration) -> Self {
+        Self::of(GeneratorKind::Bounded { delay_ms: delay.as_millis() as i64 })
+    }
+
+    /// Timestamps grow within each split: the watermark is the largest timestamp − 1 ms.
+    pub fn monotonous() -> Self {
+        Self::bounded_out_of_orderness(Duration::ZERO)
+    }
+
+    /// A generator of one's own, made once for each split.
+    pub fn custom<G: WatermarkGenerator<T> + 'static>(make: impl Fn() -> G + Send + Sync + 'static) -> Self {
+        Self::of(GeneratorKind::Custom(std::sync::Arc::new(move || Box::new(make()))))
+    }
+
+    /// Takes the event time from the record. The closure also sees the time the source gave it (`NO_TIMESTAMP` if none).
+    pub fn with_timestamps(mut self, assign: impl FnMut(&T, i64) -> i64 + Clone + Send + 'static) -> Self {
+        self.assigner = Some(std::sync::Mutex::new(Box::new(assign)));
+        self
+    }
+
+    /// Leaves a split out of the minimum after it was silent this long.
+    pub fn with_idleness(mut self, timeout: Duration) -> Self {
+        self.idle_timeout_ms = Some(timeout.as_millis() as i64);
+        self
+    }
+
+    /// How often watermarks are emitted; default 200 ms, zero after every batch.
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval_ms = Some(interval.as_millis() as i64);
+        self
+    }
+
+    pub(crate) fn has_idleness(&self) -> bool {
+        self.idle_timeout_ms.is_some()
+    }
+}
+
+/// Watermarks every 200 ms unless the strategy says otherwise (Flink's `pipeline.auto-watermark-interval`).
+pub(crate) const INTERVAL_MS: i64 = 200;
+
+enum Generator<T> {
+    None,
+    Bounded { delay_ms: i64, largest_ms: i64 },
+    Custom(Box<dyn WatermarkGenerator<T>>),
+}
+
+impl<T> Generator<T> {
+    fn current(&mut self) -> Option<i64> {
+        match self {
+            Generator::None => None,
+            Generator::Bounded { largest_ms: NO_TIMESTAMP, .. } => None,
+            Generator::Bounded { delay_ms, largest_ms } => Some(largest_ms.saturating_sub(*delay_ms).saturating_sub(1)),
+            Generator::Custom(generator) => generator.on_periodic(),
+        }
+    }
+}
+
+struct SplitWatermark<T> {
+    generator: Generator<T>,
+    watermark_ms: i64,
+    last_record_ms: i64,
+    idle: bool,
+}
+
+/// The watermarks of the splits of one subtask, or of one mid-stream assigner (which has a single "split").
+pub(crate) struct SplitWatermarks<T> {
+    kind: GeneratorKind<T>,
+    assigner: Option<Box<dyn TimestampAssigner<T>>>,
+    idle_timeout_ms: Option<i64>,
+    interval_ms: i64,
+    splits: Vec<SplitWatermark<T>>,
+    next_ms: i64,
+    emitted_ms: i64,
+    parallelism: usize,
+}
+
+impl<T: 'static> SplitWatermarks<T> {
+    pub fn new(strategy: &WatermarkStrategy<T>, parallelism: usize) -> Self {
+        SplitWatermarks {
+            kind: match &strategy.generator {
+                GeneratorKind::None => GeneratorKind::None,
+                GeneratorKind::Bounded { delay_ms } => GeneratorKind::Bounded { delay_ms: *delay_ms },
+                GeneratorKind::Custom(make) => GeneratorKind::Custom(make.clone()),
+            },
+            assigner: strategy
+                .assigner
+                .as_ref()
+                .map(|assigner| assigner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).boxed_clone()),
+            idle_timeout_ms: strategy.idle_timeout_ms,
+            interval_ms: strategy.interval_ms.unwrap_or(INTERVAL_MS),
+            splits: Vec::new(),
+            next_ms: i64::MIN,
+            emitted_ms: WATERMARK_MIN,
+            parallelism,
+        }
+    }
+
+    pub fn parallelism(&self) -> usize {
+        self.parallelism
+    }
+
+    pub fn add_splits(&mut self, count: usize, now_ms: i64) {
+        for _ in 0..count {
+            self.splits.push(SplitWatermark {
+                generator: match &self.kind {
+                    GeneratorKind::None => Generator::None,
+                    GeneratorKind::Bounded { delay_ms } => {
+                        Generator::Bounded { delay_ms: *delay_ms, largest_ms: NO_TIMESTAMP }
+                    }
+                    GeneratorKind::Custom(make) => Generator::Custom(make()),
+                },
+                watermark_ms: WATERMARK_MIN,
+                last_record_ms: now_ms,
+                idle: false,
+            });
+        }
+    }
+
+    /// Gives records their timestamps and shows them to their splits' generators. Returns `(end, watermark)` for every
+    /// place in the batch behind which a generator wants a watermark at once.
+    pub fn observe(
+        &mut self,
+        records: &mut Records<T>,
+        runs: &[(usize, usize)],
+        clock: &dyn Clock,
+    ) -> Vec<(usize, i64)> {
+        if let Some(assigner) = &mut self.assigner {
+            assigner.assign_all(records);
+        }
+        let mut immediate = Vec::new();
+        let mut start = 0;
+        for &(index, end) in runs {
+            let run = &records[start..end];
+            if let Some(split) = self.splits.get_mut(index) {
+                if self.idle_timeout_ms.is_some() {
+                    split.last_record_ms = clock.now_ms();
+                    split.idle = false;
+                }
+                match &mut split.generator {
+                    Generator::None => {}
+                    Generator::Bounded { largest_ms, .. } => {
+                        *largest_ms =
+                            run.iter().fold(*largest_ms, |largest, (timestamp_ms, _)| largest.max(*timestamp_ms));
+                    }
+                    Generator::Custom(generator) => {
+                        for (at, (timestamp_ms, value)) in run.iter().enumerate() {
+                            if let Some(watermark_ms) = generator.on_event(value, *timestamp_ms) {
+                                split.watermark_ms = split.watermark_ms.max(watermark_ms);
+                                immediate.push((start + at + 1, watermark_ms));
+                            }
+                        }
+                    }
+                }
+            }
+            start = end;
+        }
+        // With several splits the slowest decides, so a watermark asked for at once may not be one yet.
+        if self.splits.len() > 1 && !immediate.is_empty() {
+            immediate = vec![(records.len(), self.minimum())];
+        }
+        immediate.retain(|(_, watermark_ms)| {
+            let grows = *watermark_ms > self.emitted_ms;
+            self.emitted_ms = self.emitted_ms.max(*watermark_ms);
+            grows
+        });
+        immediate
+    }
+
+    fn minimum(&self) -> i64 {
+        self.splits.iter().filter(|split| !split.idle).map(|split| split.watermark_ms).min().unwrap_or(WATERMARK_MIN)
+    }
+
+    /// The watermark to emit at the interval, if it is time and it has grown.
+    pub fn periodic(&mut self, now_ms: i64, board: &Board, slot: usize) -> Option<i64> {
+        if now_ms < self.next_ms {
+            return None;
+        }
+        self.next_ms = now_ms.saturating_add(self.interval_ms);
+        for split in &mut self.splits {
+            if let Some(watermark_ms) = split.generator.current() {
+                split.watermark_ms = split.watermark_ms.max(watermark_ms);
+            }
+            if let Some(timeout_ms) = self.idle_timeout_ms {
+                split.idle = now_ms.saturating_sub(split.last_record_ms) >= timeout_ms;
+            }
+        }
+        let active = self.splits.iter().any(|split| !split.idle);
+        let watermark_ms = if active {
+            let own = self.minimum();
+            board.active(slot, own.max(self.emitted_ms));
+            own
+        } else {
+            board.idle(slot);
+            board.slowest_active(slot).unwrap_or(WATERMARK_MIN)
+        };
+        (watermark_ms > self.emitted_ms).then(|| {
+            self.emitted_ms = watermark_ms;
+            watermark_ms
+        })
+    }
+
+    /// When `periodic` wants to be called although nothing arrives: only where silence means something.
+    pub fn next_periodic_ms(&self) -> Option<i64> {
+        let follows = self.splits.is_empty() || self.idle_timeout_ms.is_some();
+        let behind = self.splits.iter().any(|split| match &split.generator {
+            Generator::None => false,
+            Generator::Bounded { delay_ms, largest_ms } => {
+                *largest_ms != NO_TIMESTAMP && largest_ms.saturating_sub(*delay_ms).saturating_sub(1) > self.emitted_ms
+            }
+            Generator::Custom(_) => true,
+        });
+        (follows || behind).then_some(self.next_ms)
+    }
+}

@@ -1,0 +1,85 @@
+//! What a group of records becomes: a running value wherever one will do, all elements only where they are asked for.
+
+use tidemill_core::Data;
+
+/// A running aggregation (Flink's `AggregateFunction`). `merge` joins what two slices of a window have gathered.
+pub trait Aggregate<T>: Clone + Send + 'static {
+    /// The running value; it is state.
+    type Accumulator: Data;
+    /// The result.
+    type Output: Data;
+
+    /// The value of no records.
+    fn create(&self) -> Self::Accumulator;
+
+    /// Takes a record in.
+    fn add(&mut self, accumulator: &mut Self::Accumulator, value: T);
+
+    /// Takes in what another slice has gathered.
+    fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator);
+
+    /// The result of what was gathered.
+    fn result(&mut self, accumulator: Self::Accumulator) -> Self::Output;
+}
+
+/// Combines records two by two.
+#[derive(Clone)]
+pub struct Reduce<F>(pub F);
+
+impl<T: Data, F: FnMut(T, T) -> T + Clone + Send + 'static> Aggregate<T> for Reduce<F> {
+    type Accumulator = Option<T>;
+    type Output = T;
+
+    fn create(&self) -> Option<T> {
+        None
+    }
+
+    fn add(&mut self, accumulator: &mut Option<T>, value: T) {
+        *accumulator = Some(match accumulator.take() {
+            Some(held) => (self.0)(held, value),
+            None => value,
+        });
+    }
+
+    fn merge(&mut self, accumulator: &mut Option<T>, other: Option<T>) {
+        if let Some(value) = other {
+            self.add(accumulator, value);
+        }
+    }
+
+    fn result(&mut self, accumulator: Option<T>) -> T {
+        accumulator.expect("a window exists only once it has a record")
+    }
+}
+
+/// Keeps all records, in the order they came, also across slices.
+#[derive(Clone, Default)]
+pub struct Elements {
+    next: u64,
+}
+
+impl<T: Data> Aggregate<T> for Elements {
+    /// Records with their order of arrival on this subtask.
+    type Accumulator = Vec<(u64, T)>;
+    type Output = Vec<T>;
+
+    fn create(&self) -> Self::Accumulator {
+        Vec::new()
+    }
+
+    fn add(&mut self, accumulator: &mut Self::Accumulator, value: T) {
+        // After a restore the count begins anew; it only has to grow within what is held.
+        self.next = self.next.max(accumulator.last().map_or(0, |(order, _)| order + 1));
+        accumulator.push((self.next, value));
+        self.next += 1;
+    }
+
+    fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator) {
+        accumulator.extend(other);
+    }
+
+    fn result(&mut self, mut accumulator: Self::Accumulator) -> Vec<T> {
+        accumulator.sort_by_key(|(order, _)| *order);
+        accumulator.into_iter().map(|(_, value)| value).collect()
+    }
+}

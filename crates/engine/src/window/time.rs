@@ -1,0 +1,453 @@
+//! Tumbling and sliding windows over event or processing time.
+//!
+//! Time is cut into *slices* of the greatest common divisor of size and slide, and each slice holds one running value for
+//! each key: a record is added once, however many windows cover it (Flink copies it into each). When a window ends, the
+//! slices it covers are merged. A tumbling window is one slice. (Slicing: Carbone et al., "Cutty", CIKM 2016.)
+//!
+//! ```text
+//! size 10, slide 5:   slices   |--0--|--5--|--10-|--15-|
+//!                     windows  [-----0-----)
+//!                                    [-----5-----)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use hashbrown::hash_map::Entry;
+use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
+
+use super::{Aggregate, Window, WindowKind, WindowParts};
+use crate::driver::Records;
+use crate::key::Key;
+use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
+use crate::state::{Restored, SectionKind, Table, TableHasher, Writer};
+
+/// Windows of equal size that follow each other without overlap.
+pub struct Tumbling;
+
+/// Windows of equal size that begin every slide.
+pub struct Sliding;
+
+/// Tumbling or sliding windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeWindows {
+    size_ms: i64,
+    slide_ms: i64,
+    offset_ms: i64,
+    event_time: bool,
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Tumbling {
+    /// By the records' event time: `[n·size, (n+1)·size)` since 1970 UTC.
+    pub fn event_time(size: Duration) -> TimeWindows {
+        Sliding::event_time(size, size)
+    }
+
+    /// By the job's clock when the record arrives.
+    pub fn processing_time(size: Duration) -> TimeWindows {
+        Sliding::processing_time(size, size)
+    }
+}
+
+impl Sliding {
+    /// By the records' event time: `[n·slide, n·slide + size)` since 1970 UTC.
+    pub fn event_time(size: Duration, slide: Duration) -> TimeWindows {
+        TimeWindows { size_ms: millis(size), slide_ms: millis(slide), offset_ms: 0, event_time: true }
+    }
+
+    /// By the job's clock when the record arrives.
+    pub fn processing_time(size: Duration, slide: Duration) -> TimeWindows {
+        TimeWindows { event_time: false, ..Self::event_time(size, slide) }
+    }
+}
+
+impl TimeWindows {
+    /// Shifts all windows, for example by −8 h for days that begin at midnight in China.
+    pub fn with_offset_ms(self, offset_ms: i64) -> Self {
+        TimeWindows { offset_ms, ..self }
+    }
+
+    /// The slices' length.
+    fn slice_ms(&self) -> i64 {
+        let (mut a, mut b) = (self.size_ms, self.slide_ms);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    }
+
+    /// The start of the last window that begins at or before `time_ms`.
+    fn last_start(&self, time_ms: i64) -> i64 {
+        floor(time_ms, self.slide_ms, self.offset_ms)
+    }
+
+    /// The end of the first window that covers `time_ms`; windows with a slide larger than their size may not cover it.
+    fn first_end(&self, time_ms: i64) -> i64 {
+        let last = self.last_start(time_ms);
+        let more = (self.size_ms - 1 - (time_ms - last)).max(0) / self.slide_ms;
+        last - more * self.slide_ms + self.size_ms
+    }
+}
+
+/// The largest `offset + n·step` not above `time_ms`, also below zero.
+#[inline]
+fn floor(time_ms: i64, step_ms: i64, offset_ms: i64) -> i64 {
+    time_ms - (time_ms.wrapping_sub(offset_ms)).rem_euclid(step_ms)
+}
+
+impl WindowKind for TimeWindows {
+    fn name(&self) -> &'static str {
+        if self.size_ms == self.slide_ms { "Tumbling Window" } else { "Sliding Window" }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.size_ms <= 0 || self.slide_ms <= 0 {
+            return Err(Error::input("a window's size and slide must be at least 1 ms"));
+        }
+        if self.offset_ms.abs() >= self.slide_ms {
+            return Err(Error::input(format!(
+                "a window's offset ({} ms) must be smaller than its slide ({} ms)",
+                self.offset_ms, self.slide_ms
+            )));
+        }
+        Ok(())
+    }
+
+    fn operator<K, T, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
+    where
+        K: Key,
+        T: Data,
+        O: Data,
+        S: FnMut(&T) -> K + Send + 'static,
+        A: Aggregate<T>,
+        W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
+        I: IntoIterator<Item = O>,
+    {
+        Box::new(TimeWindowOperator {
+            windows: *self,
+            slice_ms: self.slice_ms(),
+            selector: parts.selector,
+            contents: Contents {
+                aggregate: parts.aggregate,
+                emit: parts.emit,
+                slices: Vec::new(),
+                already_fired: BTreeMap::new(),
+            },
+            pending_ends: BTreeSet::new(),
+            now_ms: WATERMARK_MIN,
+            lateness_ms: if self.event_time { parts.allowed_lateness_ms } else { 0 },
+            late_tag: parts.late_tag.map(OutputTag::new),
+            late_dropped: 0,
+            clock: parts.clock,
+        })
+    }
+}
+
+struct Slice<K, A> {
+    start_ms: i64,
+    values: Table<K, A>,
+}
+
+/// What the windows hold, and what is made of it.
+struct Contents<K, T, A: Aggregate<T>, W> {
+    aggregate: A,
+    emit: W,
+    /// Ascending by start. Few: those between the oldest window that is kept and the newest record.
+    slices: Vec<Slice<K, A::Accumulator>>,
+    /// After a restore with another parallelism some keys' windows have fired that others' have not: window end → keys.
+    already_fired: BTreeMap<i64, HashSet<K, TableHasher>>,
+}
+
+struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
+    windows: TimeWindows,
+    slice_ms: i64,
+    selector: S,
+    contents: Contents<K, T, A, W>,
+    /// Ends of windows that hold something and have not fired.
+    pending_ends: BTreeSet<i64>,
+    /// The watermark, or for processing time the last clock reading.
+    now_ms: i64,
+    lateness_ms: i64,
+    late_tag: Option<OutputTag<T>>,
+    late_dropped: u64,
+    clock: SharedClock,
+}
+
+impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
+    /// The place of the slice that starts at `start_ms`, made if needed; true when it is new.
+    #[inline]
+    fn slice(&mut self, start_ms: i64) -> (usize, bool) {
+        // Records mostly belong to the newest slices.
+        let mut at = self.slices.len();
+        while at > 0 && self.slices[at - 1].start_ms > start_ms {
+            at -= 1;
+        }
+        if at > 0 && self.slices[at - 1].start_ms == start_ms {
+            return (at - 1, false);
+        }
+        let expected = self.slices.last().map_or(0, |slice| slice.values.len());
+        self.slices
+            .insert(at, Slice { start_ms, values: Table::with_capacity_and_hasher(expected, TableHasher::default()) });
+        (at, true)
+    }
+
+    /// Takes a record in; true when its slice is new.
+    #[inline]
+    fn add(&mut self, slice_start_ms: i64, key: K, value: T) -> bool {
+        let (at, is_new) = self.slice(slice_start_ms);
+        let aggregate = &mut self.aggregate;
+        match self.slices[at].values.entry(key) {
+            Entry::Occupied(mut held) => aggregate.add(held.get_mut(), value),
+            Entry::Vacant(free) => aggregate.add(free.insert(aggregate.create()), value),
+        }
+        is_new
+    }
+
+    fn covered(&self, window: Window) -> std::ops::Range<usize> {
+        let from = self.slices.partition_point(|slice| slice.start_ms < window.start_ms);
+        let to = self.slices.partition_point(|slice| slice.start_ms < window.end_ms);
+        from..to
+    }
+
+    /// Emits the results of all keys of a window. `last_use` says that no later window covers its only slice.
+    fn fire<O: 'static, I>(&mut self, window: Window, last_use: bool, out: &mut Out<O>) -> Result<()>
+    where
+        W: FnMut(&K, Window, A::Output) -> I,
+        I: IntoIterator<Item = O>,
+    {
+        let covered = self.covered(window);
+        let skip = self.already_fired.remove(&window.end_ms).unwrap_or_default();
+        let merged = match &mut self.slices[covered] {
+            [] => return Ok(()),
+            [only] if last_use => std::mem::take(&mut only.values),
+            [first, rest @ ..] => {
+                let mut merged = first.values.clone();
+                for slice in rest {
+                    for (key, value) in &slice.values {
+                        match merged.get_mut(key) {
+                            Some(held) => self.aggregate.merge(held, value.clone()),
+                            None => {
+                                merged.insert(key.clone(), value.clone());
+                            }
+                        }
+                    }
+                }
+                merged
+            }
+        };
+        for (key, value) in merged {
+            if skip.is_empty() || !skip.contains(&key) {
+                let result = self.aggregate.result(value);
+                for output in (self.emit)(&key, window, result) {
+                    out.emit(window.max_timestamp_ms(), output)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Emits the result of one key of a window again, after a late record.
+    fn fire_key<O: 'static, I>(&mut self, window: Window, key: &K, out: &mut Out<O>) -> Result<()>
+    where
+        W: FnMut(&K, Window, A::Output) -> I,
+        I: IntoIterator<Item = O>,
+    {
+        let covered = self.covered(window);
+        let mut values = self.slices[covered].iter().filter_map(|slice| slice.values.get(key).cloned());
+        let Some(mut value) = values.next() else { return Ok(()) };
+        for other in values {
+            self.aggregate.merge(&mut value, other);
+        }
+        let result = self.aggregate.result(value);
+        for output in (self.emit)(key, window, result) {
+            out.emit(window.max_timestamp_ms(), output)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K, T, S, A, W> TimeWindowOperator<K, T, S, A, W>
+where
+    K: Key,
+    T: Data,
+    A: Aggregate<T>,
+{
+    fn window(&self, end_ms: i64) -> Window {
+        Window { start_ms: end_ms - self.windows.size_ms, end_ms }
+    }
+
+    /// Ends of the windows that cover a slice.
+    fn ends_over(&self, slice_start_ms: i64) -> impl Iterator<Item = i64> + use<K, T, S, A, W> {
+        let last = self.windows.last_start(slice_start_ms) + self.windows.size_ms;
+        let (first, slide_ms) = (self.windows.first_end(slice_start_ms), self.windows.slide_ms);
+        (0..).map(move |n| first + n * slide_ms).take_while(move |end| *end <= last)
+    }
+
+    /// Fires every window that ends at or before the time reached, and lets go of slices no window needs any more.
+    fn advance<O: 'static, I>(&mut self, now_ms: i64, out: &mut Out<O>) -> Result<()>
+    where
+        W: FnMut(&K, Window, A::Output) -> I,
+        I: IntoIterator<Item = O>,
+    {
+        self.now_ms = self.now_ms.max(now_ms);
+        while let Some(&end_ms) = self.pending_ends.first() {
+            if end_ms - 1 > self.now_ms {
+                break;
+            }
+            self.pending_ends.pop_first();
+            let tumbling = self.windows.size_ms == self.windows.slide_ms;
+            let last_use = tumbling && (end_ms - 1).saturating_add(self.lateness_ms) <= self.now_ms;
+            self.contents.fire(self.window(end_ms), last_use, out)?;
+        }
+        let (windows, now_ms, lateness_ms) = (self.windows, self.now_ms, self.lateness_ms);
+        self.contents.slices.retain(|slice| {
+            let last_end = windows.last_start(slice.start_ms) + windows.size_ms;
+            (last_end - 1).saturating_add(lateness_ms) > now_ms
+        });
+        Ok(())
+    }
+
+    /// Adds a record; `time_ms` decides its slice.
+    #[inline]
+    fn add<O: 'static, I>(&mut self, timestamp_ms: i64, time_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
+    where
+        S: FnMut(&T) -> K,
+        W: FnMut(&K, Window, A::Output) -> I,
+        I: IntoIterator<Item = O>,
+    {
+        let last_end = self.windows.last_start(time_ms) + self.windows.size_ms;
+        if last_end <= time_ms {
+            // Between windows: the slide is larger than the size.
+            return Ok(());
+        }
+        if (last_end - 1).saturating_add(self.lateness_ms) <= self.now_ms {
+            return match self.late_tag {
+                Some(tag) if out.has_side(tag.name) => out.side(&tag, timestamp_ms, value),
+                _ => {
+                    self.late_dropped += 1;
+                    Ok(())
+                }
+            };
+        }
+        let key = (self.selector)(&value);
+        let slice_start_ms = floor(time_ms, self.slice_ms, self.windows.offset_ms);
+        let late = self.windows.first_end(time_ms) - 1 <= self.now_ms;
+        let again = late.then(|| key.clone());
+        if self.contents.add(slice_start_ms, key, value) {
+            let now_ms = self.now_ms;
+            let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(|end_ms| end_ms - 1 > now_ms).collect();
+            self.pending_ends.extend(ends);
+        }
+        if let Some(key) = again {
+            let (now_ms, lateness_ms) = (self.now_ms, self.lateness_ms);
+            let fired = |end: &i64| end - 1 <= now_ms && (end - 1).saturating_add(lateness_ms) > now_ms;
+            let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(fired).collect();
+            for end_ms in ends {
+                self.contents.fire_key(self.window(end_ms), &key, out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const VALUES: &str = "window-values";
+const PROGRESS: &str = "window-progress";
+
+impl<K, T, O, S, A, W, I> Operator<T, O> for TimeWindowOperator<K, T, S, A, W>
+where
+    K: Key,
+    T: Data,
+    O: Data,
+    S: FnMut(&T) -> K + Send + 'static,
+    A: Aggregate<T>,
+    W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
+    I: IntoIterator<Item = O>,
+{
+    fn restore(&mut self, mut state: Restored) -> Result<()> {
+        let mut progress = BTreeMap::new();
+        for section in state.take(PROGRESS) {
+            if let Some(reached_ms) = section.reader().entry::<i64>()? {
+                progress.insert(section.subtask, reached_ms);
+            }
+        }
+        // Event time goes on from the slowest; what faster subtasks had fired already must not fire again.
+        self.now_ms = progress.values().copied().min().unwrap_or(WATERMARK_MIN);
+        for section in state.take(VALUES) {
+            let reached_ms = progress.get(&section.subtask).copied().unwrap_or(WATERMARK_MIN);
+            let mut reader = section.reader();
+            while let Some((key, slice_start_ms, value)) = reader.entry::<(K, i64, A::Accumulator)>()? {
+                if !state.owns(&key) {
+                    continue;
+                }
+                let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(|end_ms| end_ms - 1 > self.now_ms).collect();
+                for end_ms in ends {
+                    self.pending_ends.insert(end_ms);
+                    if end_ms - 1 <= reached_ms {
+                        self.contents.already_fired.entry(end_ms).or_default().insert(key.clone());
+                    }
+                }
+                let (at, _) = self.contents.slice(slice_start_ms);
+                self.contents.slices[at].values.insert(key, value);
+            }
+        }
+        state.finish()
+    }
+
+    fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
+        if self.windows.event_time {
+            for (timestamp_ms, value) in batch {
+                if timestamp_ms == NO_TIMESTAMP {
+                    return Err(Error::input("a record without event time came to an event-time window")
+                        .hint("assign timestamps and watermarks before the window, or use a processing-time window"));
+                }
+                self.add(timestamp_ms, timestamp_ms, value, out)?;
+            }
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        self.advance(now_ms - 1, out)?;
+        batch
+            .into_iter()
+            .try_for_each(|(timestamp_ms, value)| self.add(timestamp_ms, now_ms.max(self.now_ms + 1), value, out))
+    }
+
+    fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {
+        if self.windows.event_time {
+            self.advance(watermark_ms, out)?;
+        }
+        out.watermark(watermark_ms)
+    }
+
+    fn on_processing_time(&mut self, now_ms: i64, out: &mut Out<O>) -> Result<()> {
+        // A window [start, end) is over when the clock shows its end.
+        self.advance(now_ms - 1, out)
+    }
+
+    fn next_processing_time(&self) -> Option<i64> {
+        if self.windows.event_time { None } else { self.pending_ends.first().copied() }
+    }
+
+    fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        let mut values = Writer::new(VALUES, SectionKind::Keyed);
+        let keys: usize = self.contents.slices.iter().map(|slice| slice.values.len()).sum();
+        values.reserve(keys * (size_of::<K>() + size_of::<A::Accumulator>()));
+        for slice in &self.contents.slices {
+            for (key, value) in &slice.values {
+                values.entry(&(key, slice.start_ms, value))?;
+            }
+        }
+        let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
+        progress.entry(&self.now_ms)?;
+        parts.sections.extend([values.finish(), progress.finish()]);
+        Ok(())
+    }
+
+    fn late_dropped(&self) -> u64 {
+        self.late_dropped
+    }
+}

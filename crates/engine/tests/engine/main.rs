@@ -1,0 +1,5 @@
+//! The engine through its API, on real workers.
+
+mod recovery;
+mod windows;
+mod words;

@@ -1,0 +1,252 @@
+//! A job that is crashed at any point and started again, also with another parallelism, gives what an undisturbed run gives.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidemill_core::sink::{Committer, PreCommit, Sink, SinkScope, SinkWriter, Token, WriterContext};
+use tidemill_core::{Error, Result};
+use tidemill_engine::state::{ListState, MapState, ValueState};
+use tidemill_engine::stream::{KeyedContext, KeyedProcessFunction, WatermarkStrategy};
+use tidemill_engine::window::{Sliding, Window};
+use tidemill_engine::{Environment, JobSettings};
+
+use crate::windows::Chance;
+
+type Row = (String, i64, i64);
+
+/// A two-phase sink in memory: what is committed is visible, whatever attempt wrote it.
+#[derive(Clone, Default)]
+struct Ledger {
+    committed: Arc<Mutex<BTreeMap<Vec<u8>, Vec<Row>>>>,
+    staged: Arc<Mutex<BTreeMap<Vec<u8>, Vec<Row>>>>,
+}
+
+struct LedgerWriter {
+    ledger: Ledger,
+    context: WriterContext,
+    rows: Vec<Row>,
+}
+
+impl SinkWriter<Row> for LedgerWriter {
+    fn write(&mut self, batch: Vec<(i64, Row)>) -> Result<()> {
+        self.rows.extend(batch.into_iter().map(|(_, row)| row));
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, epoch: u64) -> Result<PreCommit> {
+        let rows = std::mem::take(&mut self.rows);
+        let token = format!("{}-{epoch}-{}", self.context.attempt, self.context.subtask).into_bytes();
+        let staged = self.ledger.staged.clone();
+        Ok(Box::new(move || {
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            staged.lock().unwrap().insert(token.clone(), rows);
+            Ok(vec![token])
+        }))
+    }
+}
+
+impl Committer for Ledger {
+    fn commit(&mut self, tokens: &[Token]) -> Result<()> {
+        for token in tokens {
+            if let Some(rows) = self.staged.lock().unwrap().remove(token) {
+                self.committed.lock().unwrap().insert(token.clone(), rows);
+            } else if !self.committed.lock().unwrap().contains_key(token) {
+                return Err(Error::bug("a token was never staged"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink<Row> for Ledger {
+    fn name(&self) -> String {
+        "ledger".into()
+    }
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter<Row>>> {
+        Ok(Box::new(LedgerWriter { ledger: self.clone(), context, rows: Vec::new() }))
+    }
+    fn committer(&self, _: &SinkScope) -> Result<Option<Box<dyn Committer>>> {
+        Ok(Some(Box::new(self.clone())))
+    }
+    fn recover(&self, _: &SinkScope, tokens: &[Token]) -> Result<()> {
+        self.clone().commit(tokens)?;
+        self.staged.lock().unwrap().clear();
+        Ok(())
+    }
+}
+
+impl Ledger {
+    fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<Row> = self.committed.lock().unwrap().values().flatten().cloned().collect();
+        rows.sort();
+        rows
+    }
+}
+
+/// All kinds of keyed state and timers in one function: emits at a timer what it has seen since the last.
+#[derive(Clone)]
+struct Digest {
+    count: ValueState<i64>,
+    seen: ListState<i64>,
+    by_digit: MapState<i64, i64>,
+}
+
+impl KeyedProcessFunction<i64, i64, Row> for Digest {
+    fn process(&mut self, value: i64, context: &mut KeyedContext<'_, i64, Row>) -> Result<()> {
+        *self.count.get_or(context, || 0)? += 1;
+        self.seen.add(context, value)?;
+        let digit = value % 10;
+        let before = self.by_digit.get(context, &digit)?.copied().unwrap_or(0);
+        self.by_digit.put(context, digit, before + value)?;
+        let at = context.timestamp_ms() - context.timestamp_ms().rem_euclid(500) + 500;
+        context.register_event_timer(at);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        _: tidemill_engine::stream::TimeDomain,
+        context: &mut KeyedContext<'_, i64, Row>,
+    ) -> Result<()> {
+        // Only what was there before the timer's time is independent of how far the source had run ahead.
+        let at = context.timestamp_ms();
+        let seen = self.seen.take(context)?;
+        let (due, rest): (Vec<i64>, Vec<i64>) = seen.into_iter().partition(|value| value / 40 < at);
+        self.seen.update(context, rest)?;
+        let key = *context.key();
+        context.emit((format!("digest {key}"), at, due.iter().sum()))
+    }
+}
+
+const LAST: i64 = 60_000;
+
+fn build(env: &Environment, ledger: &Ledger) {
+    let numbers = env.from_sequence(1, LAST).uid("numbers").assign_timestamps_and_watermarks(
+        // The sequence is read in 128 ranges at once, so it is as disordered as it is long.
+        WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(LAST as u64))
+            .with_timestamps(|n: &i64, _| n / 40),
+    );
+    let windows = numbers
+        .key_by(|n| n % 31)
+        .window(Sliding::event_time(Duration::from_millis(200), Duration::from_millis(50)))
+        .reduce_with(
+            |a, b| a + b,
+            |key: &i64, window: Window, sum: i64| Some((format!("window {key}"), window.end_ms, sum)),
+        )
+        .uid("windows");
+    let rolling = numbers
+        .key_by(|n| n % 7)
+        .count_window(5)
+        .reduce_with(|a, b| a + b, |key: &i64, _, _| Some((format!("fives {key}"), 0, 1)))
+        .uid("fives");
+    let digest = numbers
+        .key_by(|n| n % 17)
+        .process(Digest {
+            count: ValueState::new("count"),
+            seen: ListState::new("seen"),
+            by_digit: MapState::new("digits"),
+        })
+        .uid("digest");
+    windows.union(&[&rolling, &digest]).sink_to(ledger.clone()).uid("ledger");
+}
+
+fn settings(folder: &Path, parallelism: usize) -> JobSettings {
+    JobSettings {
+        checkpoint_dir: Some(folder.to_path_buf()),
+        checkpoint_interval_ms: Some(3),
+        parallelism: Some(parallelism),
+        ..JobSettings::default()
+    }
+}
+
+fn undisturbed() -> Vec<Row> {
+    let ledger = Ledger::default();
+    let env = Environment::new();
+    env.set_parallelism(2);
+    build(&env, &ledger);
+    env.execute("undisturbed").unwrap();
+    ledger.rows()
+}
+
+#[test]
+fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() {
+    let expected = undisturbed();
+    assert!(expected.len() > 1000, "{}", expected.len());
+    for seed in 1..=25u64 {
+        let mut chance = Chance(seed * 7919);
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::default();
+        let mut attempts = Vec::new();
+        loop {
+            let parallelism = 1 + chance.below(4) as usize;
+            let env = Environment::with_settings(settings(folder.path(), parallelism));
+            build(&env, &ledger);
+            let crash_after = Duration::from_micros(chance.below(60_000));
+            let give_up = attempts.len() >= 6;
+            let outcome = env.execute_with("crashing", |job| {
+                if !give_up {
+                    std::thread::spawn(move || {
+                        std::thread::park_timeout(crash_after);
+                        job.fail("crash");
+                    });
+                }
+            });
+            attempts.push(parallelism);
+            match outcome {
+                Ok(_) => break,
+                Err(error) => assert!(error.to_string().contains("crash"), "seed {seed}: {error}"),
+            }
+        }
+        assert_eq!(ledger.rows(), expected, "seed {seed}, parallelism of attempts {attempts:?}");
+    }
+}
+
+#[test]
+fn stop_with_a_savepoint_and_go_on_from_it_as_another_job() {
+    let expected = undisturbed();
+    let (first, second, savepoints) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ledger = Ledger::default();
+    let path: Arc<Mutex<Option<PathBuf>>> = Arc::default();
+    let env = Environment::with_settings(settings(first.path(), 3));
+    build(&env, &ledger);
+    let (taken, folder) = (path.clone(), savepoints.path().to_path_buf());
+    let result = env
+        .execute_with("first", |job| {
+            std::thread::spawn(move || *taken.lock().unwrap() = job.savepoint(Some(folder), true, false).ok());
+        })
+        .unwrap();
+    let savepoint = loop {
+        if let Some(path) = path.lock().unwrap().take() {
+            break path;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(result.end, tidemill_engine::runtime::JobEnd::Suspended);
+    assert!(ledger.rows().len() < expected.len(), "stopped before the end");
+    let env = Environment::with_settings(JobSettings { restore_from: Some(savepoint), ..settings(second.path(), 2) });
+    build(&env, &ledger);
+    env.execute("second").unwrap();
+    assert_eq!(ledger.rows(), expected);
+}
+
+#[test]
+fn state_that_no_operator_claims_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = Environment::with_settings(settings(folder.path(), 1));
+    build(&env, &Ledger::default());
+    env.execute("whole").unwrap();
+    let changed = |allow: bool| {
+        let env =
+            Environment::with_settings(JobSettings { allow_non_restored_state: allow, ..settings(folder.path(), 1) });
+        env.from_sequence(1, LAST).uid("numbers").collect();
+        env.execute("changed")
+    };
+    let error = changed(false).unwrap_err().to_string();
+    assert!(error.contains("windows") && error.contains("digest"), "{error}");
+    changed(true).unwrap();
+}
