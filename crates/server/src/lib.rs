@@ -1,1 +1,26 @@
-//! (being written)
+//! The control plane of Tidemill: one process that serves the API and the page, looks after jobs, keeps live tables
+//! and topics. The only place that joins all parts.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`server`] | starting and ending it |
+//! | [`config`] | what it is started with |
+//! | [`jobs`] | job processes, their restarts and records; free of HTTP |
+//! | [`live`] | live tables and their event streams |
+//! | [`topics`] | embedded topics behind the API |
+//! | [`api`] | HTTP: one resource, one file |
+//! | [`database`] | the metadata database |
+//! | [`random`] | ids, tokens, jitter |
+
+pub mod api;
+pub mod config;
+pub mod database;
+pub mod jobs;
+pub mod live;
+pub mod random;
+pub mod server;
+pub mod topics;
+
+pub use config::ServerConfig;
+pub use jobs::ServerEnd;
+pub use server::Server;

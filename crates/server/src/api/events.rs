@@ -1,0 +1,138 @@
+//! `/api/events` and `/api/jobs/:id/events`: jobs as they change. The list is rendered once for everybody who watches.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
+use tidemill_core::SharedClock;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::error::{ApiResult, Errors};
+use super::extract::event_stream;
+use super::flink;
+use super::{App, Shared};
+use crate::jobs::supervisor::Supervisor;
+use crate::live::persist::stopped;
+
+/// How often the list is sent without a change.
+const EVERY: Duration = Duration::from_secs(1);
+/// Changes closer together than this go out as one.
+const GATHER: Duration = Duration::from_millis(50);
+/// Events handed to a connection ahead of its socket.
+const EVENTS_AHEAD_MAX: usize = 2;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/api/events", get(all)).route("/api/jobs/{id}/events", get(one))
+}
+
+/// Renders the list of jobs while somebody watches.
+pub(super) struct JobsFeed {
+    newest: watch::Sender<Bytes>,
+    source: RwLock<(Arc<Supervisor>, SharedClock)>,
+}
+
+impl JobsFeed {
+    /// Starts the task that renders.
+    pub fn start(supervisor: Arc<Supervisor>, clock: SharedClock, mut stop: watch::Receiver<bool>) -> Arc<JobsFeed> {
+        let mut changes = supervisor.changes();
+        let feed =
+            Arc::new(JobsFeed { newest: watch::Sender::new(Bytes::new()), source: RwLock::new((supervisor, clock)) });
+        let rendering = feed.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(EVERY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    changed = changes.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(GATHER).await;
+                        changes.mark_unchanged();
+                    }
+                    () = stopped(&mut stop) => return,
+                }
+                if rendering.newest.receiver_count() > 0 {
+                    rendering.newest.send_replace(rendering.render());
+                }
+            }
+        });
+        feed
+    }
+
+    fn render(&self) -> Bytes {
+        let source = self.source.read().unwrap_or_else(PoisonError::into_inner);
+        let jobs: Vec<_> = source.0.list().iter().map(|job| job.summary()).collect();
+        let data = json!({"jobs": jobs, "overview": flink::overview_of(&source.0)});
+        event("jobs", &data.to_string())
+    }
+}
+
+fn event(name: &str, data: &str) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
+
+/// Events `jobs` with `{"jobs":[JobSummary],"overview":{…}}`, once a second and on change.
+#[utoipa::path(get, path = "/api/events", tag = "jobs", responses((status = 200, body = String, content_type = "text/event-stream")))]
+pub(super) async fn all(State(app): Shared) -> Response {
+    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
+    let mut newest = app.jobs_feed.newest.subscribe();
+    let first = app.jobs_feed.render();
+    tokio::spawn(async move {
+        let mut sent = sender.send(first).await;
+        // A client slower than the events gets the newest one next.
+        while sent.is_ok() {
+            tokio::select! {
+                changed = newest.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = sender.closed() => return,
+            }
+            let next = newest.borrow_and_update().clone();
+            sent = sender.send(next).await;
+        }
+    });
+    event_stream(receiver, app.stop.clone())
+}
+
+/// Events `job` with the job's detail, once a second and on change.
+#[utoipa::path(get, path = "/api/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404, body = Errors)))]
+pub(super) async fn one(State(app): Shared, Path(id): Path<String>) -> ApiResult<Response> {
+    let job = app.supervisor.job(&id)?;
+    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
+    let supervisor = app.supervisor.clone();
+    tokio::spawn(async move {
+        let mut changes = job.changes();
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(GATHER).await;
+                    changes.mark_unchanged();
+                    tick.reset();
+                }
+                () = sender.closed() => return,
+            }
+            // A deleted job has nothing more to tell.
+            if supervisor.job(&job.id).is_err() || sender.send(event("job", &job.detail_json())).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(event_stream(receiver, app.stop.clone()))
+}

@@ -1,0 +1,102 @@
+//! Reading requests with our own clear refusals, and answering with event streams.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::ApiError;
+
+const JSON_WANTED: &str = "send the body as `content-type: application/json`";
+
+/// The type of a request's body, without parameters, in lower case.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The whole body, within the route's bound.
+pub struct RawBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let read = Bytes::from_request(request, state).await;
+        read.map(RawBody).map_err(|e| match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::new(e.status(), "the body is larger than this call takes; send it in parts")
+            }
+            status => ApiError::new(status, format!("the body cannot be read: {}", e.body_text())),
+        })
+    }
+}
+
+/// A JSON body. Wants `content-type: application/json`, which also keeps simple forms of foreign pages out.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let kind = content_type(request.headers());
+        if kind != "application/json" && !kind.ends_with("+json") {
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON_WANTED));
+        }
+        let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(JsonBody)
+            .map_err(|e| ApiError::bad(format!("the body is not what this call takes: {e}")))
+    }
+}
+
+/// A JSON body that may be left out.
+pub struct OptionalBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if request.headers().get(header::CONTENT_TYPE).is_none() {
+            let RawBody(bytes) = RawBody::from_request(request, state).await?;
+            return match bytes.is_empty() {
+                true => Ok(OptionalBody(T::default())),
+                false => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON_WANTED)),
+            };
+        }
+        JsonBody::from_request(request, state).await.map(|JsonBody(body)| OptionalBody(body))
+    }
+}
+
+/// The query, typed.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        query
+            .map(|Query(query)| Params(query))
+            .map_err(|e| ApiError::bad(format!("the query cannot be read: {}", e.body_text())))
+    }
+}
+
+/// An event stream of rendered parts, which ends with the server.
+pub fn event_stream(parts: mpsc::Receiver<Bytes>, stop: watch::Receiver<bool>) -> Response {
+    let stopped = tokio_stream::wrappers::WatchStream::new(stop);
+    let ends = stopped.filter_map(|stop| stop.then_some(None));
+    let parts = ReceiverStream::new(parts).map(Some).chain(tokio_stream::once(None));
+    let stream = parts.merge(ends).map_while(|part| part).map(Ok::<Bytes, std::convert::Infallible>);
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(stream)).into_response()
+}

@@ -1,0 +1,346 @@
+//! Read paths in the JSON of Flink 2.x, also under `/v1`, so that existing monitors work. A browser that navigates to
+//! one of them (it asks for `text/html`) gets the page instead.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use tidemill_core::report::{CheckpointReport, Report, VertexReport};
+
+use super::error::{ApiResult, Errors};
+use super::{App, Shared, ui};
+use crate::jobs::model::{JobRecord, JobState};
+use crate::jobs::supervisor::Supervisor;
+
+/// Flink's default number of key groups, which is ours.
+const MAX_PARALLELISM: usize = 128;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/overview", get(overview))
+        .route("/config", get(config))
+        .route("/jobs", get(ids))
+        .route("/jobs/overview", get(jobs_overview))
+        .route("/jobs/{id}", get(job))
+        .route("/jobs/{id}/checkpoints", get(checkpoints))
+        .route("/jobs/{id}/exceptions", get(exceptions))
+        .layer(middleware::from_fn(page_for_browsers))
+}
+
+async fn page_for_browsers(request: Request, next: Next) -> Response {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        return ui::page(request.headers());
+    }
+    next.run(request).await
+}
+
+/// The cluster in numbers, as `/overview` answers it.
+pub(super) fn overview_of(supervisor: &Supervisor) -> Value {
+    let jobs = supervisor.list();
+    let count = |wanted: &[JobState]| jobs.iter().filter(|job| wanted.contains(&job.state())).count();
+    let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let used: usize = jobs.iter().filter(|job| !job.state().ended()).map(|job| job.summary().parallelism).sum();
+    json!({
+        "taskmanagers": 1,
+        "slots-total": slots,
+        "slots-available": slots.saturating_sub(used),
+        "jobs-running": count(&[JobState::Running, JobState::Restarting, JobState::Created]),
+        "jobs-finished": count(&[JobState::Finished]),
+        "jobs-cancelled": count(&[JobState::Canceled, JobState::Suspended]),
+        "jobs-failed": count(&[JobState::Failed]),
+        "flink-version": concat!("tidemill-", env!("CARGO_PKG_VERSION")),
+        "flink-commit": "unknown",
+    })
+}
+
+/// The cluster in numbers.
+#[utoipa::path(get, path = "/overview", tag = "flink", responses((status = 200, body = Object)))]
+pub(super) async fn overview(State(app): Shared) -> Json<Value> {
+    Json(overview_of(&app.supervisor))
+}
+
+/// What a dashboard wants to know first.
+#[utoipa::path(get, path = "/config", tag = "flink", responses((status = 200, body = Object)))]
+pub(super) async fn config() -> Json<Value> {
+    Json(json!({
+        "refresh-interval": 1000,
+        "timezone-name": "UTC",
+        "timezone-offset": 0,
+        "flink-version": concat!("tidemill-", env!("CARGO_PKG_VERSION")),
+        "flink-revision": "unknown",
+        "features": {"web-submit": false, "web-cancel": true, "web-rescale": false, "web-history": false},
+    }))
+}
+
+/// Ids and states.
+#[utoipa::path(get, path = "/jobs", tag = "flink", responses((status = 200, body = Object)))]
+pub(super) async fn ids(State(app): Shared) -> Json<Value> {
+    let jobs: Vec<Value> =
+        app.supervisor.list().iter().map(|job| json!({"id": job.id, "status": job.state()})).collect();
+    Json(json!({"jobs": jobs}))
+}
+
+/// All jobs with their tasks by state.
+#[utoipa::path(get, path = "/jobs/overview", tag = "flink", responses((status = 200, body = Object)))]
+pub(super) async fn jobs_overview(State(app): Shared) -> Json<Value> {
+    let now_ms = app.clock.now_ms();
+    let jobs: Vec<Value> = app
+        .supervisor
+        .list()
+        .iter()
+        .map(|job| {
+            let (record, report) = job.snapshot();
+            let subtasks = report.iter().flat_map(|report| &report.vertices).map(|vertex| vertex.parallelism).sum();
+            let mut tasks = tasks(record.state, subtasks);
+            tasks.insert("total".into(), subtasks.into());
+            json!({
+                "jid": record.id,
+                "name": record.spec.name,
+                "start-time": record.created_ms,
+                "end-time": record.end_ms.unwrap_or(-1),
+                "duration": record.end_ms.unwrap_or(now_ms) - record.created_ms,
+                "state": record.state,
+                "last-modification": record.timestamps.values().max().copied().unwrap_or(record.created_ms),
+                "tasks": tasks,
+                "job-type": "STREAMING",
+                "pending-operators": 0,
+            })
+        })
+        .collect();
+    Json(json!({"jobs": jobs}))
+}
+
+/// A job with its vertices and plan.
+#[utoipa::path(get, path = "/jobs/{id}", tag = "flink", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, body = Errors)))]
+pub(super) async fn job(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+    let (record, report) = app.supervisor.job(&id)?.snapshot();
+    let report = report.unwrap_or_default();
+    let now_ms = app.clock.now_ms();
+    let started = record.timestamps.get(JobState::Running.name()).copied().unwrap_or(-1);
+    let timestamps: Map<String, Value> = [
+        "INITIALIZING",
+        "CREATED",
+        "RUNNING",
+        "FAILING",
+        "FAILED",
+        "CANCELLING",
+        "CANCELED",
+        "FINISHED",
+        "RESTARTING",
+        "SUSPENDED",
+        "RECONCILING",
+    ]
+    .into_iter()
+    .map(|state| (state.to_owned(), record.timestamps.get(state).copied().unwrap_or(0).into()))
+    .collect();
+    let vertices: Vec<Value> =
+        report.vertices.iter().map(|vertex| vertex_json(&record, vertex, started, now_ms)).collect();
+    let counts = tasks(record.state, report.vertices.len());
+    Ok(Json(json!({
+        "jid": record.id,
+        "name": record.spec.name,
+        "isStoppable": false,
+        "state": record.state,
+        "job-type": "STREAMING",
+        "start-time": record.created_ms,
+        "end-time": record.end_ms.unwrap_or(-1),
+        "duration": record.end_ms.unwrap_or(now_ms) - record.created_ms,
+        "maxParallelism": MAX_PARALLELISM,
+        "now": now_ms,
+        "timestamps": timestamps,
+        "vertices": vertices,
+        "status-counts": counts.into_iter().map(|(state, count)| (state.to_uppercase(), count)).collect::<Map<_, _>>(),
+        "plan": plan(&record, &report),
+        "stream-graph": {},
+        "pending-operators": 0,
+    })))
+}
+
+/// Counts, summary, latest and history of checkpoints.
+#[utoipa::path(get, path = "/jobs/{id}/checkpoints", tag = "flink", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, body = Errors)))]
+pub(super) async fn checkpoints(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+    let (record, report) = app.supervisor.job(&id)?.snapshot();
+    let seen = report.unwrap_or_default().checkpoints;
+    let completed: Vec<&CheckpointReport> = seen.history.iter().filter(|one| one.status == "COMPLETED").collect();
+    let sizes = statistics(completed.iter().map(|one| one.bytes).collect());
+    let durations = statistics(completed.iter().map(|one| one.duration_ms).collect());
+    let zeros = statistics(Vec::new());
+    let find = |status: &str, kind: &str| {
+        let found = seen.history.iter().find(|one| one.status == status && (kind.is_empty() || one.kind == kind));
+        found.map_or(Value::Null, checkpoint_json)
+    };
+    let restored = seen.restored_epoch.map_or(Value::Null, |epoch| {
+        let at = record.timestamps.get(JobState::Running.name()).copied().unwrap_or(-1);
+        json!({"id": epoch, "restore_timestamp": at, "is_savepoint": false, "external_path": null})
+    });
+    Ok(Json(json!({
+        "counts": {
+            "restored": u64::from(seen.restored_epoch.is_some()),
+            "total": seen.completed + seen.failed + seen.in_progress,
+            "in_progress": seen.in_progress,
+            "completed": seen.completed,
+            "failed": seen.failed,
+        },
+        "summary": {
+            "checkpointed_size": sizes, "state_size": sizes, "end_to_end_duration": durations,
+            "alignment_buffered": zeros, "processed_data": zeros, "persisted_data": zeros,
+        },
+        "latest": {
+            "completed": seen.latest.as_ref().map_or_else(|| find("COMPLETED", "checkpoint"), checkpoint_json),
+            "savepoint": find("COMPLETED", "savepoint"),
+            "failed": find("FAILED", ""),
+            "restored": restored,
+        },
+        "history": seen.history.iter().map(checkpoint_json).collect::<Vec<_>>(),
+    })))
+}
+
+/// The newest failures.
+#[utoipa::path(get, path = "/jobs/{id}/exceptions", tag = "flink", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, body = Errors)))]
+pub(super) async fn exceptions(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+    let record = app.supervisor.job(&id)?.record();
+    let entry = |one: &crate::jobs::model::JobException| {
+        json!({"exceptionName": "failure", "stacktrace": one.message, "timestamp": one.time_ms, "taskName": null,
+            "endpoint": null, "taskManagerId": null, "failureLabels": {}, "concurrentExceptions": []})
+    };
+    let entries: Vec<Value> = record.exceptions.iter().map(entry).collect();
+    Ok(Json(
+        json!({"exceptionHistory": {"entries": entries, "truncated": record.exceptions.len() == JobRecord::EXCEPTIONS_MAX}}),
+    ))
+}
+
+/// Tasks by state, in Flink's lower-case names: all of a job's tasks are in the job's own state.
+fn tasks(state: JobState, count: usize) -> Map<String, Value> {
+    let names = [
+        "created",
+        "scheduled",
+        "deploying",
+        "initializing",
+        "running",
+        "finished",
+        "canceling",
+        "canceled",
+        "failed",
+        "reconciling",
+    ];
+    let own = task_state(state).to_lowercase();
+    names.into_iter().map(|name| (name.to_owned(), Value::from(if name == own { count } else { 0 }))).collect()
+}
+
+fn task_state(state: JobState) -> &'static str {
+    match state {
+        JobState::Created => "CREATED",
+        JobState::Restarting => "SCHEDULED",
+        JobState::Suspended => "FINISHED",
+        state => state.name(),
+    }
+}
+
+fn vertex_json(record: &JobRecord, vertex: &VertexReport, started: i64, now_ms: i64) -> Value {
+    let sum = |pick: fn(&tidemill_core::report::SubtaskReport) -> u64| vertex.subtasks.iter().map(pick).sum::<u64>();
+    let (busy, waiting) = (sum(|s| s.busy_ms), sum(|s| s.backpressured_ms));
+    let duration = if started < 0 { -1 } else { record.end_ms.unwrap_or(now_ms) - started };
+    let lived = u64::try_from(duration).unwrap_or(0) * vertex.subtasks.len() as u64;
+    json!({
+        "id": vertex.id,
+        "slotSharingGroupId": record.id,
+        "name": vertex.name,
+        "maxParallelism": MAX_PARALLELISM,
+        "parallelism": vertex.parallelism,
+        "status": task_state(record.state),
+        "start-time": started,
+        "end-time": record.end_ms.unwrap_or(-1),
+        "duration": duration,
+        "tasks": tasks(record.state, vertex.parallelism).into_iter().map(|(state, count)| (state.to_uppercase(), count)).collect::<Map<_, _>>(),
+        "metrics": {
+            "read-bytes": 0, "read-bytes-complete": false,
+            "write-bytes": 0, "write-bytes-complete": false,
+            "read-records": sum(|s| s.records_in), "read-records-complete": true,
+            "write-records": sum(|s| s.records_out), "write-records-complete": true,
+            "accumulated-backpressured-time": waiting,
+            "accumulated-idle-time": lived.saturating_sub(busy + waiting),
+            "accumulated-busy-time": busy as f64,
+        },
+    })
+}
+
+fn plan(record: &JobRecord, report: &Report) -> Value {
+    let node = |vertex: &VertexReport| {
+        let edges = report.edges.iter().filter(|edge| edge.to == vertex.id).enumerate();
+        let inputs: Vec<Value> = edges
+            .map(|(num, edge)| json!({"num": num, "id": edge.from, "ship_strategy": edge.ship, "exchange": "pipelined_bounded"}))
+            .collect();
+        let mut node = json!({
+            "id": vertex.id, "parallelism": vertex.parallelism, "operator": "", "operator_strategy": "",
+            "description": vertex.name, "optimizer_properties": {},
+        });
+        if !inputs.is_empty() {
+            node["inputs"] = inputs.into();
+        }
+        node
+    };
+    let nodes: Vec<Value> = report.vertices.iter().map(node).collect();
+    json!({"jid": record.id, "name": record.spec.name, "type": "STREAMING", "nodes": nodes})
+}
+
+fn checkpoint_json(one: &CheckpointReport) -> Value {
+    let completed = one.status == "COMPLETED";
+    let class = one.status.to_lowercase();
+    json!({
+        "className": class,
+        "id": one.id,
+        "status": one.status,
+        "is_savepoint": one.kind == "savepoint",
+        "savepointFormat": if one.kind == "savepoint" { Value::from("CANONICAL") } else { Value::Null },
+        "trigger_timestamp": one.trigger_ms,
+        "latest_ack_timestamp": if completed { one.trigger_ms.saturating_add_unsigned(one.duration_ms) } else { -1 },
+        "checkpointed_size": one.bytes,
+        "state_size": one.bytes,
+        "end_to_end_duration": one.duration_ms,
+        "alignment_buffered": 0,
+        "processed_data": 0,
+        "persisted_data": 0,
+        "num_subtasks": 0,
+        "num_acknowledged_subtasks": 0,
+        "checkpoint_type": if one.kind == "savepoint" { "SAVEPOINT" } else { "CHECKPOINT" },
+        "tasks": {},
+        "external_path": if completed { Value::from(one.path.as_str()) } else { Value::Null },
+        "discarded": false,
+        "failure_message": one.failure,
+    })
+}
+
+/// Least, most, average and percentiles (nearest rank) of the history.
+fn statistics(mut values: Vec<u64>) -> Value {
+    values.sort_unstable();
+    let at = |share: f64| {
+        let rank = (share * values.len() as f64).ceil() as usize;
+        values.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+    };
+    let average = values.iter().sum::<u64>() / (values.len() as u64).max(1);
+    json!({
+        "min": at(0.0), "max": at(1.0), "avg": average,
+        "p50": at(0.5) as f64, "p90": at(0.9) as f64, "p95": at(0.95) as f64, "p99": at(0.99) as f64, "p999": at(0.999) as f64,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_take_the_nearest_rank() {
+        let of = statistics((1..=100).rev().collect());
+        assert_eq!(of, json!({"min":1,"max":100,"avg":50,"p50":50.0,"p90":90.0,"p95":95.0,"p99":99.0,"p999":100.0}));
+        assert_eq!(statistics(vec![])["p99"], json!(0.0));
+    }
+}

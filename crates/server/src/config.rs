@@ -1,0 +1,49 @@
+//! What a server is started with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_core::{SharedClock, SystemClock};
+
+use crate::live::hub::LiveLimits;
+
+/// Configuration of a server; [`ServerConfig::new`] gives the defaults.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// Where to listen; default `127.0.0.1:8081`. Beyond loopback an administrator token is wanted.
+    pub listen: SocketAddr,
+    /// The data folder: metadata, topics, jobs. Created when absent.
+    pub data: PathBuf,
+    /// The folder programs are taken from; default `<data>/jobs-programs`.
+    pub jobs_folder: Option<PathBuf>,
+    /// The administrator token. With it everything that changes anything wants `Authorization: Bearer <token>`.
+    pub admin_token: Option<String>,
+    /// Host names other than loopback that requests may be addressed to while listening on loopback (a proxy's).
+    pub allowed_hosts: Vec<String>,
+    /// The executable that runs `.toml` job files; default: this very program.
+    pub runner: Option<PathBuf>,
+    /// Bounds of the live tables.
+    pub live: LiveLimits,
+    /// The clock.
+    pub clock: SharedClock,
+}
+
+/// The shortest administrator token accepted, in bytes.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
+impl ServerConfig {
+    /// The defaults over a data folder.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            data: data.into(),
+            jobs_folder: None,
+            admin_token: None,
+            allowed_hosts: Vec::new(),
+            runner: None,
+            live: LiveLimits::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What a user asks for when submitting a job, with every bound on it checked in one place.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidemill_core::{Error, Result};
+use utoipa::ToSchema;
+
+use super::restart::RestartStrategy;
+
+/// A job as it is submitted. Unknown fields are refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// The name shown to people; default: the program's.
+    #[serde(default)]
+    pub name: String,
+    /// A file name in the server's jobs folder: an executable, or a `.toml` job file.
+    pub program: String,
+    /// Arguments of the program.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Workers; default: the number of cores.
+    #[serde(default)]
+    pub parallelism: Option<usize>,
+    /// Milliseconds between checkpoints; default: the job's own, else 10000.
+    #[serde(default)]
+    pub checkpoint_interval_ms: Option<u64>,
+    /// A savepoint's folder to start from when the job has no checkpoint of its own.
+    #[serde(default)]
+    pub savepoint: Option<String>,
+    /// Further environment of the process.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What happens after a failure.
+    #[serde(default)]
+    pub restart: RestartStrategy,
+}
+
+impl JobSpec {
+    /// The longest name, in characters.
+    pub const NAME_CHARS_MAX: usize = 128;
+    /// The most arguments.
+    pub const ARGS_MAX: usize = 256;
+    /// The longest argument or environment value, in bytes.
+    pub const ARG_BYTES_MAX: usize = 32 * 1024;
+    /// The most environment variables.
+    pub const ENV_MAX: usize = 64;
+    /// The most workers.
+    pub const PARALLELISM_MAX: usize = 1024;
+
+    /// Fills in the name and refuses what is out of bounds (`Kind::Input`). The program itself is looked for later.
+    pub fn checked(mut self) -> Result<JobSpec> {
+        if self.name.is_empty() {
+            self.name = self.program.clone();
+        }
+        if self.name.chars().count() > Self::NAME_CHARS_MAX || self.name.chars().any(char::is_control) {
+            return Err(Error::input("`name` must be at most 128 characters, none of them a control character"));
+        }
+        if self.args.len() > Self::ARGS_MAX {
+            return Err(Error::input(format!("{} `args` are more than {}", self.args.len(), Self::ARGS_MAX)));
+        }
+        if self.env.len() > Self::ENV_MAX {
+            return Err(Error::input(format!("{} variables in `env` are more than {}", self.env.len(), Self::ENV_MAX)));
+        }
+        let values = self.args.iter().chain(self.env.values()).chain(self.savepoint.iter());
+        if values.clone().any(|value| value.len() > Self::ARG_BYTES_MAX || value.contains('\0')) {
+            return Err(Error::input(
+                "an argument or environment value is longer than 32768 bytes or holds a zero byte",
+            ));
+        }
+        for name in self.env.keys() {
+            check_env_name(name)?;
+        }
+        if self.parallelism.is_some_and(|workers| !(1..=Self::PARALLELISM_MAX).contains(&workers)) {
+            return Err(Error::input(format!("`parallelism` must be from 1 to {}", Self::PARALLELISM_MAX)));
+        }
+        if self.checkpoint_interval_ms.is_some_and(|interval| !(1..=86_400_000).contains(&interval)) {
+            return Err(Error::input("`checkpoint_interval_ms` must be from 1 to 86400000 (a day)"));
+        }
+        if let Some(folder) = &self.savepoint
+            && !std::path::Path::new(folder).is_dir()
+        {
+            return Err(Error::input(format!("savepoint `{folder}` is not a folder"))
+                .hint("give the path a stop or savepoint call answered"));
+        }
+        self.restart.check()?;
+        Ok(self)
+    }
+}
+
+/// Variables that could make a program run something else than itself, or that the server sets, are refused.
+fn check_env_name(name: &str) -> Result<()> {
+    const REFUSED: [&str; 8] =
+        ["PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "GCONV_PATH", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS"];
+    const REFUSED_PREFIXES: [&str; 5] = ["TIDEMILL_", "LD_", "DYLD_", "PYTHON", "PERL5"];
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty() && name.len() <= 128;
+    if !plain {
+        return Err(Error::input(format!("`{}` in `env` is no variable name", name.escape_debug()))
+            .hint("use letters, digits and `_`"));
+    }
+    let upper = name.to_ascii_uppercase();
+    if REFUSED.contains(&upper.as_str()) || REFUSED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix)) {
+        return Err(Error::input(format!("variable `{name}` cannot be set in `env`"))
+            .hint("it is set by the server, or could change which code runs"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let spec: JobSpec = serde_json::from_str(text).unwrap();
+        spec.checked().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_spec_needs_a_program_only() {
+        let spec: JobSpec = serde_json::from_str(r#"{"program":"orders"}"#).unwrap();
+        let spec = spec.checked().unwrap();
+        assert_eq!((spec.name.as_str(), spec.parallelism), ("orders", None));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        assert!(refused(r#"{"program":"p","parallelism":0}"#).contains("parallelism"));
+        assert!(refused(r#"{"program":"p","env":{"LD_PRELOAD":"x"}}"#).contains("`LD_PRELOAD` cannot be set"));
+        assert!(refused(r#"{"program":"p","env":{"TIDEMILL_DATA":"x"}}"#).contains("cannot be set"));
+        assert!(refused(r#"{"program":"p","env":{"a=b":"x"}}"#).contains("no variable name"));
+        assert!(refused(r#"{"program":"p","savepoint":"/no/such/folder"}"#).contains("not a folder"));
+        assert!(refused(r#"{"program":"p","restart":{"strategy":"exponential-delay","jitter":3}}"#).contains("jitter"));
+        assert!(refused(r#"{"program":"p","checkpoint_interval_ms":0}"#).contains("checkpoint_interval_ms"));
+    }
+}

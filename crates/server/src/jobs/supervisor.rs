@@ -1,0 +1,264 @@
+//! All jobs of the server: what a user can ask for, each with its clear refusal. HTTP is far away from here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidemill_core::{Error, Result, SharedClock};
+use tokio::sync::watch;
+
+use super::control;
+use super::ending::Wish;
+use super::job::Job;
+use super::model::{JobRecord, JobState};
+use super::program;
+use super::spec::JobSpec;
+use super::store::{JobStore, blocking};
+use super::worker::{self, ServerEnd, Shared};
+
+/// What the supervisor needs to know to start processes.
+#[derive(Debug, Clone)]
+pub struct SupervisorConfig {
+    /// The data folder; jobs stand in `<data>/jobs/<id>`.
+    pub data: PathBuf,
+    /// The folder programs are taken from.
+    pub programs: PathBuf,
+    /// The executable that runs `.toml` job files.
+    pub runner: PathBuf,
+    /// The server's address, for live sinks.
+    pub server: String,
+    /// The token the server asks of writers.
+    pub writer_token: String,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone)]
+pub enum JobError {
+    /// There is no such job.
+    NotFound(String),
+    /// The job is not in a state for this.
+    Conflict(String),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for JobError {
+    fn from(error: Error) -> Self {
+        JobError::Other(error)
+    }
+}
+
+impl std::fmt::Display for JobError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            JobError::NotFound(text) | JobError::Conflict(text) => f.write_str(text),
+            JobError::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+/// All jobs.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    jobs: RwLock<BTreeMap<String, Arc<Job>>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Supervisor {
+    /// The most jobs kept, ended ones included.
+    pub const JOBS_MAX: usize = 1000;
+
+    /// Reads the jobs of an earlier server and looks after those that have not ended.
+    pub async fn start(config: SupervisorConfig, store: JobStore, clock: SharedClock) -> Result<Arc<Supervisor>> {
+        let records = {
+            let store = store.clone();
+            blocking(move || store.load()).await?
+        };
+        let server_end = watch::Sender::new(ServerEnd::No);
+        let changes = watch::Sender::new(0);
+        let shared = Arc::new(Shared { config, store, clock, server_end });
+        let mut jobs = BTreeMap::new();
+        for record in records {
+            let dir = job_dir(&shared.config, &record.id);
+            let job = Job::new(record, dir, changes.clone());
+            if !job.state().ended() {
+                tokio::spawn(worker::run(shared.clone(), job.clone(), true));
+            }
+            jobs.insert(job.id.clone(), job);
+        }
+        Ok(Arc::new(Supervisor { shared, jobs: RwLock::new(jobs), changes }))
+    }
+
+    /// Waits for changes of any job's state.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All jobs, newest first.
+    pub fn list(&self) -> Vec<Arc<Job>> {
+        let mut jobs: Vec<Arc<Job>> =
+            self.jobs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        jobs.sort_by_cached_key(|job| std::cmp::Reverse((job.record().created_ms, job.id.clone())));
+        jobs
+    }
+
+    /// One job.
+    pub fn job(&self, id: &str) -> Result<Arc<Job>, JobError> {
+        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
+        jobs.get(id).cloned().ok_or_else(|| JobError::NotFound(format!("there is no job `{}`", id.escape_debug())))
+    }
+
+    /// The folder programs are taken from.
+    pub fn programs(&self) -> &std::path::Path {
+        &self.shared.config.programs
+    }
+
+    /// Starts a new job; its id.
+    pub async fn submit(&self, spec: JobSpec) -> Result<String, JobError> {
+        let spec = spec.checked()?;
+        program::find(&self.shared.config.programs, &spec.program)?;
+        if self.jobs.read().unwrap_or_else(PoisonError::into_inner).len() >= Self::JOBS_MAX {
+            let text = format!("there are {} jobs already", Self::JOBS_MAX);
+            return Err(Error::full(text).hint("delete ended ones").into());
+        }
+        let id = crate::random::hex32()?;
+        let dir = job_dir(&self.shared.config, &id);
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io(format!("create `{}`", dir.display()), e))?;
+        let record = JobRecord::new(id.clone(), spec, self.shared.clock.now_ms());
+        self.shared.store.save(&record).await?;
+        let job = Job::new(record, dir, self.changes.clone());
+        self.jobs.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), job.clone());
+        self.changes.send_modify(|count| *count += 1);
+        tokio::spawn(worker::run(self.shared.clone(), job, false));
+        Ok(id)
+    }
+
+    /// Ends a job without a savepoint and waits until it has ended; its state then.
+    pub async fn cancel(&self, id: &str) -> Result<JobState, JobError> {
+        let job = self.job(id)?;
+        if job.state().ended() {
+            return Err(JobError::Conflict(format!("job {id} has ended already: {}", job.state().name())));
+        }
+        job.wish.send_replace(Wish::Cancel);
+        await_idle(&job).await;
+        Ok(job.state())
+    }
+
+    /// Takes a savepoint while the job runs; its path.
+    pub async fn savepoint(&self, id: &str) -> Result<String, JobError> {
+        let job = self.running(id, "take a savepoint of")?;
+        let _one = job.savepoint.lock().await;
+        Ok(control::savepoint(&job.dir, false, false).await?)
+    }
+
+    /// Takes a savepoint and ends the job behind it; the savepoint's path.
+    pub async fn stop(&self, id: &str, drain: bool) -> Result<String, JobError> {
+        let job = self.running(id, "stop")?;
+        let _one = job.savepoint.lock().await;
+        let stop = Wish::Stop { drain };
+        job.wish.send_if_modified(|wish| {
+            *wish == Wish::Run && {
+                *wish = stop;
+                true
+            }
+        });
+        let taken = control::savepoint(&job.dir, true, drain).await;
+        match taken {
+            Ok(path) => {
+                job.wish.send_if_modified(|wish| {
+                    *wish == stop && {
+                        *wish = Wish::Stopped { drain };
+                        true
+                    }
+                });
+                worker::await_stopped(&job).await;
+                Ok(path)
+            }
+            Err(e) => {
+                job.wish.send_if_modified(|wish| {
+                    *wish == stop && {
+                        *wish = Wish::Run;
+                        true
+                    }
+                });
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Starts an ended job again, from its newest checkpoint.
+    pub async fn restart(&self, id: &str) -> Result<(), JobError> {
+        let job = self.job(id)?;
+        if !job.idle.send_if_modified(|idle| std::mem::replace(idle, false)) {
+            return Err(JobError::Conflict(format!("job {id} has not ended: {}", job.state().name())));
+        }
+        if let Err(e) = program::find(&self.shared.config.programs, &job.record().spec.program) {
+            job.idle.send_replace(true);
+            return Err(e.into());
+        }
+        job.wish.send_replace(Wish::Run);
+        let now_ms = self.shared.clock.now_ms();
+        let record = job.change(|record| {
+            record.failure = None;
+            record.enter(JobState::Created, now_ms);
+        });
+        if let Err(e) = self.shared.store.save(&record).await {
+            job.idle.send_replace(true);
+            return Err(e.into());
+        }
+        tokio::spawn(worker::run(self.shared.clone(), job, false));
+        Ok(())
+    }
+
+    /// Forgets an ended job and deletes its folder.
+    pub async fn delete(&self, id: &str) -> Result<(), JobError> {
+        let job = self.job(id)?;
+        // Taking the job out of idleness keeps everybody else from restarting it meanwhile.
+        if !job.idle.send_if_modified(|idle| std::mem::replace(idle, false)) {
+            return Err(JobError::Conflict(format!("job {id} has not ended: {}", job.state().name())));
+        }
+        let dir = job.dir.clone();
+        let removed = blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("delete `{}`", dir.display()), e))
+            }
+            _ => Ok(()),
+        });
+        let deleted = match removed.await {
+            Ok(()) => self.shared.store.delete(id).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = deleted {
+            job.idle.send_replace(true);
+            return Err(e.into());
+        }
+        self.jobs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Ends all workers before the server ends.
+    pub async fn shutdown(&self, end: ServerEnd) {
+        self.shared.server_end.send_replace(end);
+        for job in self.list() {
+            await_idle(&job).await;
+        }
+    }
+
+    fn running(&self, id: &str, doing: &str) -> Result<Arc<Job>, JobError> {
+        let job = self.job(id)?;
+        match job.state() {
+            JobState::Running => Ok(job),
+            state => Err(JobError::Conflict(format!("cannot {doing} job {id}: it is {}", state.name()))),
+        }
+    }
+}
+
+async fn await_idle(job: &Job) {
+    // The sender lives in `job`, so the wait ends only when the worker does.
+    let _ = job.idle.subscribe().wait_for(|idle| *idle).await;
+}
+
+fn job_dir(config: &SupervisorConfig, id: &str) -> PathBuf {
+    config.data.join("jobs").join(id)
+}

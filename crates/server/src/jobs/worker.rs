@@ -1,0 +1,386 @@
+//! The life of one job: start its process (or take over one that runs), look after it, read its end, start it again
+//! or give it up. One task a job; it alone changes the job's state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tidemill_core::{Error, Result, SharedClock};
+use tokio::sync::watch;
+
+use super::control;
+use super::ending::{self, Ending, Wish};
+use super::job::Job;
+use super::log;
+use super::model::JobState;
+use super::process::{Exit, Launch, Outcome, ProcessId, Running, retryable};
+use super::program;
+use super::restart::Backoff;
+use super::store::JobStore;
+use super::supervisor::SupervisorConfig;
+
+/// How often a process is asked for its report in its first seconds.
+const POLL_FIRST: Duration = Duration::from_millis(250);
+/// How many reports come that fast.
+const POLLS_FAST: u32 = 40;
+/// How often it is asked later.
+const POLL: Duration = Duration::from_secs(1);
+/// A process that has answered and then is silent for this long is ended and started again, as in Flink.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(50);
+/// A process that has never answered by then is given up.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a process of an earlier server may take to answer before it is ended.
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a request to cancel the process has this long before it gets SIGTERM.
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// After SIGTERM it has this long before it gets SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// After a savepoint to stop with, the process has this long to end by itself.
+const STOP_GRACE: Duration = Duration::from_secs(60);
+
+/// What the server asks of all workers when it ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerEnd {
+    /// The server runs.
+    No,
+    /// Processes run on and are adopted by the next server.
+    LeaveJobs,
+    /// Processes are ended; the next server starts the jobs again from their last checkpoints.
+    EndJobs,
+}
+
+/// What every worker shares.
+pub(super) struct Shared {
+    pub config: SupervisorConfig,
+    pub store: JobStore,
+    pub clock: SharedClock,
+    pub server_end: watch::Sender<ServerEnd>,
+}
+
+/// How an attempt is left.
+enum Left {
+    /// The process has ended.
+    Exit(Exit),
+    /// It could not be started, or had to be ended, for this reason.
+    Error(Error),
+    /// The server ends.
+    ServerEnd,
+}
+
+/// Leads a job to its end. `resume` says that an earlier server had it.
+pub(super) async fn run(shared: Arc<Shared>, job: Arc<Job>, resume: bool) {
+    let worker = Worker { shared, job };
+    if let Err(e) = worker.lead(resume).await {
+        tracing::error!(job = worker.job.id, error = %e, "the job's record cannot be kept");
+        let now_ms = worker.shared.clock.now_ms();
+        worker.job.change(|record| {
+            record.failed(&e.to_string(), now_ms);
+            record.enter(JobState::Failed, now_ms);
+        });
+    }
+    worker.job.idle.send_replace(true);
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+}
+
+impl Worker {
+    async fn lead(&self, resume: bool) -> Result<()> {
+        let mut backoff = Backoff::new(self.job.record().spec.restart.clone());
+        let mut inherited = if resume { self.inherit().await } else { None };
+        loop {
+            let begun_ms = self.shared.clock.now_ms();
+            let log_from = log::length(&self.job.dir);
+            let left = match inherited.take() {
+                Some(left) => left,
+                None => self.attempt().await?,
+            };
+            let last_report = self.job.process_gone();
+            let now_ms = self.shared.clock.now_ms();
+            let wish = *self.job.wish.borrow();
+            let (ending, retry) = match left {
+                Left::ServerEnd => return Ok(()),
+                Left::Exit(exit) => {
+                    let said = log::last_error(&self.job.dir, log_from);
+                    (ending::read(exit, wish, Outcome::read(&self.job.dir).as_ref(), said), true)
+                }
+                Left::Error(_) if wish == Wish::Cancel => (Ending::Ended(JobState::Canceled, None), false),
+                Left::Error(e) => (Ending::Failed(e.to_string()), retryable(&e)),
+            };
+            let ending = match ending {
+                // The savepoint is there: what comes after it loses nothing.
+                Ending::Failed(why) if wish == (Wish::Stop { drain: false }) => {
+                    Ending::Ended(JobState::Suspended, Some(why))
+                }
+                Ending::Failed(why) => {
+                    let ran_ms = u64::try_from(now_ms - begun_ms).unwrap_or(0);
+                    let delay = retry.then(|| backoff.failed(now_ms, ran_ms, crate::random::unit())).flatten();
+                    match delay {
+                        Some(delay_ms) => {
+                            if !self.wait_restart(&why, delay_ms).await? {
+                                return Ok(());
+                            }
+                            continue;
+                        }
+                        None => Ending::Ended(JobState::Failed, Some(why)),
+                    }
+                }
+                ended => ended,
+            };
+            if let Ending::Ended(state, why) = ending {
+                return self.end(state, why, last_report).await;
+            }
+        }
+    }
+
+    async fn end(
+        &self,
+        state: JobState,
+        why: Option<String>,
+        last_report: Option<tidemill_core::report::Report>,
+    ) -> Result<()> {
+        let now_ms = self.shared.clock.now_ms();
+        let record = self.job.change(|record| {
+            record.process = None;
+            record.last_report = last_report;
+            if let Some(why) = &why {
+                record.failed(why, now_ms);
+            }
+            record.enter(state, now_ms);
+        });
+        tracing::info!(job = self.job.id, state = state.name(), failure = why, "job ended");
+        self.shared.store.save(&record).await
+    }
+
+    /// Waits until the next start is due. False: the job ended, or the server does.
+    async fn wait_restart(&self, why: &str, delay_ms: u64) -> Result<bool> {
+        let now_ms = self.shared.clock.now_ms();
+        let record = self.job.change(|record| {
+            record.process = None;
+            record.failed(why, now_ms);
+            record.enter(JobState::Restarting, now_ms);
+        });
+        tracing::warn!(job = self.job.id, failure = why, delay_ms, "job failed, will be restarted");
+        self.shared.store.save(&record).await?;
+        let mut wish = self.job.wish.subscribe();
+        let mut server = self.shared.server_end.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
+            wish = wished_away(&mut wish) => {
+                let state = wish.ended_state();
+                self.end(state, None, self.job.snapshot().1).await?;
+                return Ok(false);
+            }
+            _ = server_ends(&mut server) => return Ok(false),
+        }
+        let record = self.job.change(|record| record.restarts += 1);
+        self.shared.store.save(&record).await?;
+        Ok(true)
+    }
+
+    /// Starts a process and looks after it to its end.
+    async fn attempt(&self) -> Result<Left> {
+        let spec = self.job.record().spec;
+        if let Err(e) = Outcome::remove(&self.job.dir) {
+            return Ok(Left::Error(e));
+        }
+        let program = match program::find(&self.shared.config.programs, &spec.program) {
+            Ok(program) => program,
+            Err(e) => return Ok(Left::Error(e)),
+        };
+        let launch = Launch {
+            program,
+            runner: self.shared.config.runner.clone(),
+            job_id: self.job.id.clone(),
+            dir: self.job.dir.clone(),
+            data: self.shared.config.data.clone(),
+            server: Some((self.shared.config.server.clone(), self.shared.config.writer_token.clone())),
+            spec,
+            folder: None,
+            inherit_output: false,
+        };
+        let mut running = match Running::start(&launch) {
+            Ok(running) => running,
+            Err(e) => return Ok(Left::Error(e)),
+        };
+        let id = running.id();
+        let record = self.job.change(|record| {
+            record.process = Some(id);
+            record.attempts += 1;
+        });
+        self.shared.store.save(&record).await?;
+        let left = self.look_after(&mut running).await?;
+        if !matches!(left, Left::ServerEnd) {
+            // Helpers the process may have left behind would hold its files.
+            id.signal_group(Signal::KILL);
+        }
+        Ok(left)
+    }
+
+    /// Finds out what became of the process an earlier server started: takes it over, or makes sure it is gone.
+    /// `None`: a new one is to be started, and nothing failed.
+    async fn inherit(&self) -> Option<Left> {
+        let record = self.job.record();
+        let deadline = tokio::time::Instant::now() + ADOPT_TIMEOUT;
+        let id = loop {
+            let lives = log::in_use(&self.job.dir) || record.process.is_some_and(|id| id.alive());
+            if !lives {
+                break None;
+            }
+            match control::report(&self.job.dir).await {
+                Ok(report) if report.job_id == self.job.id => {
+                    let id = i32::try_from(report.pid).ok().map(ProcessId::of).filter(ProcessId::alive);
+                    if id.is_some() {
+                        break id;
+                    }
+                }
+                _ => {}
+            }
+            if tokio::time::Instant::now() >= deadline {
+                break None;
+            }
+            tokio::time::sleep(POLL_FIRST).await;
+        };
+        let Some(id) = id else {
+            let old = record.process?;
+            if old.alive() {
+                old.signal_group(Signal::KILL);
+                Running::adopt(old).wait_for(TERM_GRACE).await;
+            }
+            return Some(Left::Exit(Exit::Unknown));
+        };
+        tracing::info!(job = self.job.id, pid = id.pid, "took over a running job");
+        let record = self.job.change(|record| record.process = Some(id));
+        if let Err(e) = self.shared.store.save(&record).await {
+            return Some(Left::Error(e));
+        }
+        let left = match self.look_after(&mut Running::adopt(id)).await {
+            Ok(left) => left,
+            Err(e) => Left::Error(e),
+        };
+        if !matches!(left, Left::ServerEnd) {
+            id.signal_group(Signal::KILL);
+        }
+        Some(left)
+    }
+
+    /// Polls the process until it ends, is wished away, or is silent for too long.
+    async fn look_after(&self, running: &mut Running) -> Result<Left> {
+        let mut wish = self.job.wish.subscribe();
+        let mut server = self.shared.server_end.subscribe();
+        let mut heard = tokio::time::Instant::now();
+        let (mut answered, mut polls) = (false, 0u32);
+        loop {
+            let poll = async {
+                let pause = if polls < POLLS_FAST { POLL_FIRST } else { POLL };
+                tokio::time::sleep(pause).await;
+                control::report(&self.job.dir).await
+            };
+            let reported = tokio::select! {
+                exit = running.wait() => return Ok(Left::Exit(exit)),
+                () = cancelled(&mut wish) => return Ok(Left::Exit(self.cancel(running).await)),
+                end = server_ends(&mut server) => return self.leave(running, end).await,
+                reported = poll => reported,
+            };
+            polls = polls.saturating_add(1);
+            if let Err(e) = log::rotate(&self.job.dir, log::LOG_BYTES_MAX) {
+                tracing::warn!(job = self.job.id, error = %e, "the job's log cannot be rotated");
+            }
+            let silent = heard.elapsed();
+            match reported {
+                Ok(report) if report.job_id == self.job.id => {
+                    (answered, heard) = (true, tokio::time::Instant::now());
+                    self.job.reported(report);
+                    self.running().await?;
+                }
+                Ok(_) | Err(_) if answered && silent > HEARTBEAT_TIMEOUT => {
+                    end_process(running, TERM_GRACE).await;
+                    let text = format!("the process did not answer for {} s and was ended", silent.as_secs());
+                    return Ok(Left::Error(Error::external(text)));
+                }
+                Ok(_) | Err(_) if !answered && silent > FIRST_ANSWER_TIMEOUT => {
+                    end_process(running, TERM_GRACE).await;
+                    let text = format!("the program opened no control socket within {} s", silent.as_secs());
+                    return Ok(Left::Error(Error::input(text).hint("is it built on the tidemill library?")));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The process has answered.
+    async fn running(&self) -> Result<()> {
+        if self.job.state() == JobState::Running {
+            return Ok(());
+        }
+        let now_ms = self.shared.clock.now_ms();
+        let record = self.job.change(|record| record.enter(JobState::Running, now_ms));
+        tracing::info!(job = self.job.id, "job runs");
+        self.shared.store.save(&record).await
+    }
+
+    /// Ends the process because somebody asked for it: politely, then firmly.
+    async fn cancel(&self, running: &mut Running) -> Exit {
+        if control::cancel(&self.job.dir).await.is_ok()
+            && let Some(exit) = running.wait_for(CANCEL_GRACE).await
+        {
+            return exit;
+        }
+        end_process(running, TERM_GRACE).await
+    }
+
+    /// The server ends: the process is left alone, or ended so that the next server starts it again.
+    async fn leave(&self, running: &mut Running, end: ServerEnd) -> Result<Left> {
+        if end == ServerEnd::EndJobs {
+            end_process(running, TERM_GRACE).await;
+            // Without a process on record the next server starts the job without counting a failure.
+            let record = self.job.change(|record| record.process = None);
+            Outcome::remove(&self.job.dir)?;
+            self.shared.store.save(&record).await?;
+        }
+        Ok(Left::ServerEnd)
+    }
+}
+
+/// Returns when the job is to end without a savepoint.
+async fn cancelled(wish: &mut watch::Receiver<Wish>) {
+    // The job owns the sender, and the worker owns the job: the wait cannot break off.
+    let _ = wish.wait_for(|wish| *wish == Wish::Cancel).await;
+}
+
+/// Returns when the job need not be started again.
+async fn wished_away(wish: &mut watch::Receiver<Wish>) -> Wish {
+    let gone = |wish: &Wish| matches!(wish, Wish::Cancel | Wish::Stopped { .. });
+    wish.wait_for(gone).await.map_or(Wish::Cancel, |wish| *wish)
+}
+
+/// Returns when the server ends.
+async fn server_ends(end: &mut watch::Receiver<ServerEnd>) -> ServerEnd {
+    end.wait_for(|end| *end != ServerEnd::No).await.map_or(ServerEnd::LeaveJobs, |end| *end)
+}
+
+/// SIGTERM, and after `grace` SIGKILL, to the whole group.
+pub(super) async fn end_process(running: &mut Running, grace: Duration) -> Exit {
+    let id = running.id();
+    id.signal_group(Signal::TERM);
+    if let Some(exit) = running.wait_for(grace).await {
+        return exit;
+    }
+    id.signal_group(Signal::KILL);
+    running.wait().await
+}
+
+/// Waits for a job whose stop savepoint is complete; ends its process when it does not by itself.
+pub(super) async fn await_stopped(job: &Job) {
+    let mut idle = job.idle.subscribe();
+    if tokio::time::timeout(STOP_GRACE, idle.wait_for(|idle| *idle)).await.is_err() {
+        tracing::warn!(job = job.id, "the process did not end behind its savepoint and is ended");
+        if let Some(id) = job.record().process {
+            id.signal_group(Signal::KILL);
+        }
+        // The group has been killed: the worker sees the end and finishes.
+        let _ = idle.wait_for(|idle| *idle).await;
+    }
+}

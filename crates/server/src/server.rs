@@ -1,0 +1,210 @@
+//! Starting and ending a server: its folder and lock, its tasks, its listener.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tidemill_core::{Error, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, App};
+use crate::config::{ADMIN_TOKEN_BYTES_MIN, ServerConfig};
+use crate::database;
+use crate::jobs::ServerEnd;
+use crate::jobs::store::JobStore;
+use crate::jobs::supervisor::{Supervisor, SupervisorConfig};
+use crate::live::hub::Live;
+use crate::live::persist;
+use crate::random;
+use crate::topics::TopicService;
+
+/// How long open requests may take to finish when the server ends.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A running server. Dropping it does not end it: call [`Server::shutdown`].
+pub struct Server {
+    address: SocketAddr,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<std::io::Result<()>>,
+    flushing: JoinHandle<()>,
+    /// Held so that no second server takes the folder.
+    _lock: File,
+}
+
+impl Server {
+    /// The database's name in the data folder.
+    pub const DATABASE: &'static str = "tidemill.db";
+    /// The file with the token live sinks present.
+    pub const WRITER_TOKEN: &'static str = "writer.token";
+
+    /// Starts a server. `Kind::Input` when the configuration is refused (listening beyond loopback without a token, a
+    /// database of a newer build), `Kind::External` when the port or the folder cannot be had.
+    pub async fn start(config: ServerConfig) -> Result<Server> {
+        check_token(&config)?;
+        let data = create_folder(&config.data)?;
+        let lock = lock_folder(&data)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|e| bind_error(config.listen, e))?;
+        let address = listener.local_addr().map_err(|e| Error::io("read the address listened on", e))?;
+        let programs = match &config.jobs_folder {
+            Some(folder) => folder.clone(),
+            None => create_folder(&data.join("jobs-programs"))?,
+        };
+        create_folder(&data.join("jobs"))?;
+        let path = data.join(Self::DATABASE);
+        let (jobs_database, live_database) = (database::open(&path)?, database::open(&path)?);
+        let writer_token = writer_token(&data)?;
+        let topics = TopicService::open(&data.join("topics"), config.clock.clone())?;
+        let live = Live::new(random::hex32()?, config.live, config.clock.clone());
+        persist::load(&live, &live_database)?;
+        let stop = watch::Sender::new(false);
+        let flushing = tokio::spawn(persist::run(live.clone(), live_database, stop.subscribe()));
+        let runner = match config.runner.clone() {
+            Some(runner) => runner,
+            None => std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
+        };
+        let supervisor = SupervisorConfig {
+            data,
+            programs,
+            runner,
+            server: format!("http://{}", reachable(address)),
+            writer_token: writer_token.clone(),
+        };
+        let supervisor = Supervisor::start(supervisor, JobStore::new(jobs_database), config.clock.clone()).await?;
+        let app = App::new(&config, address, supervisor, live, topics, writer_token, stop.subscribe());
+        let router = api::router(app.clone());
+        let mut ended = stop.subscribe();
+        let listener = listener.tap_io(|socket| {
+            // Small events must not wait for more bytes; a socket that refuses only is a little slower.
+            let _ = socket.set_nodelay(true);
+        });
+        let serving =
+            axum::serve(listener, router).with_graceful_shutdown(async move { persist::stopped(&mut ended).await });
+        let serving = tokio::spawn(serving.into_future());
+        tracing::info!(%address, "server listens");
+        Ok(Server { address, app, stop, serving, flushing, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base address for clients on this machine.
+    pub fn url(&self) -> String {
+        format!("http://{}", reachable(self.address))
+    }
+
+    /// The token live sinks present.
+    pub fn writer_token(&self) -> &str {
+        &self.app.writer_token
+    }
+
+    /// The jobs.
+    pub fn supervisor(&self) -> &Arc<Supervisor> {
+        &self.app.supervisor
+    }
+
+    /// The topics.
+    pub fn topics(&self) -> &TopicService {
+        &self.app.topics
+    }
+
+    /// Ends the server: no new requests, event streams are closed, job processes are left alone or ended, live tables
+    /// are stored.
+    pub async fn shutdown(self, jobs: ServerEnd) -> Result<()> {
+        self.stop.send_replace(true);
+        let end = if jobs == ServerEnd::No { ServerEnd::LeaveJobs } else { jobs };
+        self.app.supervisor.shutdown(end).await;
+        let aborted = self.serving.abort_handle();
+        let served = tokio::time::timeout(DRAIN_DEADLINE, self.serving).await;
+        aborted.abort();
+        self.flushing.await.map_err(|e| Error::bug(format!("storing the live tables broke: {e}")))?;
+        match served {
+            Ok(Ok(Err(e))) => Err(Error::io("serve requests", e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_token(config: &ServerConfig) -> Result<()> {
+    match &config.admin_token {
+        Some(token) if token.len() < ADMIN_TOKEN_BYTES_MIN || token.bytes().any(|b| !b.is_ascii_graphic()) => {
+            Err(Error::input(format!(
+                "the administrator token must have at least {ADMIN_TOKEN_BYTES_MIN} printable characters"
+            ))
+            .hint("make one with `openssl rand -hex 32`"))
+        }
+        None if !config.listen.ip().is_loopback() => {
+            Err(Error::input(format!("refusing to listen on {} without an administrator token", config.listen))
+                .hint("set TIDEMILL_ADMIN_TOKEN, or listen on 127.0.0.1"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn create_folder(path: &Path) -> Result<PathBuf> {
+    let created = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    created.map_err(|e| {
+        Error::io(format!("create the folder `{}`", path.display()), e)
+            .hint("choose another one with `--data <folder>`")
+    })
+}
+
+fn lock_folder(data: &Path) -> Result<File> {
+    let path = data.join("server.lock");
+    let hint = "choose another folder with `--data <folder>`";
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.map_err(|e| Error::io(format!("write to the folder `{}`", data.display()), e).hint(hint))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Error::external(format!("another server uses the folder `{}`", data.display())).hint(hint))
+        }
+        Err(std::fs::TryLockError::Error(e)) => Err(Error::io(format!("lock `{}`", path.display()), e)),
+    }
+}
+
+fn bind_error(address: SocketAddr, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Error::external(format!("port {} on {} is in use already", address.port(), address.ip()))
+                .hint("end what listens there, or choose another one with `--listen <address:port>`")
+        }
+        _ => Error::io(format!("listen on {address}"), error).hint("choose another one with `--listen <address:port>`"),
+    }
+}
+
+/// The token of live sinks: made once, kept, readable by the owner only.
+fn writer_token(data: &Path) -> Result<String> {
+    let path = data.join(Server::WRITER_TOKEN);
+    let mut text = String::new();
+    let kept = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
+    if kept.is_ok() && !text.trim().is_empty() {
+        return Ok(text.trim().to_owned());
+    }
+    let token = random::hex32()?;
+    let written = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path);
+    let written = written.and_then(|mut file| file.write_all(token.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
+    Ok(token)
+}
+
+/// An address clients on this machine can use: "all addresses" becomes loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        match address {
+            SocketAddr::V4(_) => reachable.set_ip([127, 0, 0, 1].into()),
+            SocketAddr::V6(_) => reachable.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
+        }
+    }
+    reachable
+}
