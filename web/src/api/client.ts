@@ -59,7 +59,7 @@ export const api = {
   stop: (id: string) => post<{ savepoint: string }>(`${job(id)}/stop`, { drain: false }),
   savepoint: (id: string) => post<{ savepoint: string }>(`${job(id)}/savepoints`),
   restart: (id: string) => post(`${job(id)}/restart`),
-  remove: (id: string) => send(job(id), { method: 'DELETE' }),
+  remove: async (id: string) => void (await send(job(id), { method: 'DELETE' })),
   log: async (id: string, tail: number) => (await send(`${job(id)}/log?tail=${tail}`)).text(),
   jobEvents: (id: string) => `${job(id)}/events`,
 

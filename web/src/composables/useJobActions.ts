@@ -1,18 +1,21 @@
-// Cancel, stop, savepoint and restart, each after a question to the reader, each with its outcome told.
+// What a reader can do with a job: each after a question to the reader, each with its outcome told.
 import { ElMessage, ElMessageBox } from 'element-plus'
 import { ref } from 'vue'
 import { api } from '@/api/client'
 import type { JobState } from '@/api/types'
 import { useI18n } from '@/i18n'
 
-export type JobAction = 'cancel' | 'stop' | 'savepoint' | 'restart'
+export type JobAction = 'cancel' | 'stop' | 'savepoint' | 'restart' | 'remove'
 
 const ACTIVE: readonly JobState[] = ['CREATED', 'RUNNING', 'RESTARTING']
+
+/** Actions that cannot be taken back. */
+export const DESTRUCTIVE: readonly JobAction[] = ['cancel', 'remove']
 
 /** What can be asked of a job in this state. */
 export function actionsFor(state: JobState): JobAction[] {
   if (state === 'RUNNING') return ['savepoint', 'stop', 'cancel']
-  return ACTIVE.includes(state) ? ['cancel'] : ['restart']
+  return ACTIVE.includes(state) ? ['cancel'] : ['restart', 'remove']
 }
 
 export function useJobActions() {
@@ -22,7 +25,7 @@ export function useJobActions() {
   async function run(action: JobAction, job: { id: string; name: string }): Promise<void> {
     const label = t(`action.${action}`)
     const answer = await ElMessageBox.confirm(t(`action.${action}.ask`, { name: job.name }), label, {
-      type: action === 'cancel' ? 'warning' : 'info',
+      type: DESTRUCTIVE.includes(action) ? 'warning' : 'info',
       confirmButtonText: label,
       cancelButtonText: t('action.back'),
     }).catch(() => 'no')

@@ -1,9 +1,9 @@
 // Live tables kept up to date by one event stream. Each table is a shallow ref that is triggered, not copied, on a
 // change: a table of a day's minutes has 1440 rows and changes several times a second.
 import { shallowRef, triggerRef, type Ref, type ShallowRef } from 'vue'
-import { api, type LiveQuery } from '@/api/client'
+import { api, ApiError, type LiveQuery } from '@/api/client'
 import type { StreamStatus } from '@/api/eventStream'
-import type { LiveMessage } from '@/api/types'
+import type { LiveMessage, LiveRow } from '@/api/types'
 import { applyDelta, fromSnapshot, type Rows } from '@/live/rows'
 import { useEventStream } from './useEventStream'
 
@@ -31,14 +31,13 @@ export function useLiveTables<T extends object>(
   ) as LiveTables<T>['tables']
   const loaded = shallowRef(false)
 
-  function receive(kind: 'snapshot' | 'delta', message: LiveMessage) {
-    const name = message.table as Name
+  function receive(kind: 'snapshot' | 'delta', name: Name, rows: LiveRow[]) {
     const table = tables[name]
     if (!table) return
     if (kind === 'snapshot') {
-      table.value = fromSnapshot(message.rows)
+      table.value = fromSnapshot(rows)
     } else {
-      applyDelta(table.value, message.rows)
+      applyDelta(table.value, rows)
       triggerRef(table)
     }
     loaded.value = true
@@ -47,11 +46,24 @@ export function useLiveTables<T extends object>(
 
   const status = useEventStream(api.liveEvents(names, fps), {
     types: ['snapshot', 'delta'],
-    onEvent: (type, data) => receive(type as 'snapshot' | 'delta', data as LiveMessage),
+    onEvent: (type, data) => {
+      const { table, rows } = data as LiveMessage
+      receive(type as 'snapshot' | 'delta', table as Name, rows)
+    },
     poll: async () => {
-      const answers = await Promise.all(names.map((name) => api.liveRows(name, pollQuery?.(name))))
-      return () => answers.forEach(({ name, version, rows }) => receive('snapshot', { table: name, version, rows }))
+      const answers = await Promise.all(names.map((name) => rowsOrNone(name, pollQuery?.(name))))
+      return () => answers.forEach((rows, at) => receive('snapshot', names[at], rows))
     },
   })
   return { tables, status, loaded }
+}
+
+/** A table that no job has written yet is an empty table. */
+async function rowsOrNone(name: string, query?: LiveQuery): Promise<LiveRow[]> {
+  try {
+    return (await api.liveRows(name, query)).rows
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return []
+    throw error
+  }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { formatCount, formatCountShort, formatPermille, formatYuan, formatYuanShort, permille } from './money'
+import { formatCountAxis, formatYuanAxis, formatCount, formatCountShort, formatPermille, formatYuan, formatYuanShort, permille } from './money'
 
 describe('formatYuan is exact', () => {
   it.each([
@@ -22,6 +22,7 @@ describe('formatYuanShort', () => {
     [12_345_678, '12.35万'],
     [9_999_999_999, '1.00亿'],
     [1_000_000_000_000, '100.0亿'],
+    [5_318_012_345, '5,318万'],
     [-12_345_678, '-12.35万'],
   ])('zh %s', (fen, text) => expect(formatYuanShort(fen, 'zh')).toBe(text))
 
@@ -32,6 +33,14 @@ describe('formatYuanShort', () => {
     [99_999_999, '1.00M'],
     [123_456_789_012, '1.23B'],
   ])('en %s', (fen, text) => expect(formatYuanShort(fen, 'en')).toBe(text))
+})
+
+it('axes drop zeros after the point and no others', () => {
+  expect([0, 50_000, 100_000_000, 150_000_000, 25_000_000, 1_050].map((fen) => formatYuanAxis(fen, 'zh'))).toEqual(
+    ['0', '500', '100万', '150万', '25万', '10.5'],
+  )
+  expect(formatCountAxis(1500, 'en')).toBe('1.5K')
+  expect(formatCountAxis(900, 'en')).toBe('900')
 })
 
 it('counts', () => {

@@ -44,8 +44,8 @@ function compact(value: bigint, places: number, language: Language, small: () =>
     const by = unit.size * scale
     const hundredths = divideRounded(size * 100n, by)
     if (text === null ? size < by : hundredths < 100n) break
-    const shown = hundredths >= 10_000n ? decimal(divideRounded(size * 10n, by), 1) : decimal(hundredths, 2)
-    text = shown + unit.name
+    const places = hundredths >= 100_000n ? 0 : hundredths >= 10_000n ? 1 : 2
+    text = decimal(divideRounded(size * 10n ** BigInt(places), by), places) + unit.name
   }
   return text === null ? small() : (value < 0n ? '-' : '') + text
 }
@@ -60,6 +60,11 @@ export function formatYuanShort(fen: Fen, language: Language): string {
   return compact(BigInt(fen), 2, language, () => formatYuan(fen))
 }
 
+/** For axes, whose values are round: the short form without zeros at the end. */
+export function formatYuanAxis(fen: number, language: Language): string {
+  return withoutZeros(formatYuanShort(Math.round(fen), language))
+}
+
 /** A count of anything, grouped. */
 export function formatCount(count: number | bigint): string {
   return decimal(BigInt(count), 0)
@@ -67,6 +72,14 @@ export function formatCount(count: number | bigint): string {
 
 export function formatCountShort(count: number | bigint, language: Language): string {
   return compact(BigInt(count), 0, language, () => formatCount(count))
+}
+
+export function formatCountAxis(count: number, language: Language): string {
+  return withoutZeros(formatCountShort(Math.round(count), language))
+}
+
+function withoutZeros(text: string): string {
+  return text.replace(/\.(\d*?)0+(?!\d)/, (_, kept: string) => (kept === '' ? '' : `.${kept}`))
 }
 
 /** `part` of `whole` in tenths of a percent; null when there is no whole to compare with. */

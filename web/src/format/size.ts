@@ -12,9 +12,9 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(unit === 0 || value >= 100 ? 0 : 1)} ${BYTE_UNITS[unit]}`
 }
 
-/** Records per second: two digits where it is slow, K and M where it is fast. */
+/** Records per second: one digit after the point where it is slow, K and M where it is fast. */
 export function formatRate(perSecond: number): string {
   if (perSecond >= 1_000_000) return `${(perSecond / 1_000_000).toFixed(2)} M/s`
-  if (perSecond >= 10_000) return `${(perSecond / 1000).toFixed(1)} K/s`
+  if (perSecond >= 1000) return `${(perSecond / 1000).toFixed(1)} K/s`
   return `${perSecond >= 100 || perSecond === 0 ? perSecond.toFixed(0) : perSecond.toFixed(1)}/s`
 }

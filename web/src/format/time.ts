@@ -4,7 +4,7 @@ import type { Language } from '@/i18n'
 export const MINUTE_MS = 60_000
 export const HOUR_MS = 60 * MINUTE_MS
 export const DAY_MS = 24 * HOUR_MS
-const CHINA_OFFSET_MS = 8 * HOUR_MS
+export const CHINA_OFFSET_MS = 8 * HOUR_MS
 
 const LOCALES: Record<Language, string> = { zh: 'zh-CN', en: 'en-GB' }
 

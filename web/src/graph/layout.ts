@@ -37,6 +37,7 @@ export function layoutGraph(vertices: Vertex[], edges: Edge[]): Layout {
   drawn.forEach((edge, index) => graph.setEdge(edge.from, edge.to, { width: 76, height: 18, labelpos: 'c' }, String(index)))
   place(graph)
   const size = graph.graph()
+  const middle = (id: string) => graph.node(id)
   return {
     width: size.width ?? 0,
     height: size.height ?? 0,
@@ -46,20 +47,29 @@ export function layoutGraph(vertices: Vertex[], edges: Edge[]): Layout {
     }),
     edges: drawn.map((edge, index) => {
       const { points, x, y } = graph.edge(edge.from, edge.to, String(index))
-      return { id: `${edge.from}-${edge.to}-${index}`, ship: edge.ship, path: curve(points), labelX: x ?? 0, labelY: y ?? 0 }
+      const start = { x: middle(edge.from).x + NODE_WIDTH / 2, y: middle(edge.from).y }
+      const end = { x: middle(edge.to).x - NODE_WIDTH / 2, y: middle(edge.to).y }
+      return {
+        id: `${edge.from}-${edge.to}-${index}`,
+        ship: edge.ship,
+        path: curve([start, ...points.slice(1, -1), end]),
+        labelX: x ?? 0,
+        labelY: y ?? 0,
+      }
     }),
   }
 }
 
-/** A smooth line through the routed points: quadratic pieces from middle to middle. */
+/** A line that leaves, passes and arrives horizontally, so it meets vertices at the middle of their sides. */
 function curve(points: { x: number; y: number }[]): string {
-  const [first, ...rest] = points
-  let path = `M${first.x} ${first.y}`
-  rest.forEach((point, at) => {
-    const next = rest[at + 1]
-    path += next ? `Q${point.x} ${point.y} ${(point.x + next.x) / 2} ${(point.y + next.y) / 2}` : `L${point.x} ${point.y}`
-  })
-  return path
+  return points
+    .map(({ x, y }, at) => {
+      if (at === 0) return `M${x} ${y}`
+      const before = points[at - 1]
+      const bend = (before.x + x) / 2
+      return `C${bend} ${before.y} ${bend} ${y} ${x} ${y}`
+    })
+    .join('')
 }
 
 /** What a vertex is limited by: waiting for those after it, or busy itself. */

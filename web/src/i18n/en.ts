@@ -45,6 +45,8 @@ export const en: Record<Key, string> = {
   'action.stop.ask': 'Stop job “{name}”? It takes a savepoint, then ends.',
   'action.savepoint': 'Savepoint',
   'action.savepoint.ask': 'Take a savepoint of job “{name}”? The job goes on running.',
+  'action.remove': 'Delete',
+  'action.remove.ask': 'Delete job “{name}”? Its folder and checkpoints go with it.',
   'action.restart': 'Restart',
   'action.restart.ask': 'Start job “{name}” again from its newest checkpoint?',
 

@@ -44,6 +44,8 @@ export const zh = {
   'action.stop.ask': '停止作业“{name}”？先写一个保存点，然后结束。',
   'action.savepoint': '保存点',
   'action.savepoint.ask': '为作业“{name}”写一个保存点？作业继续运行。',
+  'action.remove': '删除',
+  'action.remove.ask': '删除作业“{name}”？它的文件夹和检查点会一并删除。',
   'action.restart': '重新启动',
   'action.restart.ask': '从最新检查点重新启动作业“{name}”？',
 

@@ -1,6 +1,6 @@
 // Brand power: bars for the amount, a line for the pieces.
 import type { BrandSales } from '@/api/types'
-import { formatCount, formatCountShort, formatYuan, formatYuanShort } from '@/format/money'
+import { formatCount, formatCountAxis, formatYuan, formatYuanAxis } from '@/format/money'
 import type { Language, Translate } from '@/i18n'
 import { fade, WALL } from '../palette'
 import { baseOption, categoryAxis, downwards, escapeHtml, legend, tooltip, valueAxis, type ChartOption } from './base'
@@ -27,7 +27,7 @@ export function brandOption(
   })
   return {
     ...baseOption,
-    grid: { left: 4, right: 4, top: 34, bottom: 2, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' },
+    grid: { left: 4, right: 4, top: 32, bottom: 2, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' },
     legend: { ...legend, data: [t('screen.amount'), t('screen.pieces')] },
     tooltip: {
       ...tooltip,
@@ -41,8 +41,8 @@ export function brandOption(
       axisLabel: { ...categoryAxis.axisLabel, interval: 0, color: WALL.text, formatter: wrapped, lineHeight: 15 },
     },
     yAxis: [
-      valueAxis((fen) => formatYuanShort(Math.round(fen), language)),
-      { ...valueAxis((count) => formatCountShort(Math.round(count), language)), splitLine: { show: false } },
+      valueAxis((fen) => formatYuanAxis(fen, language)),
+      { ...valueAxis((count) => formatCountAxis(count, language)), splitLine: { show: false } },
     ],
     series: [
       {

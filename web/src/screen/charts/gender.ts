@@ -1,7 +1,7 @@
 // Purchasing power by gender as a ring, and sales per 10 minutes as a pair of bars for each window.
 import type { GenderSales } from '@/api/types'
-import { formatCount, formatPermille, formatYuan, formatYuanShort, permille } from '@/format/money'
-import { chinaMinute } from '@/format/time'
+import { formatCount, formatPermille, formatYuan, formatYuanAxis, permille } from '@/format/money'
+import { CHINA_OFFSET_MS, chinaMinute, HOUR_MS } from '@/format/time'
 import type { Language, Translate } from '@/i18n'
 import { shownName } from '../names'
 import { fade, WALL } from '../palette'
@@ -61,6 +61,12 @@ export function genderRingOption(genders: GenderSales[], language: Language, t: 
   }
 }
 
+/** Labels stand at full hours or half hours only, the fewer the longer the window. */
+function isRound(windowMs: number, windows: number): boolean {
+  const step = windows > 72 ? 3 * HOUR_MS : windows > 18 ? HOUR_MS : HOUR_MS / 2
+  return (windowMs + CHINA_OFFSET_MS) % step === 0
+}
+
 export function genderBarsOption(bars: GenderBars, language: Language): ChartOption {
   const series = (gender: string, data: number[]) => ({
     id: gender,
@@ -76,7 +82,7 @@ export function genderBarsOption(bars: GenderBars, language: Language): ChartOpt
   })
   return {
     ...baseOption,
-    grid: { left: 4, right: 6, top: 34, bottom: 2, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' },
+    grid: { left: 4, right: 6, top: 32, bottom: 2, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' },
     legend: { ...legend, data: [MALE, FEMALE].map((gender) => ({ name: shownName(gender, language), itemStyle: { color: genderColour(gender) } })) },
     tooltip: {
       ...tooltip,
@@ -91,9 +97,12 @@ export function genderBarsOption(bars: GenderBars, language: Language): ChartOpt
         ].join('<br>')
       },
     },
-    xAxis: { ...categoryAxis, data: bars.windows.map(chinaMinute) },
-    yAxis: valueAxis((fen) => formatYuanShort(Math.round(fen), language)),
-    dataZoom: [{ type: 'inside', minValueSpan: 6 }],
+    xAxis: {
+      ...categoryAxis,
+      data: bars.windows.map(chinaMinute),
+      axisLabel: { ...categoryAxis.axisLabel, interval: (at: number) => isRound(bars.windows[at], bars.windows.length) },
+    },
+    yAxis: valueAxis((fen) => formatYuanAxis(fen, language)),
     series: [series(MALE, bars.male), series(FEMALE, bars.female)],
   }
 }

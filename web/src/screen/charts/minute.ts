@@ -1,48 +1,60 @@
 // Sales per minute: the line, minutes that late orders have changed, and the minute that is still open.
 import type { OrderMinute } from '@/api/types'
-import { formatCount, formatYuan, formatYuanShort } from '@/format/money'
-import { chinaMinute, MINUTE_MS } from '@/format/time'
+import { formatCount, formatYuan, formatYuanAxis } from '@/format/money'
+import { CHINA_OFFSET_MS, chinaDay, chinaMinute, HOUR_MS } from '@/format/time'
 import type { Language, Translate } from '@/i18n'
 import { fade, WALL } from '../palette'
 import { baseOption, categoryAxis, downwards, tooltip, valueAxis, type ChartOption } from './base'
 
-export function minuteOption(series: OrderMinute[], language: Language, t: Translate): ChartOption {
-  const last = series.at(-1)
-  const late = series.filter((minute) => minute.late > 0)
+/** The time axis puts its ticks at round hours of UTC, so times are moved to make these the round hours of UTC+8. */
+const onAxis = ({ minute_ms, fen }: OrderMinute) => [minute_ms + CHINA_OFFSET_MS, fen]
+
+function tickLabel(shifted: number): string {
+  const ms = shifted - CHINA_OFFSET_MS
+  const clock = chinaMinute(ms)
+  return clock === '00:00' ? chinaDay(ms).slice(5) : clock
+}
+
+export function minuteOption(series: OrderMinute[], hours: number, language: Language, t: Translate): ChartOption {
+  const closed = series.slice(0, -1)
+  const late = closed.filter((minute) => minute.late > 0)
+  const long = hours >= 24
   return {
     ...baseOption,
+    useUTC: true,
     grid: { left: 8, right: 20, top: 16, bottom: 4, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' },
     tooltip: {
       ...tooltip,
       trigger: 'axis',
       axisPointer: { lineStyle: { color: fade(WALL.cyan, 0.6) } },
-      formatter: (points: { dataIndex: number }[]) => describe(series[points[0].dataIndex], t),
+      formatter: (points: { seriesId: string; dataIndex: number }[]) =>
+        describe(closed[points.find((point) => point.seriesId === 'sales')?.dataIndex ?? -1], t),
     },
     xAxis: {
       ...categoryAxis,
-      boundaryGap: false,
-      data: series.map((minute) => chinaMinute(minute.minute_ms)),
+      type: 'time',
+      splitLine: { show: false },
+      axisLabel: { ...categoryAxis.axisLabel, formatter: tickLabel, hideOverlap: true },
     },
-    yAxis: valueAxis((fen) => formatYuanShort(Math.round(fen), language)),
-    dataZoom: [{ type: 'inside', minValueSpan: 10 }],
+    yAxis: valueAxis((fen) => formatYuanAxis(fen, language)),
+    dataZoom: [{ type: 'inside', minValueSpan: HOUR_MS / 6 }],
     series: [
       {
         id: 'sales',
         type: 'line',
-        data: series.map((minute) => minute.fen),
-        smooth: 0.3,
+        data: closed.map(onAxis),
+        smooth: long ? 0 : 0.3,
         symbol: 'none',
-        sampling: 'lttb',
-        lineStyle: { width: 2.4, color: WALL.cyan, shadowColor: fade(WALL.cyan, 0.55), shadowBlur: 10, shadowOffsetY: 4 },
-        areaStyle: { color: downwards(fade(WALL.cyan, 0.34), fade(WALL.blue, 0)) },
+        lineStyle: { width: long ? 1.3 : 2.4, color: WALL.cyan },
+        areaStyle: { color: downwards(fade(WALL.cyan, 0.36), fade(WALL.blue, 0.02)) },
         animation: false,
       },
       {
         id: 'late',
         type: 'scatter',
-        data: late.map((minute) => [position(series, minute), minute.fen]),
+        data: late.map(onAxis),
         symbol: 'diamond',
-        symbolSize: 9,
+        symbolSize: long ? 9 : 12,
         itemStyle: { color: WALL.amber, borderColor: '#2a1a02', borderWidth: 1 },
         animation: false,
         z: 4,
@@ -50,9 +62,9 @@ export function minuteOption(series: OrderMinute[], language: Language, t: Trans
       {
         id: 'open',
         type: 'effectScatter',
-        data: last ? [[series.length - 1, last.fen]] : [],
-        symbolSize: 8,
-        rippleEffect: { scale: 3.2, brushType: 'stroke', number: 2 },
+        data: series.slice(-1).map(onAxis),
+        symbolSize: 7,
+        rippleEffect: { scale: 3.4, brushType: 'stroke', number: 2 },
         itemStyle: { color: WALL.text },
         animation: false,
         silent: true,
@@ -60,11 +72,6 @@ export function minuteOption(series: OrderMinute[], language: Language, t: Trans
       },
     ],
   }
-}
-
-/** The position of a minute on the axis: the series has no gaps, so it is a difference of times. */
-function position(series: OrderMinute[], minute: OrderMinute): number {
-  return (minute.minute_ms - series[0].minute_ms) / MINUTE_MS
 }
 
 function describe(minute: OrderMinute | undefined, t: Translate): string {

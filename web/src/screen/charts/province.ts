@@ -9,7 +9,7 @@ import { fade, FONT, WALL } from '../palette'
 import { baseOption, escapeHtml, tooltip, type ChartOption } from './base'
 
 const LEADERS = 5
-const PLACE = { map: CHINA, roam: false, layoutSize: '112%', silent: true }
+const PLACE = { map: CHINA, roam: false, layoutSize: '109%', silent: true }
 
 export function provinceOption(sales: ProvinceSales[], whole: number, language: Language, t: Translate): ChartOption {
   const leaders = sales.slice(0, LEADERS).flatMap((row) => {
@@ -41,6 +41,7 @@ export function provinceOption(sales: ProvinceSales[], whole: number, language: 
       itemWidth: 10,
       itemHeight: 96,
       calculable: false,
+      formatter: (fen: number) => formatYuanShort(Math.round(fen), language),
       text: [formatYuanShort(sales[0]?.fen ?? 0, language), '0'],
       textStyle: { color: WALL.muted, fontSize: 12, fontFamily: FONT },
       inRange: { color: ['#123062', '#1b4fa0', '#2f7fe6', '#35c3f5', '#7ff7e0'] },
@@ -48,13 +49,13 @@ export function provinceOption(sales: ProvinceSales[], whole: number, language: 
     geo: [
       {
         ...PLACE,
-        layoutCenter: ['50%', '63.4%'],
+        layoutCenter: ['50%', '51.4%'],
         itemStyle: { areaColor: '#0a2a63', borderColor: fade(WALL.cyan, 0.35), shadowColor: fade(WALL.cyan, 0.5), shadowBlur: 24 },
       },
       {
         ...PLACE,
         silent: false,
-        layoutCenter: ['50%', '61.5%'],
+        layoutCenter: ['50%', '49.5%'],
         label: { show: false },
         itemStyle: { areaColor: '#123062', borderColor: fade(WALL.cyan, 0.55), borderWidth: 0.8 },
         emphasis: {
