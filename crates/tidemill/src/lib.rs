@@ -1,1 +1,40 @@
-//! (being written)
+//! Everything a Rust program needs to build and run streaming jobs.
+//!
+//! ```
+//! use tidemill::prelude::*;
+//!
+//! let env = Environment::new();
+//! let counts = env
+//!     .from_collection(vec!["to be or not to be".to_string()])
+//!     .flat_map(|line: String| line.split(' ').map(|word| (word.to_string(), 1u64)).collect::<Vec<_>>())
+//!     .key_by(|(word, _)| word.clone())
+//!     .sum(|(_, count)| count)
+//!     .collect();
+//! env.execute("word count").unwrap();
+//! assert!(counts.take().contains(&("be".to_string(), 2)));
+//! ```
+
+mod connect;
+
+pub use connect::Connect;
+pub use tidemill_connectors as connectors;
+pub use tidemill_core as core;
+pub use tidemill_engine as engine;
+pub use tidemill_engine::runtime::run_job;
+
+/// What nearly every program needs.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use tidemill_core::{DeadLetter, Error, NO_TIMESTAMP, Result};
+    pub use tidemill_engine::operator::OutputTag;
+    pub use tidemill_engine::runtime::run_job;
+    pub use tidemill_engine::state::{ListState, MapState, ValueState};
+    pub use tidemill_engine::stream::{
+        DataStream, Environment, KeyedContext, KeyedProcessFunction, ProcessContext, ProcessFunction, RuntimeContext,
+        TimeDomain, WatermarkGenerator, WatermarkStrategy,
+    };
+    pub use tidemill_engine::window::{Aggregate, Sliding, Tumbling, Window};
+
+    pub use crate::Connect;
+}
