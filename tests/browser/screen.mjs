@@ -34,7 +34,8 @@ async function check(name, body) {
     console.log(`ok   ${name}`)
   } catch (error) {
     failed += 1
-    console.log(`FAIL ${name}\n     ${String(error?.message ?? error).split('\n').join('\n     ')}`)
+    const lines = String(error?.message ?? error).split('\n').slice(0, 8)
+    console.log(`FAIL ${name}\n     ${lines.join('\n     ')}`)
   }
 }
 
@@ -57,6 +58,7 @@ function startMock() {
 /** A page that remembers everything it should not have done. */
 async function openPage(browser, base, [width, height]) {
   const page = await browser.newPage({ viewport: { width, height } })
+  page.setDefaultTimeout(15_000)
   const errors = []
   const strangers = []
   page.on('console', (message) => message.type() === 'error' && errors.push(message.text()))
@@ -97,7 +99,7 @@ async function screen(browser, base, language, size) {
   const name = `${language} ${size.join('x')}`
   await page.goto(`${base}/screen/orders?lang=${language}`)
   await check(`${name}: the eight metrics are there with numbers`, async () => {
-    await page.locator('[data-panel=amount]').waitFor({ timeout: 15_000 })
+    await page.locator('[data-panel=amount]').waitFor()
     for (const metric of METRICS) assert((await page.locator(`[data-panel=${metric}]`).count()) === 1, `no panel "${metric}"`)
     for (const metric of ['amount', 'quantity']) {
       const value = await page.locator(`[data-panel=${metric}] [data-value]`).getAttribute('data-value')
@@ -175,11 +177,11 @@ async function consolePages(browser, base, language) {
   const { page, errors, strangers } = await openPage(browser, base, [1600, 1000])
   await page.goto(`${base}/?lang=${language}`)
   await check(`${language}: from the overview to a job`, async () => {
-    await page.locator('[data-job]').first().waitFor({ timeout: 15_000 })
+    await page.locator('[data-job]').first().waitFor()
     await page.waitForTimeout(2500)
     await shoot(page, `overview-${language}`)
     await page.locator('[data-job]').first().click()
-    await page.locator('[data-vertex]').first().waitFor({ timeout: 15_000 })
+    await page.locator('[data-vertex]').first().waitFor()
     await page.locator('[data-vertex]').first().click()
     assert(/\d/.test(await page.locator('[data-vertex]').first().innerText()), 'the vertex shows no numbers')
     await page.waitForTimeout(800)
