@@ -156,6 +156,34 @@ async function screen(browser, base, language, size) {
   await page.close()
 }
 
+/** Only against the mock: it ends a job. */
+async function jobActions(browser, base) {
+  const { page } = await openPage(browser, base, [1600, 1000])
+  await page.goto(`${base}/?lang=en`)
+  const row = page.locator('tr', { has: page.locator('[data-state=RUNNING]') }).last()
+  const name = await row.locator('[data-job]').innerText()
+  const state = (wanted) => page.locator('tr', { hasText: name }).locator(`[data-state=${wanted}]`).waitFor()
+  const answer = (text) => page.locator('.el-message-box').getByRole('button', { name: text, exact: true }).click()
+  await check('cancel asks first, and "Back" leaves the job alone', async () => {
+    await row.locator('[data-action=cancel]').click()
+    assert((await page.locator('.el-message-box').innerText()).includes(name), 'the question does not name the job')
+    await page.waitForTimeout(400)
+    await shoot(page, 'confirm-en')
+    await answer('Back')
+    await page.waitForTimeout(1500)
+    await state('RUNNING')
+  })
+  await check('a confirmed cancel ends the job and a restart brings it back', async () => {
+    await row.locator('[data-action=cancel]').click()
+    await answer('Cancel')
+    await state('CANCELED')
+    await page.locator('tr', { hasText: name }).locator('[data-action=restart]').click()
+    await answer('Restart')
+    await state('RUNNING')
+  })
+  await page.close()
+}
+
 async function outage(browser, base) {
   const { page } = await openPage(browser, base, SIZES[0])
   await page.goto(`${base}/screen/orders?lang=en`)
@@ -234,6 +262,7 @@ const browser = await chromium.launch({
 try {
   for (const language of ['zh', 'en']) for (const size of SIZES) await screen(browser, base, language, size)
   for (const language of ['zh', 'en']) await consolePages(browser, base, language)
+  if (mock) await jobActions(browser, base)
   if (mock) await outage(browser, base)
 } catch (error) {
   failed += 1
