@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use tidemill_connectors::{FileSource, SocketSource, Text};
+use tidemill_connectors::file::FileSource;
+use tidemill_connectors::format::Text;
+use tidemill_connectors::socket::SocketSource;
 use tidemill_engine::stream::{DataStream, Environment, WatermarkStrategy};
 
 /// Sources by their usual names.

@@ -139,6 +139,7 @@ impl WindowKind for TimeWindows {
                 already_fired: BTreeMap::new(),
             },
             pending_ends: BTreeSet::new(),
+            hot: Hot::default(),
             now_ms: WATERMARK_MIN,
             lateness_ms: if self.event_time { parts.allowed_lateness_ms } else { 0 },
             late_tag: parts.late_tag.map(OutputTag::new),
@@ -163,6 +164,14 @@ struct Contents<K, T, A: Aggregate<T>, W> {
     already_fired: BTreeMap<i64, HashSet<K, TableHasher>>,
 }
 
+/// A slice, as `[start, end)`, and its place; empty when there is none.
+#[derive(Default)]
+struct Hot {
+    start_ms: i64,
+    end_ms: i64,
+    at: usize,
+}
+
 struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
     windows: TimeWindows,
     slice_ms: i64,
@@ -170,6 +179,9 @@ struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
     contents: Contents<K, T, A, W>,
     /// Ends of windows that hold something and have not fired.
     pending_ends: BTreeSet<i64>,
+    /// The slice of the last record, if its records are neither late nor fire again: most records are of the same slice
+    /// as the one before, and need no arithmetic then.
+    hot: Hot,
     /// The watermark, or for processing time the last clock reading.
     now_ms: i64,
     lateness_ms: i64,
@@ -196,16 +208,14 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
         (at, true)
     }
 
-    /// Takes a record in; true when its slice is new.
+    /// Takes a record into the slice at a place.
     #[inline]
-    fn add(&mut self, slice_start_ms: i64, key: K, value: T) -> bool {
-        let (at, is_new) = self.slice(slice_start_ms);
+    fn add(&mut self, at: usize, key: K, value: T) {
         let aggregate = &mut self.aggregate;
         match self.slices[at].values.entry(key) {
             Entry::Occupied(mut held) => aggregate.add(held.get_mut(), value),
             Entry::Vacant(free) => aggregate.add(free.insert(aggregate.create()), value),
         }
-        is_new
     }
 
     fn covered(&self, window: Window) -> std::ops::Range<usize> {
@@ -295,6 +305,7 @@ where
         I: IntoIterator<Item = O>,
     {
         self.now_ms = self.now_ms.max(now_ms);
+        self.hot = Hot::default();
         while let Some(&end_ms) = self.pending_ends.first() {
             if end_ms - 1 > self.now_ms {
                 break;
@@ -320,6 +331,21 @@ where
         W: FnMut(&K, Window, A::Output) -> I,
         I: IntoIterator<Item = O>,
     {
+        if time_ms >= self.hot.start_ms && time_ms < self.hot.end_ms {
+            let key = (self.selector)(&value);
+            self.contents.add(self.hot.at, key, value);
+            return Ok(());
+        }
+        self.add_slowly(timestamp_ms, time_ms, value, out)
+    }
+
+    #[inline(never)]
+    fn add_slowly<O: 'static, I>(&mut self, timestamp_ms: i64, time_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
+    where
+        S: FnMut(&T) -> K,
+        W: FnMut(&K, Window, A::Output) -> I,
+        I: IntoIterator<Item = O>,
+    {
         let last_end = self.windows.last_start(time_ms) + self.windows.size_ms;
         if last_end <= time_ms {
             // Between windows: the slide is larger than the size.
@@ -338,7 +364,12 @@ where
         let slice_start_ms = floor(time_ms, self.slice_ms, self.windows.offset_ms);
         let late = self.windows.first_end(time_ms) - 1 <= self.now_ms;
         let again = late.then(|| key.clone());
-        if self.contents.add(slice_start_ms, key, value) {
+        let (at, is_new) = self.contents.slice(slice_start_ms);
+        self.contents.add(at, key, value);
+        if !late {
+            self.hot = Hot { start_ms: slice_start_ms, end_ms: slice_start_ms + self.slice_ms, at };
+        }
+        if is_new {
             let now_ms = self.now_ms;
             let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(|end_ms| end_ms - 1 > now_ms).collect();
             self.pending_ends.extend(ends);
