@@ -1,1 +1,77 @@
-//! (being written)
+//! Where records come from and where results go: one file or folder per connector and format.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`file`] | lines of files, once or as they grow; part files, exactly once |
+//! | [`socket`] | lines from a TCP socket |
+//! | [`topic`] | embedded topics, read and written exactly once |
+//! | [`redis`] | results as upserts into Redis |
+//! | [`live`] | results into the server's live tables |
+//! | [`generator`] | records made up by a function |
+//! | [`format`] | JSON, CSV, text |
+//! | [`fetcher`] | for authors: how a reader that blocks meets the worker |
+//! | [`buffered`] | for authors: how a writer that blocks meets the worker |
+//! | [`conformance`] | for authors: what every source and sink must pass |
+//!
+//! A new connector is a new file and a line in [`CONNECTORS`].
+
+pub mod buffered;
+pub mod conformance;
+pub mod fetcher;
+pub mod file;
+pub mod format;
+pub mod generator;
+mod lines;
+pub mod live;
+pub mod redis;
+pub mod socket;
+pub mod topic;
+
+/// What a connector can be used as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Only to read from.
+    Source,
+    /// Only to write to.
+    Sink,
+    /// Both.
+    Both,
+}
+
+/// A connector as `WITH ('connector' = '…')` and the documentation name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connector {
+    /// Its name.
+    pub name: &'static str,
+    /// What it can be used as.
+    pub role: Role,
+    /// What it is, in a few words.
+    pub description: &'static str,
+}
+
+/// All connectors, by name.
+pub const CONNECTORS: &[Connector] = &[
+    Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
+    Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
+    Connector { name: "live", role: Role::Sink, description: "newest rows by key, in the server's live tables" },
+    Connector { name: "redis", role: Role::Sink, description: "upserts into a Redis server" },
+    Connector { name: "socket", role: Role::Source, description: "lines from a TCP socket, without replay" },
+    Connector { name: "topic", role: Role::Both, description: "an embedded topic, read and written exactly once" },
+];
+
+/// The connector of this name.
+pub fn connector(name: &str) -> Option<&'static Connector> {
+    CONNECTORS.iter().find(|connector| connector.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connectors_are_listed_once_and_by_name() {
+        assert!(CONNECTORS.is_sorted_by(|a, b| a.name < b.name));
+        assert_eq!(connector("topic").map(|connector| connector.role), Some(Role::Both));
+        assert_eq!(connector("kafka"), None);
+    }
+}

@@ -14,21 +14,12 @@ use tidemill_topic::{NewRecord, ReadOutcome, Topic, TopicConfig, Topics};
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
-    let given = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with("--"));
-    let folder = given
-        .map_or_else(std::env::temp_dir, PathBuf::from)
-        .join("tidemill-topic-bench");
+    let given = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let folder = given.map_or_else(std::env::temp_dir, PathBuf::from).join("tidemill-topic-bench");
     std::fs::create_dir_all(&folder)?;
     disk(&folder.join("disk"))?;
     let topics = Topics::open(&folder)?;
-    for (appends, batch, writers) in [
-        (300, 1_000, 1),
-        (100, 10_000, 1),
-        (40, 50_000, 1),
-        (100, 1_000, 4),
-    ] {
+    for (appends, batch, writers) in [(300, 1_000, 1), (100, 10_000, 1), (40, 50_000, 1), (100, 1_000, 4)] {
         append_and_read(&topics, appends, batch, writers)?;
     }
     watching(&topics)?;
@@ -44,22 +35,13 @@ fn disk(path: &std::path::Path) -> Outcome<()> {
         file.write_all(&block)?;
         file.sync_data()?;
     }
-    println!(
-        "disk: write + sync of 110 KB takes {:.2} ms",
-        begin.elapsed().as_secs_f64() * 1e3 / 50.0
-    );
+    println!("disk: write + sync of 110 KB takes {:.2} ms", begin.elapsed().as_secs_f64() * 1e3 / 50.0);
     Ok(())
 }
 
 fn append_and_read(topics: &Topics, appends: usize, batch: usize, writers: usize) -> Outcome<()> {
     let name = format!("t{batch}-{writers}");
-    let topic = topics.create(
-        &name,
-        &TopicConfig {
-            partitions: 4,
-            ..TopicConfig::default()
-        },
-    )?;
+    let topic = topics.create(&name, &TopicConfig { partitions: 4, ..TopicConfig::default() })?;
     let value = [b'v'; 100];
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -67,12 +49,7 @@ fn append_and_read(topics: &Topics, appends: usize, batch: usize, writers: usize
             let topic = topic.clone();
             scope.spawn(move || {
                 let records: Vec<NewRecord> = (0..batch)
-                    .map(|i| NewRecord {
-                        partition: writer as u32,
-                        timestamp_ms: i as i64,
-                        key: None,
-                        value: &value,
-                    })
+                    .map(|i| NewRecord { partition: writer as u32, timestamp_ms: i as i64, key: None, value: &value })
                     .collect();
                 for append in 0..appends {
                     if let Err(error) = topic.append(&records, None, append as i64) {
@@ -84,9 +61,7 @@ fn append_and_read(topics: &Topics, appends: usize, batch: usize, writers: usize
     });
     let records = (appends * batch * writers) as f64;
     let rate = records / begin.elapsed().as_secs_f64() / 1e6;
-    println!(
-        "append, {writers} writers, {batch} records of 100 bytes a time: {rate:.2} M records/s"
-    );
+    println!("append, {writers} writers, {batch} records of 100 bytes a time: {rate:.2} M records/s");
     let begin = Instant::now();
     let mut read = 0u64;
     let mut sum = 0u64;
@@ -109,19 +84,8 @@ fn append_and_read(topics: &Topics, appends: usize, batch: usize, writers: usize
 
 fn watching(topics: &Topics) -> Outcome<()> {
     let topic = topics.create("watched", &TopicConfig::default())?;
-    topic.append(
-        &[NewRecord {
-            partition: 0,
-            timestamp_ms: 0,
-            key: None,
-            value: b"x",
-        }],
-        None,
-        0,
-    )?;
-    per_call("Topic::change_version", || {
-        Ok(topic.change_version()? as u64)
-    })?;
+    topic.append(&[NewRecord { partition: 0, timestamp_ms: 0, key: None, value: b"x" }], None, 0)?;
+    per_call("Topic::change_version", || Ok(topic.change_version()? as u64))?;
     per_call("Topic::latest", || Ok(topic.latest(0)?))?;
     let log = topics.folder().join("watched.topic-wal");
     per_call("stat of the log", || {
@@ -145,10 +109,7 @@ fn per_call(what: &str, mut call: impl FnMut() -> Outcome<u64>) -> Outcome<()> {
         sum = sum.wrapping_add(call()?);
     }
     std::hint::black_box(sum);
-    println!(
-        "{what}: {:.2} µs",
-        begin.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
-    );
+    println!("{what}: {:.2} µs", begin.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS));
     Ok(())
 }
 
@@ -183,12 +144,7 @@ fn latency(topic: &Topic, mut watch: tidemill_topic::Watch) -> Outcome<()> {
     let writer = topic.clone();
     let writing = std::thread::spawn(move || {
         for _ in 0..APPENDS {
-            let record = NewRecord {
-                partition: 1,
-                timestamp_ms: 0,
-                key: None,
-                value: b"x",
-            };
+            let record = NewRecord { partition: 1, timestamp_ms: 0, key: None, value: b"x" };
             let done = writer.append(&[record], None, 0).map(|_| Instant::now());
             if done.map(|at| sent.send(at)).is_err() || next.recv().is_err() {
                 return;
@@ -210,22 +166,13 @@ fn latency(topic: &Topic, mut watch: tidemill_topic::Watch) -> Outcome<()> {
     }
     writing.join().map_err(|_| "the writer panicked")?;
     took.sort();
-    println!(
-        "append to read: median {:?}, p99 {:?}",
-        took[APPENDS / 2],
-        took[APPENDS * 99 / 100]
-    );
+    println!("append to read: median {:?}, p99 {:?}", took[APPENDS / 2], took[APPENDS * 99 / 100]);
     Ok(())
 }
 
 /// User and system time of this process, in ticks of 10 ms.
 fn cpu_ticks() -> Outcome<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .ok_or("odd stat")?
-        .1
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("odd stat")?.1.split_whitespace().collect();
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

@@ -58,13 +58,7 @@ impl RecordBatch {
         if stored_count != count || count == 0 || (count as usize) > records.len() {
             return Err(damaged("record count does not match its row"));
         }
-        Ok(RecordBatch {
-            blob: Arc::from(blob),
-            begin: HEADER_BYTES,
-            previous_timestamp_ms: 0,
-            base_offset,
-            count,
-        })
+        Ok(RecordBatch { blob: Arc::from(blob), begin: HEADER_BYTES, previous_timestamp_ms: 0, base_offset, count })
     }
 
     /// The offset of the first record.
@@ -145,21 +139,14 @@ impl<'a> Iterator for Records<'a> {
         let timestamp_delta = unzigzag(read_varint(&mut self.rest)?);
         let key_len_plus_1 = usize::try_from(read_varint(&mut self.rest)?).ok()?;
         let value_len = usize::try_from(read_varint(&mut self.rest)?).ok()?;
-        let (key, rest) = self
-            .rest
-            .split_at_checked(key_len_plus_1.saturating_sub(1))?;
+        let (key, rest) = self.rest.split_at_checked(key_len_plus_1.saturating_sub(1))?;
         let (value, rest) = rest.split_at_checked(value_len)?;
         self.rest = rest;
         self.left -= 1;
         self.timestamp_ms = self.timestamp_ms.wrapping_add(timestamp_delta);
         let offset = self.offset;
         self.offset += 1;
-        Some(Record {
-            offset,
-            timestamp_ms: self.timestamp_ms,
-            key: (key_len_plus_1 > 0).then_some(key),
-            value,
-        })
+        Some(Record { offset, timestamp_ms: self.timestamp_ms, key: (key_len_plus_1 > 0).then_some(key), value })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -205,10 +192,7 @@ impl BatchBuilder {
     }
 
     pub fn push(&mut self, timestamp_ms: i64, key: Option<&[u8]>, value: &[u8]) {
-        write_varint(
-            &mut self.blob,
-            zigzag(timestamp_ms.wrapping_sub(self.previous_timestamp_ms)),
-        );
+        write_varint(&mut self.blob, zigzag(timestamp_ms.wrapping_sub(self.previous_timestamp_ms)));
         write_varint(&mut self.blob, key.map_or(0, |key| key.len() as u64 + 1));
         write_varint(&mut self.blob, value.len() as u64);
         self.blob.extend_from_slice(key.unwrap_or_default());
@@ -293,24 +277,16 @@ mod tests {
     fn records_come_back_as_they_were() {
         let records = sample();
         let encoded = encode(&records);
-        assert_eq!(
-            (encoded.min_timestamp_ms, encoded.max_timestamp_ms),
-            (i64::MIN, i64::MAX)
-        );
+        assert_eq!((encoded.min_timestamp_ms, encoded.max_timestamp_ms), (i64::MIN, i64::MAX));
         let batch = RecordBatch::decode(&encoded.blob, 40, encoded.count).expect("decodes");
         for skipped in 0..=records.len() {
             let rest = batch.skip(skipped as u32);
-            let read: Vec<Plain> = rest
-                .iter()
-                .map(|r| (r.timestamp_ms, r.key.map(<[u8]>::to_vec), r.value.to_vec()))
-                .collect();
+            let read: Vec<Plain> =
+                rest.iter().map(|r| (r.timestamp_ms, r.key.map(<[u8]>::to_vec), r.value.to_vec())).collect();
             assert_eq!(read, records[skipped..]);
             let offsets: Vec<u64> = rest.iter().map(|r| r.offset).collect();
             assert_eq!(offsets, (40 + skipped as u64..44).collect::<Vec<_>>());
-            assert_eq!(
-                (rest.base_offset(), rest.next_offset()),
-                (40 + skipped as u64, 44)
-            );
+            assert_eq!((rest.base_offset(), rest.next_offset()), (40 + skipped as u64, 44));
         }
     }
 

@@ -32,8 +32,8 @@ const SCHEMA: &str = "
         max_timestamp_ms INTEGER NOT NULL, appended_ms INTEGER NOT NULL, bytes INTEGER NOT NULL, blob BLOB NOT NULL);
     CREATE TABLE staged (id INTEGER PRIMARY KEY, scope TEXT NOT NULL, epoch INTEGER NOT NULL,
         subtask INTEGER NOT NULL, attempt INTEGER NOT NULL, partition INTEGER NOT NULL, count INTEGER NOT NULL,
-        min_timestamp_ms INTEGER NOT NULL, max_timestamp_ms INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        blob BLOB NOT NULL);
+        min_timestamp_ms INTEGER NOT NULL, max_timestamp_ms INTEGER NOT NULL, staged_ms INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, blob BLOB NOT NULL);
     CREATE INDEX staged_by_token ON staged (scope, epoch, subtask, attempt);
     CREATE TABLE idempotency (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
         records INTEGER NOT NULL, seen_ms INTEGER NOT NULL);
@@ -53,38 +53,24 @@ pub(crate) fn offset_of(batch_id: i64) -> u64 {
 pub(crate) fn create(path: &Path, name: &str, config: &TopicConfig) -> Result<()> {
     let tried = |error| sql_error(name, "create", &error);
     let mut connection = Connection::open(path).map_err(tried)?;
-    connection
-        .pragma_update(None, "page_size", PAGE_BYTES)
-        .map_err(tried)?;
-    connection
-        .pragma_update(None, "journal_mode", "wal")
-        .map_err(tried)?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(tried)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(tried)?;
     configure(&connection).map_err(tried)?;
     let transaction = connection.transaction().map_err(tried)?;
     transaction.execute_batch(SCHEMA).map_err(tried)?;
-    let retention_bytes = config
-        .retention_bytes
-        .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let retention_bytes = config.retention_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     for (option, value) in [
         ("partitions", Some(i64::from(config.partitions))),
         ("retention_ms", config.retention_ms),
         ("retention_bytes", retention_bytes),
     ] {
-        transaction
-            .execute("INSERT INTO config VALUES (?1, ?2)", (option, value))
-            .map_err(tried)?;
+        transaction.execute("INSERT INTO config VALUES (?1, ?2)", (option, value)).map_err(tried)?;
     }
-    transaction
-        .execute("INSERT INTO config VALUES ('incarnation', random())", [])
-        .map_err(tried)?;
+    transaction.execute("INSERT INTO config VALUES ('incarnation', random())", []).map_err(tried)?;
     for partition in 0..config.partitions {
-        transaction
-            .execute("INSERT INTO partition VALUES (?1, 0, 0, 0)", [partition])
-            .map_err(tried)?;
+        transaction.execute("INSERT INTO partition VALUES (?1, 0, 0, 0)", [partition]).map_err(tried)?;
     }
-    transaction
-        .pragma_update(None, "user_version", SCHEMA_VERSION)
-        .map_err(tried)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(tried)?;
     transaction.commit().map_err(tried)?;
     connection.close().map_err(|(_, error)| tried(error))
 }
@@ -95,9 +81,7 @@ pub(crate) fn connect(path: &Path, name: &str) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(tried)?;
     configure(&connection).map_err(tried)?;
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(tried)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(tried)?;
     match version {
         SCHEMA_VERSION => Ok(connection),
         newer if newer > SCHEMA_VERSION => Err(Error::input(format!(
@@ -110,13 +94,8 @@ pub(crate) fn connect(path: &Path, name: &str) -> Result<Connection> {
 
 /// An option of the topic; `None` when it is not set.
 pub(crate) fn option(connection: &Connection, option: &str) -> rusqlite::Result<Option<i64>> {
-    let value: Option<Option<i64>> = connection
-        .query_row(
-            "SELECT value FROM config WHERE name = ?1",
-            [option],
-            |row| row.get(0),
-        )
-        .optional()?;
+    let value: Option<Option<i64>> =
+        connection.query_row("SELECT value FROM config WHERE name = ?1", [option], |row| row.get(0)).optional()?;
     Ok(value.flatten())
 }
 
@@ -133,17 +112,14 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 pub(crate) fn sql_error(name: &str, tried: &str, error: &rusqlite::Error) -> Error {
     let message = format!("cannot {tried} topic `{name}`: {error}");
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Error::full(message)
-            .hint("free space on the disk, or give the topic a smaller retention"),
+        Some(ErrorCode::DiskFull) => {
+            Error::full(message).hint("free space on the disk, or give the topic a smaller retention")
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Error::corrupt(message).hint("keep the file and restore a copy of it")
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            Error::external(message).hint(format!(
-                "another process kept it locked for {} s; try again",
-                BUSY_TIMEOUT.as_secs()
-            ))
-        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::external(message)
+            .hint(format!("another process kept it locked for {} s; try again", BUSY_TIMEOUT.as_secs())),
         None => Error::corrupt(message).hint("a stored value is not of its type; keep the file"),
         Some(_) => Error::external(message),
     }

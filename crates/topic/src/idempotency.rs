@@ -5,10 +5,7 @@ use rusqlite::{OptionalExtension, Transaction};
 use crate::topic::Topic;
 
 /// How many records the append with this key stored, if there was one.
-pub(crate) fn seen_before(
-    transaction: &Transaction<'_>,
-    key: &str,
-) -> rusqlite::Result<Option<u64>> {
+pub(crate) fn seen_before(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<u64>> {
     transaction
         .prepare_cached("SELECT records FROM idempotency WHERE key = ?1")?
         .query_row([key], |row| row.get(0))
@@ -16,12 +13,7 @@ pub(crate) fn seen_before(
 }
 
 /// Keeps the key of an append, and forgets some that are out of bounds.
-pub(crate) fn remember(
-    transaction: &Transaction<'_>,
-    key: &str,
-    records: u64,
-    now_ms: i64,
-) -> rusqlite::Result<()> {
+pub(crate) fn remember(transaction: &Transaction<'_>, key: &str, records: u64, now_ms: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT INTO idempotency (key, records, seen_ms) VALUES (?1, ?2, ?3)")?
         .execute((key, records, now_ms))?;
@@ -32,9 +24,6 @@ pub(crate) fn remember(
             "DELETE FROM idempotency WHERE id IN (SELECT id FROM idempotency ORDER BY id LIMIT 8)
              AND (id <= ?1 OR seen_ms < ?2)",
         )?
-        .execute((
-            newest - Topic::IDEMPOTENCY_KEYS_MAX as i64,
-            now_ms.saturating_sub(Topic::IDEMPOTENCY_KEPT_MS),
-        ))?;
+        .execute((newest - Topic::IDEMPOTENCY_KEYS_MAX as i64, now_ms.saturating_sub(Topic::IDEMPOTENCY_KEPT_MS)))?;
     Ok(())
 }

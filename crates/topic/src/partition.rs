@@ -17,19 +17,11 @@ pub(crate) struct Tail {
 
 impl Tail {
     /// `None` when the topic was deleted.
-    pub(crate) fn load(
-        transaction: &Transaction<'_>,
-        partition: u32,
-    ) -> rusqlite::Result<Option<Tail>> {
+    pub(crate) fn load(transaction: &Transaction<'_>, partition: u32) -> rusqlite::Result<Option<Tail>> {
         transaction
             .prepare_cached("SELECT earliest, next, bytes FROM partition WHERE id = ?1")?
             .query_row([partition], |row| {
-                Ok(Tail {
-                    partition,
-                    earliest: row.get(0)?,
-                    next: row.get(1)?,
-                    bytes: row.get(2)?,
-                })
+                Ok(Tail { partition, earliest: row.get(0)?, next: row.get(1)?, bytes: row.get(2)? })
             })
             .optional()
     }
@@ -40,17 +32,15 @@ impl Tail {
         batch: &EncodedBatch,
         now_ms: i64,
     ) -> rusqlite::Result<()> {
-        transaction
-            .prepare_cached("INSERT INTO batch VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute((
-                batch_id(self.partition, self.next),
-                batch.count,
-                batch.min_timestamp_ms,
-                batch.max_timestamp_ms,
-                now_ms,
-                batch.blob.len() as u64,
-                &batch.blob,
-            ))?;
+        transaction.prepare_cached("INSERT INTO batch VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute((
+            batch_id(self.partition, self.next),
+            batch.count,
+            batch.min_timestamp_ms,
+            batch.max_timestamp_ms,
+            now_ms,
+            batch.blob.len() as u64,
+            &batch.blob,
+        ))?;
         self.grow(batch.count, batch.blob.len() as u64);
         Ok(())
     }
@@ -63,9 +53,7 @@ impl Tail {
 
     pub(crate) fn store(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         transaction
-            .prepare_cached(
-                "UPDATE partition SET earliest = ?2, next = ?3, bytes = ?4 WHERE id = ?1",
-            )?
+            .prepare_cached("UPDATE partition SET earliest = ?2, next = ?3, bytes = ?4 WHERE id = ?1")?
             .execute((self.partition, self.earliest, self.next, self.bytes))?;
         Ok(())
     }
@@ -91,29 +79,20 @@ pub(crate) fn read_batches(
             Ok(batch) => batch,
             Err(error) => return Ok(Err(error)),
         };
-        let begins_well =
-            batch.base_offset() == expected || batches.is_empty() && batch.base_offset() < expected;
+        let begins_well = batch.base_offset() == expected || batches.is_empty() && batch.base_offset() < expected;
         if !begins_well || batch.next_offset() <= expected {
-            return Ok(Err(Error::corrupt(format!(
-                "the batch with offset {expected} is missing"
-            ))));
+            return Ok(Err(Error::corrupt(format!("the batch with offset {expected} is missing"))));
         }
         bytes += batch.bytes();
         let skipped = expected - batch.base_offset();
         expected = batch.next_offset();
-        batches.push(if skipped > 0 {
-            batch.skip(skipped as u32)
-        } else {
-            batch
-        });
+        batches.push(if skipped > 0 { batch.skip(skipped as u32) } else { batch });
         if bytes >= max_bytes {
             break;
         }
     }
     if batches.is_empty() {
-        return Ok(Err(Error::corrupt(format!(
-            "the batch with offset {offset} is missing"
-        ))));
+        return Ok(Err(Error::corrupt(format!("the batch with offset {offset} is missing"))));
     }
     Ok(Ok(batches))
 }

@@ -40,11 +40,7 @@ impl RetentionPace {
 
     pub fn enforced(&mut self, deleted: Deleted, now_ms: i64) {
         self.bytes = 0;
-        self.due_ms = if deleted.more {
-            now_ms
-        } else {
-            now_ms.saturating_add(PACE_MS)
-        };
+        self.due_ms = if deleted.more { now_ms } else { now_ms.saturating_add(PACE_MS) };
     }
 }
 
@@ -66,9 +62,8 @@ struct Head {
 
 impl Retention {
     pub fn enforce(&self, transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<Deleted> {
-        let partitions: u32 = transaction
-            .prepare_cached("SELECT count(*) FROM partition")?
-            .query_row([], |row| row.get(0))?;
+        let partitions: u32 =
+            transaction.prepare_cached("SELECT count(*) FROM partition")?.query_row([], |row| row.get(0))?;
         let mut heads = Vec::new();
         for partition in 0..partitions {
             heads.push(load_head(transaction, partition)?);
@@ -76,23 +71,16 @@ impl Retention {
         let mut bytes: u64 = heads.iter().flatten().map(|head| head.tail.bytes).sum();
         let mut deleted = Deleted::default();
         for _ in 0..BATCHES_PER_TRANSACTION {
-            let oldest = heads
-                .iter()
-                .enumerate()
-                .filter_map(|(partition, head)| Some((partition, head.as_ref()?)));
+            let oldest = heads.iter().enumerate().filter_map(|(partition, head)| Some((partition, head.as_ref()?)));
             let Some((partition, head)) = oldest.min_by_key(|(_, head)| head.appended_ms) else {
                 return Ok(deleted);
             };
-            let too_old = self
-                .age_ms
-                .is_some_and(|age_ms| head.appended_ms < now_ms.saturating_sub(age_ms));
+            let too_old = self.age_ms.is_some_and(|age_ms| head.appended_ms < now_ms.saturating_sub(age_ms));
             let too_much = self.bytes.is_some_and(|limit| bytes > limit);
             if !too_old && !too_much {
                 return Ok(deleted);
             }
-            transaction
-                .prepare_cached("DELETE FROM batch WHERE id = ?1")?
-                .execute([head.id])?;
+            transaction.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([head.id])?;
             let mut tail = head.tail;
             tail.earliest += u64::from(head.count);
             tail.bytes = tail.bytes.saturating_sub(head.bytes);

@@ -39,27 +39,21 @@ impl StageId {
         match token.split_first() {
             Some((&TOKEN_VERSION, json)) => serde_json::from_slice(json)
                 .map_err(|error| Error::corrupt(format!("a commit token does not read: {error}"))),
-            Some((version, _)) => Err(Error::corrupt(format!(
-                "a commit token has unknown version {version}"
-            ))),
+            Some((version, _)) => Err(Error::corrupt(format!("a commit token has unknown version {version}"))),
             None => Err(Error::corrupt("a commit token is empty")),
         }
     }
 
     fn params(&self) -> (&str, i64, u32, i64) {
-        (
-            &self.scope,
-            self.epoch as i64,
-            self.subtask,
-            self.attempt as i64,
-        )
+        (&self.scope, self.epoch as i64, self.subtask, self.attempt as i64)
     }
 }
 
 impl Topic {
-    /// Stores records durably without showing them. May be called several times for one id: the records add up.
+    /// Stores records durably without showing them. May be called several times for one id: the records add up. Their age,
+    /// for retention, counts from `now_ms`.
     /// Errors as [`Topic::append`].
-    pub fn stage(&self, id: &StageId, records: &[NewRecord<'_>]) -> Result<()> {
+    pub fn stage(&self, id: &StageId, records: &[NewRecord<'_>], now_ms: i64) -> Result<()> {
         let batches = self.encode(records)?;
         let (scope, epoch, subtask, attempt) = id.params();
         self.write_with("stage into", |transaction, _| {
@@ -68,7 +62,7 @@ impl Topic {
             }
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO staged (scope, epoch, subtask, attempt, partition, count, min_timestamp_ms,
-                 max_timestamp_ms, bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 max_timestamp_ms, staged_ms, bytes, blob) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?;
             for (partition, batch) in &batches {
                 insert.execute((
@@ -80,6 +74,7 @@ impl Topic {
                     batch.count,
                     batch.min_timestamp_ms,
                     batch.max_timestamp_ms,
+                    now_ms,
                     batch.blob.len() as u64,
                     &batch.blob,
                 ))?;
@@ -90,18 +85,16 @@ impl Topic {
 
     /// Makes the staged records of `tokens` visible, in one transaction, in the order of the tokens. A token committed
     /// before changes nothing. `Kind::Corrupt` for bytes that are no token.
-    pub fn commit(&self, tokens: &[Vec<u8>], now_ms: i64) -> Result<()> {
+    pub fn commit(&self, tokens: &[Vec<u8>]) -> Result<()> {
         let ids = parse(tokens)?;
-        self.write_with("commit to", |transaction, _| {
-            commit_all(transaction, &ids, now_ms)
-        })
+        self.write_with("commit to", |transaction, _| commit_all(transaction, &ids))
     }
 
     /// Commits `tokens` and deletes everything else staged under `scope`, in one transaction.
-    pub fn recover(&self, scope: &str, tokens: &[Vec<u8>], now_ms: i64) -> Result<()> {
+    pub fn recover(&self, scope: &str, tokens: &[Vec<u8>]) -> Result<()> {
         let ids = parse(tokens)?;
         self.write_with("recover", |transaction, _| {
-            let committed = commit_all(transaction, &ids, now_ms)?;
+            let committed = commit_all(transaction, &ids)?;
             transaction.execute("DELETE FROM staged WHERE scope = ?1", [scope])?;
             Ok(committed)
         })
@@ -109,42 +102,29 @@ impl Topic {
 }
 
 fn parse(tokens: &[Vec<u8>]) -> Result<Vec<StageId>> {
-    tokens
-        .iter()
-        .map(|token| StageId::from_token(token))
-        .collect()
+    tokens.iter().map(|token| StageId::from_token(token)).collect()
 }
 
 /// `None` when the topic was deleted.
-fn commit_all(
-    transaction: &Transaction<'_>,
-    ids: &[StageId],
-    now_ms: i64,
-) -> rusqlite::Result<Option<()>> {
+fn commit_all(transaction: &Transaction<'_>, ids: &[StageId]) -> rusqlite::Result<Option<()>> {
     for id in ids {
-        if commit_one(transaction, id, now_ms)?.is_none() {
+        if commit_one(transaction, id)?.is_none() {
             return Ok(None);
         }
     }
     Ok(Some(()))
 }
 
-fn commit_one(
-    transaction: &Transaction<'_>,
-    id: &StageId,
-    now_ms: i64,
-) -> rusqlite::Result<Option<()>> {
+fn commit_one(transaction: &Transaction<'_>, id: &StageId) -> rusqlite::Result<Option<()>> {
     let mut staged = transaction.prepare_cached(
         "SELECT id, partition, count, bytes FROM staged
          WHERE scope = ?1 AND epoch = ?2 AND subtask = ?3 AND attempt = ?4 ORDER BY partition, id",
     )?;
     let rows: Vec<(i64, u32, u32, u64)> = staged
-        .query_map(id.params(), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
+        .query_map(id.params(), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut show = transaction.prepare_cached(
-        "INSERT INTO batch SELECT ?2, count, min_timestamp_ms, max_timestamp_ms, ?3, bytes, blob
+        "INSERT INTO batch SELECT ?2, count, min_timestamp_ms, max_timestamp_ms, staged_ms, bytes, blob
          FROM staged WHERE id = ?1",
     )?;
     for run in rows.chunk_by(|a, b| a.1 == b.1) {
@@ -153,15 +133,13 @@ fn commit_one(
             return Ok(None);
         };
         for (row, _, count, bytes) in run {
-            show.execute((row, batch_id(partition, tail.next), now_ms))?;
+            show.execute((row, batch_id(partition, tail.next)))?;
             tail.grow(*count, *bytes);
         }
         tail.store(transaction)?;
     }
     transaction
-        .prepare_cached(
-            "DELETE FROM staged WHERE scope = ?1 AND epoch = ?2 AND subtask = ?3 AND attempt = ?4",
-        )?
+        .prepare_cached("DELETE FROM staged WHERE scope = ?1 AND epoch = ?2 AND subtask = ?3 AND attempt = ?4")?
         .execute(id.params())?;
     Ok(Some(()))
 }

@@ -98,24 +98,20 @@ impl Topic {
         let mut connection = database::connect(path, name)?;
         let transaction = connection.transaction().map_err(tried)?;
         let option = |name: &str| database::option(&transaction, name).map_err(tried);
-        let partitions =
-            option("partitions")?.and_then(|partitions| u32::try_from(partitions).ok());
+        let partitions = option("partitions")?.and_then(|partitions| u32::try_from(partitions).ok());
         let retention = Retention {
             age_ms: option("retention_ms")?,
             bytes: option("retention_bytes")?.and_then(|bytes| u64::try_from(bytes).ok()),
         };
         let incarnation = option("incarnation")?;
-        let alive: u32 = transaction
-            .query_row("SELECT count(*) FROM partition", [], |row| row.get(0))
-            .map_err(tried)?;
+        let alive: u32 =
+            transaction.query_row("SELECT count(*) FROM partition", [], |row| row.get(0)).map_err(tried)?;
         transaction.finish().map_err(tried)?;
         if alive == 0 {
             return Ok(None);
         }
         if partitions != Some(alive) {
-            return Err(Error::corrupt(format!(
-                "topic `{name}`: {alive} partitions stand in it, not {partitions:?}"
-            )));
+            return Err(Error::corrupt(format!("topic `{name}`: {alive} partitions stand in it, not {partitions:?}")));
         }
         Ok(Some(Topic {
             inner: Arc::new(Inner {
@@ -125,10 +121,7 @@ impl Topic {
                 incarnation,
                 retention,
                 reading: Mutex::new(connection),
-                writing: Mutex::new(Writing {
-                    connection: None,
-                    pace: RetentionPace::default(),
-                }),
+                writing: Mutex::new(Writing { connection: None, pace: RetentionPace::default() }),
             }),
         }))
     }
@@ -154,15 +147,16 @@ impl Topic {
 
     /// What the list of topics shows of it, now.
     pub fn info(&self) -> Result<TopicInfo> {
-        self.try_info()?
-            .ok_or_else(|| database::deleted(self.name()))
+        self.try_info()?.ok_or_else(|| database::deleted(self.name()))
     }
 
     /// As [`Topic::info`]; `None` when the topic was deleted.
     pub(crate) fn try_info(&self) -> Result<Option<TopicInfo>> {
         let (alive, records, bytes): (u32, u64, u64) = self.read_with("list", |transaction| {
             transaction
-                .prepare_cached("SELECT count(*), ifnull(sum(next - earliest), 0), ifnull(sum(bytes), 0) FROM partition")?
+                .prepare_cached(
+                    "SELECT count(*), ifnull(sum(next - earliest), 0), ifnull(sum(bytes), 0) FROM partition",
+                )?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         })?;
         Ok((alive > 0).then(|| TopicInfo {
@@ -182,23 +176,14 @@ impl Topic {
     /// and then. Errors: `Kind::Input` for a partition that is not there or a record that is too long, or when the
     /// topic was deleted; `Kind::Full` for a full disk (nothing was stored); `Kind::External` when another process
     /// kept the topic locked for too long.
-    pub fn append(
-        &self,
-        records: &[NewRecord<'_>],
-        idempotency_key: Option<&str>,
-        now_ms: i64,
-    ) -> Result<Appended> {
+    pub fn append(&self, records: &[NewRecord<'_>], idempotency_key: Option<&str>, now_ms: i64) -> Result<Appended> {
         let batches = self.encode(records)?;
         let retention = self.inner.retention;
         self.write_with("append to", |transaction, pace| {
             if let Some(key) = idempotency_key
                 && let Some(records) = idempotency::seen_before(transaction, key)?
             {
-                return Ok(Some(Appended {
-                    duplicate: true,
-                    records,
-                    base_offsets: Vec::new(),
-                }));
+                return Ok(Some(Appended { duplicate: true, records, base_offsets: Vec::new() }));
             }
             let mut base_offsets: Vec<(u32, u64)> = Vec::new();
             let mut bytes_appended = 0;
@@ -221,11 +206,7 @@ impl Topic {
                 let deleted = retention.enforce(transaction, now_ms)?;
                 pace.enforced(deleted, now_ms);
             }
-            Ok(Some(Appended {
-                duplicate: false,
-                records: records.len() as u64,
-                base_offsets,
-            }))
+            Ok(Some(Appended { duplicate: false, records: records.len() as u64, base_offsets }))
         })
     }
 
@@ -238,9 +219,7 @@ impl Topic {
                 return Ok(Err(database::deleted(self.name())));
             };
             if offset < tail.earliest {
-                return Ok(Ok(ReadOutcome::BelowEarliest {
-                    earliest: tail.earliest,
-                }));
+                return Ok(Ok(ReadOutcome::BelowEarliest { earliest: tail.earliest }));
             }
             if offset > tail.next {
                 return Ok(Ok(ReadOutcome::AboveLatest { latest: tail.next }));
@@ -251,9 +230,7 @@ impl Topic {
             let batches = read_batches(transaction, partition, offset, max_bytes)?;
             Ok(batches.map(ReadOutcome::Batches))
         })?;
-        found.map_err(|error| {
-            error.context(format!("topic `{}` partition {partition}", self.name()))
-        })
+        found.map_err(|error| error.context(format!("topic `{}` partition {partition}", self.name())))
     }
 
     /// The oldest offset that can be read.
@@ -280,10 +257,7 @@ impl Topic {
         let Some(batch) = found.transpose()? else {
             return Ok(latest);
         };
-        let first = batch
-            .iter()
-            .find(|record| record.timestamp_ms >= timestamp_ms)
-            .map(|record| record.offset);
+        let first = batch.iter().find(|record| record.timestamp_ms >= timestamp_ms).map(|record| record.offset);
         Ok(first.unwrap_or(latest))
     }
 
@@ -299,9 +273,7 @@ impl Topic {
 
     /// Tells every open handle that the topic is gone, in the database file itself and not only in its log.
     pub(crate) fn mark_deleted(&self) -> Result<()> {
-        self.write_with("delete", |transaction, _| {
-            transaction.execute("DELETE FROM partition", []).map(Some)
-        })?;
+        self.write_with("delete", |transaction, _| transaction.execute("DELETE FROM partition", []).map(Some))?;
         let writing = lock(&self.inner.writing);
         if let Some((connection, _)) = &writing.connection {
             connection
@@ -331,9 +303,7 @@ impl Topic {
                 )));
             }
             let slot = &mut open[record.partition as usize];
-            if let Some(full) =
-                slot.take_if(|b| b.bytes() + record_bytes > Self::BATCH_BYTES && !b.is_empty())
-            {
+            if let Some(full) = slot.take_if(|b| b.bytes() + record_bytes > Self::BATCH_BYTES && !b.is_empty()) {
                 batches.push((record.partition, full.finish()));
             }
             let builder = slot.get_or_insert_with(BatchBuilder::new);
@@ -387,8 +357,8 @@ impl Topic {
             return Err(database::deleted(&inner.name));
         }
         let connection = database::connect(&inner.path, &inner.name)?;
-        let incarnation = database::option(&connection, "incarnation")
-            .map_err(|error| sql_error(&inner.name, tried, &error))?;
+        let incarnation =
+            database::option(&connection, "incarnation").map_err(|error| sql_error(&inner.name, tried, &error))?;
         if incarnation == inner.incarnation {
             Ok((connection, Bell::open(&inner.path)))
         } else {
@@ -409,21 +379,18 @@ impl Topic {
             none => none.insert(self.connect_for_writing(tried)?),
         };
         let pace = &mut writing.pace;
-        let done = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .and_then(|transaction| {
-                let result = work(&transaction, pace)?;
-                match &result {
-                    Some(_) => {
-                        transaction.commit()?;
-                        bell.ring();
-                    }
-                    None => transaction.rollback()?,
+        let done = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
+            let result = work(&transaction, pace)?;
+            match &result {
+                Some(_) => {
+                    transaction.commit()?;
+                    bell.ring();
                 }
-                Ok(result)
-            });
-        done.map_err(|error| sql_error(self.name(), tried, &error))?
-            .ok_or_else(|| database::deleted(self.name()))
+                None => transaction.rollback()?,
+            }
+            Ok(result)
+        });
+        done.map_err(|error| sql_error(self.name(), tried, &error))?.ok_or_else(|| database::deleted(self.name()))
     }
 }
 
@@ -442,85 +409,47 @@ mod tests {
     fn new_topic() -> (tempfile::TempDir, Topic) {
         let folder = tempfile::tempdir().expect("a folder");
         let topics = Topics::open(folder.path()).expect("opens");
-        let topic = topics
-            .create(
-                "t",
-                &TopicConfig {
-                    partitions: 2,
-                    ..TopicConfig::default()
-                },
-            )
-            .expect("creates");
+        let topic = topics.create("t", &TopicConfig { partitions: 2, ..TopicConfig::default() }).expect("creates");
         (folder, topic)
     }
 
     fn record(partition: u32, value: &[u8]) -> NewRecord<'_> {
-        NewRecord {
-            partition,
-            timestamp_ms: 0,
-            key: None,
-            value,
-        }
+        NewRecord { partition, timestamp_ms: 0, key: None, value }
     }
 
     /// Lets the connection for appends have at most `pages`: what SQLite then does is what it does on a full disk.
     fn limit_pages(topic: &Topic, pages: u32) {
         let writing = lock(&topic.inner.writing);
         let (connection, _) = writing.connection.as_ref().expect("appended before");
-        connection
-            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
-            .expect("limits");
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("limits");
     }
 
     #[test]
     fn a_full_disk_is_told_apart_and_harms_nothing() {
         let (folder, topic) = new_topic();
-        topic
-            .append(&[record(0, b"before")], None, 0)
-            .expect("appends");
+        topic.append(&[record(0, b"before")], None, 0).expect("appends");
         limit_pages(&topic, 40);
         let big = vec![7; 100_000];
         let mut stored = 0;
         let error = loop {
-            match topic.append(
-                &[record(0, &big), record(1, &big)],
-                Some(&stored.to_string()),
-                0,
-            ) {
+            match topic.append(&[record(0, &big), record(1, &big)], Some(&stored.to_string()), 0) {
                 Ok(_) => stored += 1,
                 Err(error) => break error,
             }
         };
         assert_eq!(error.kind(), Kind::Full, "{error}");
-        let staged = crate::StageId {
-            scope: "s".into(),
-            epoch: 1,
-            subtask: 0,
-            attempt: 0,
-        };
-        let error = topic
-            .stage(&staged, &[record(0, &big), record(1, &big)])
-            .expect_err("full");
+        let staged = crate::StageId { scope: "s".into(), epoch: 1, subtask: 0, attempt: 0 };
+        let error = topic.stage(&staged, &[record(0, &big), record(1, &big)], 0).expect_err("full");
         assert_eq!(error.kind(), Kind::Full, "{error}");
-        assert_eq!(
-            (topic.latest(0).unwrap(), topic.latest(1).unwrap()),
-            (stored + 1, stored)
-        );
+        assert_eq!((topic.latest(0).unwrap(), topic.latest(1).unwrap()), (stored + 1, stored));
         // With room again the same request goes through, once.
         limit_pages(&topic, 10_000);
         let key = stored.to_string();
-        let again = topic
-            .append(&[record(0, &big), record(1, &big)], Some(&key), 0)
-            .expect("appends");
+        let again = topic.append(&[record(0, &big), record(1, &big)], Some(&key), 0).expect("appends");
         assert!(!again.duplicate);
         drop(topic);
-        let topic = Topics::open(folder.path())
-            .and_then(|topics| topics.open_topic("t"))
-            .expect("opens");
-        assert_eq!(
-            (topic.latest(0).unwrap(), topic.latest(1).unwrap()),
-            (stored + 2, stored + 1)
-        );
+        let topic = Topics::open(folder.path()).and_then(|topics| topics.open_topic("t")).expect("opens");
+        assert_eq!((topic.latest(0).unwrap(), topic.latest(1).unwrap()), (stored + 2, stored + 1));
         topic.read(0, 0, usize::MAX).expect("every batch is whole");
     }
 
@@ -531,29 +460,16 @@ mod tests {
             topic.append(&[record(0, value)], None, 0).expect("appends");
         }
         let connection = Connection::open(folder.path().join("t.topic")).expect("opens");
-        let mut blob: Vec<u8> = connection
-            .query_row("SELECT blob FROM batch WHERE id = 1", [], |row| row.get(0))
-            .expect("stands");
+        let mut blob: Vec<u8> =
+            connection.query_row("SELECT blob FROM batch WHERE id = 1", [], |row| row.get(0)).expect("stands");
         *blob.last_mut().expect("not empty") ^= 1;
-        connection
-            .execute("UPDATE batch SET blob = ?1 WHERE id = 1", [blob])
-            .expect("damages");
+        connection.execute("UPDATE batch SET blob = ?1 WHERE id = 1", [blob]).expect("damages");
         let error = topic.read(0, 1, 1).expect_err("damaged");
         assert_eq!(error.kind(), Kind::Corrupt);
-        assert!(
-            error
-                .to_string()
-                .contains("topic `t` partition 0: batch at offset 1"),
-            "{error}"
-        );
-        connection
-            .execute("DELETE FROM batch WHERE id = 1", [])
-            .expect("damages");
+        assert!(error.to_string().contains("topic `t` partition 0: batch at offset 1"), "{error}");
+        connection.execute("DELETE FROM batch WHERE id = 1", []).expect("damages");
         let error = topic.read(0, 0, usize::MAX).expect_err("missing");
-        assert!(
-            error.kind() == Kind::Corrupt && error.to_string().contains("offset 1 is missing"),
-            "{error}"
-        );
+        assert!(error.kind() == Kind::Corrupt && error.to_string().contains("offset 1 is missing"), "{error}");
         assert!(topic.read(0, 1, 1).is_err());
         topic.read(0, 2, 1).expect("the rest is whole");
     }

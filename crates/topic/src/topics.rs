@@ -36,14 +36,10 @@ impl TopicConfig {
             )));
         }
         if self.retention_ms.is_some_and(|ms| ms <= 0) {
-            return Err(Error::input(format!(
-                "topic `{name}`: retention_ms must be above 0"
-            )));
+            return Err(Error::input(format!("topic `{name}`: retention_ms must be above 0")));
         }
         if self.retention_bytes == Some(0) {
-            return Err(Error::input(format!(
-                "topic `{name}`: retention_bytes must be above 0"
-            )));
+            return Err(Error::input(format!("topic `{name}`: retention_bytes must be above 0")));
         }
         Ok(())
     }
@@ -51,11 +47,7 @@ impl TopicConfig {
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        TopicConfig {
-            partitions: 4,
-            retention_ms: None,
-            retention_bytes: None,
-        }
+        TopicConfig { partitions: 4, retention_ms: None, retention_bytes: None }
     }
 }
 
@@ -89,12 +81,8 @@ impl Topics {
     /// Opens the folder, creating it when absent.
     pub fn open(folder: impl AsRef<Path>) -> Result<Topics> {
         let folder = folder.as_ref().to_path_buf();
-        fs::create_dir_all(&folder).map_err(|e| {
-            Error::io(
-                format!("create the topics folder `{}`", folder.display()),
-                e,
-            )
-        })?;
+        fs::create_dir_all(&folder)
+            .map_err(|e| Error::io(format!("create the topics folder `{}`", folder.display()), e))?;
         Ok(Topics { folder })
     }
 
@@ -114,8 +102,9 @@ impl Topics {
                 // A delete that did not get to its end.
                 None => self.remove_files(name)?,
                 Some(_) => {
-                    return Err(Error::input(format!("topic `{name}` exists already"))
-                        .hint("open it, or delete it first"));
+                    return Err(
+                        Error::input(format!("topic `{name}` exists already")).hint("open it, or delete it first")
+                    );
                 }
             }
         }
@@ -124,9 +113,7 @@ impl Topics {
         database::create(&unfinished, name, config)?;
         let tried = || format!("create topic `{name}` in `{}`", self.folder.display());
         fs::rename(&unfinished, &path).map_err(|e| Error::io(tried(), e))?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|e| Error::io(tried(), e))?;
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(tried(), e))?;
         Topic::open(&path, name)?.ok_or_else(|| database::deleted(name))
     }
 
@@ -154,14 +141,10 @@ impl Topics {
         for entry in fs::read_dir(&self.folder).map_err(|e| Error::io(tried(), e))? {
             let entry = entry.map_err(|e| Error::io(tried(), e))?;
             let file_name = entry.file_name();
-            let Some(name) = file_name
-                .to_str()
-                .and_then(|file| file.strip_suffix(SUFFIX))
-            else {
+            let Some(name) = file_name.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else {
                 continue;
             };
-            let info = Topic::open(&entry.path(), name)
-                .and_then(|topic| topic.map_or(Ok(None), |t| t.try_info()));
+            let info = Topic::open(&entry.path(), name).and_then(|topic| topic.map_or(Ok(None), |t| t.try_info()));
             match info {
                 Ok(info) => infos.extend(info),
                 Err(_) if !entry.path().exists() => {}
@@ -200,19 +183,12 @@ impl Topics {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        Error::input(format!(
-            "there is no topic `{name}` in `{}`",
-            self.folder.display()
-        ))
-        .hint("create it first")
+        Error::input(format!("there is no topic `{name}` in `{}`", self.folder.display())).hint("create it first")
     }
 
     fn path(&self, name: &str) -> Result<PathBuf> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        let begins_well = name
-            .bytes()
-            .next()
-            .is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_');
+        let begins_well = name.bytes().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == b'_');
         if !begins_well || name.len() > Self::NAME_BYTES_MAX || !name.bytes().all(allowed) {
             return Err(Error::input(format!("`{name}` is no name for a topic")).hint(format!(
                 "use 1 to {} letters, digits, `.`, `_`, `-`, beginning with a letter, digit or `_`",
@@ -225,12 +201,8 @@ impl Topics {
     fn lock(&self) -> Result<File> {
         let path = self.folder.join(".lock");
         let tried = || format!("lock `{}`", path.display());
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| Error::io(tried(), e))?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| Error::io(tried(), e))?;
         file.lock().map_err(|e| Error::io(tried(), e))?;
         Ok(file)
     }

@@ -33,14 +33,7 @@ pub(crate) struct Bell(Option<File>);
 impl Bell {
     /// A bell that cannot be opened is not worth failing an append: watchers then find out by asking.
     pub fn open(database: &Path) -> Bell {
-        Bell(
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(bell_path(database))
-                .ok(),
-        )
+        Bell(File::options().create(true).truncate(false).write(true).open(bell_path(database)).ok())
     }
 
     pub fn ring(&self) {
@@ -73,11 +66,7 @@ impl Topic {
     pub fn watch(&self) -> Result<Watch> {
         let signal = signal::Signal::new(self.path())
             .map_err(|error| Error::io(format!("watch topic `{}`", self.name()), error))?;
-        Ok(Watch {
-            topic: self.clone(),
-            version: self.change_version()?,
-            waiting: Arc::new(signal),
-        })
+        Ok(Watch { topic: self.clone(), version: self.change_version()?, waiting: Arc::new(signal) })
     }
 }
 
@@ -93,9 +82,10 @@ impl Watch {
                 return Ok(true);
             }
             let nap = left.min(signal::NAP_MAX);
-            let woken = self.waiting.wait(nap).map_err(|error| {
-                Error::io(format!("watch topic `{}`", self.topic.name()), error)
-            })?;
+            let woken = self
+                .waiting
+                .wait(nap)
+                .map_err(|error| Error::io(format!("watch topic `{}`", self.topic.name()), error))?;
             left = left.saturating_sub(nap);
             if woken || left.is_zero() {
                 let version = self.topic.change_version()?;
@@ -134,13 +124,8 @@ mod signal {
     impl Signal {
         pub fn new(database: &Path) -> io::Result<Signal> {
             drop(super::Bell::open(database));
-            let bell =
-                inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-            inotify::add_watch(
-                &bell,
-                super::bell_path(database),
-                inotify::WatchFlags::MODIFY,
-            )?;
+            let bell = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+            inotify::add_watch(&bell, super::bell_path(database), inotify::WatchFlags::MODIFY)?;
             let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
             Ok(Signal { bell, waker })
         }
@@ -152,14 +137,8 @@ mod signal {
 
         /// Whether the waker was called; also returns when the bell rang or the time is over.
         pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
-            let timeout = Timespec {
-                tv_sec: timeout.as_secs() as i64,
-                tv_nsec: i64::from(timeout.subsec_nanos()),
-            };
-            let mut polled = [
-                PollFd::new(&self.bell, PollFlags::IN),
-                PollFd::new(&self.waker, PollFlags::IN),
-            ];
+            let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+            let mut polled = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&self.waker, PollFlags::IN)];
             match poll(&mut polled, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -12,19 +12,13 @@ use tidemill_topic::{NewRecord, ReadOutcome, Record, Topic};
 
 /// A record without a key.
 pub fn record(partition: u32, timestamp_ms: i64, value: &str) -> NewRecord<'_> {
-    NewRecord {
-        partition,
-        timestamp_ms,
-        key: None,
-        value: value.as_bytes(),
-    }
+    NewRecord { partition, timestamp_ms, key: None, value: value.as_bytes() }
 }
 
 /// Reads a partition from `offset` to its end and gives each record to `each`.
 pub fn for_each(topic: &Topic, partition: u32, mut offset: u64, mut each: impl FnMut(Record<'_>)) {
     loop {
-        let ReadOutcome::Batches(batches) = topic.read(partition, offset, 1 << 20).expect("reads")
-        else {
+        let ReadOutcome::Batches(batches) = topic.read(partition, offset, 1 << 20).expect("reads") else {
             panic!("offset {offset} of partition {partition} cannot be read");
         };
         let Some(last) = batches.last() else { return };
@@ -40,8 +34,6 @@ pub fn for_each(topic: &Topic, partition: u32, mut offset: u64, mut each: impl F
 /// The values of a partition from `offset` on.
 pub fn values(topic: &Topic, partition: u32, offset: u64) -> Vec<String> {
     let mut values = Vec::new();
-    for_each(topic, partition, offset, |record| {
-        values.push(String::from_utf8_lossy(record.value).into_owned())
-    });
+    for_each(topic, partition, offset, |record| values.push(String::from_utf8_lossy(record.value).into_owned()));
     values
 }

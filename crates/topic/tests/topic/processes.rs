@@ -23,13 +23,8 @@ fn child() {
         return;
     };
     let writer = std::env::var(WRITER).expect("set with the folder");
-    let appends: usize = std::env::var(APPENDS)
-        .expect("set with the folder")
-        .parse()
-        .expect("a number");
-    let topic = Topics::open(folder)
-        .and_then(|topics| topics.open_topic("t"))
-        .expect("opens");
+    let appends: usize = std::env::var(APPENDS).expect("set with the folder").parse().expect("a number");
+    let topic = Topics::open(folder).and_then(|topics| topics.open_topic("t")).expect("opens");
     for append in 0..appends {
         let value = format!("{writer}:{append}:{}", "x".repeat(500));
         let records: Vec<NewRecord> = (0..RECORDS_PER_APPEND)
@@ -42,26 +37,14 @@ fn child() {
             .collect();
         topic.append(&records, None, 0).expect("appends");
         // Behind it, staged output of a job: committing it must be all or nothing too.
-        let stage = StageId {
-            scope: format!("{writer}/sink"),
-            epoch: append as u64,
-            subtask: 0,
-            attempt: 1,
-        };
+        let stage = StageId { scope: format!("{writer}/sink"), epoch: append as u64, subtask: 0, attempt: 1 };
         let value = format!("staged-{value}");
-        let staged: Vec<NewRecord> = records
-            .iter()
-            .map(|record| NewRecord {
-                value: value.as_bytes(),
-                ..*record
-            })
-            .collect();
-        topic.stage(&stage, &staged).expect("stages");
-        topic.commit(&[stage.token()], 0).expect("commits");
+        let staged: Vec<NewRecord> =
+            records.iter().map(|record| NewRecord { value: value.as_bytes(), ..*record }).collect();
+        topic.stage(&stage, &staged, 0).expect("stages");
+        topic.commit(&[stage.token()]).expect("commits");
         let mut out = std::io::stdout().lock();
-        writeln!(out, "acked {append}")
-            .and_then(|()| out.flush())
-            .expect("the parent listens");
+        writeln!(out, "acked {append}").and_then(|()| out.flush()).expect("the parent listens");
     }
 }
 
@@ -91,22 +74,15 @@ fn count(topic: &Topic) -> HashMap<String, usize> {
 }
 
 fn new_topic(folder: &std::path::Path) -> Topic {
-    let config = TopicConfig {
-        partitions: PARTITIONS,
-        ..TopicConfig::default()
-    };
-    Topics::open(folder)
-        .and_then(|topics| topics.create("t", &config))
-        .expect("creates")
+    let config = TopicConfig { partitions: PARTITIONS, ..TopicConfig::default() };
+    Topics::open(folder).and_then(|topics| topics.create("t", &config)).expect("creates")
 }
 
 #[test]
 fn several_processes_append_while_one_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let topic = new_topic(folder.path());
-    let children: Vec<Child> = (0..3)
-        .map(|writer| start(folder.path(), &writer.to_string(), 4))
-        .collect();
+    let children: Vec<Child> = (0..3).map(|writer| start(folder.path(), &writer.to_string(), 4)).collect();
     let expected = 3 * 4 * 2 * RECORDS_PER_APPEND as u64;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     while topic.info().expect("reads").records < expected {
@@ -115,11 +91,7 @@ fn several_processes_append_while_one_reads() {
     }
     for child in children {
         let output = child.wait_with_output().expect("ends");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let counts = count(&topic);
     assert_eq!(counts.len(), 3 * 4 * 2);
@@ -140,18 +112,14 @@ fn a_killed_writer_loses_nothing_acknowledged_and_leaves_nothing_by_half() {
         let mut acks = 0;
         while acks < acks_wanted {
             line.clear();
-            assert!(
-                lines.read_line(&mut line).expect("reads") > 0,
-                "the child ended by itself"
-            );
+            assert!(lines.read_line(&mut line).expect("reads") > 0, "the child ended by itself");
             // libtest prints the test's name without a newline in front of the first line.
             if let Some((_, append)) = line.trim_end().rsplit_once("acked ") {
                 acknowledged.push(format!("{round}:{append}"));
                 acks += 1;
             }
         }
-        let killed_at =
-            std::time::Instant::now() + std::time::Duration::from_micros(700 * u64::from(round));
+        let killed_at = std::time::Instant::now() + std::time::Duration::from_micros(700 * u64::from(round));
         while std::time::Instant::now() < killed_at {
             std::hint::spin_loop();
         }
@@ -164,19 +132,13 @@ fn a_killed_writer_loses_nothing_acknowledged_and_leaves_nothing_by_half() {
         acknowledged.extend(late.map(|(_, append)| format!("{round}:{append}")));
         topic.append(&[], None, 0).expect("others go on");
     }
-    topic.recover("anything", &[], 0).expect("recovers");
+    topic.recover("anything", &[]).expect("recovers");
     let counts = count(&topic);
     for (name, records) in &counts {
-        assert_eq!(
-            *records, RECORDS_PER_APPEND,
-            "append {name} is there by half"
-        );
+        assert_eq!(*records, RECORDS_PER_APPEND, "append {name} is there by half");
     }
     for name in &acknowledged {
         assert!(counts.contains_key(name), "append {name} was acknowledged");
-        assert!(
-            counts.contains_key(&format!("staged-{name}")),
-            "the commit of {name} was acknowledged"
-        );
+        assert!(counts.contains_key(&format!("staged-{name}")), "the commit of {name} was acknowledged");
     }
 }

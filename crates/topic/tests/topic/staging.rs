@@ -7,39 +7,25 @@ use crate::{record, values};
 
 fn topic() -> (tempfile::TempDir, Topic) {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = TopicConfig {
-        partitions: 2,
-        ..TopicConfig::default()
-    };
-    let topic = Topics::open(folder.path())
-        .and_then(|topics| topics.create("t", &config))
-        .expect("creates");
+    let config = TopicConfig { partitions: 2, ..TopicConfig::default() };
+    let topic = Topics::open(folder.path()).and_then(|topics| topics.create("t", &config)).expect("creates");
     (folder, topic)
 }
 
 fn id(scope: &str, epoch: u64, attempt: u64) -> StageId {
-    StageId {
-        scope: scope.into(),
-        epoch,
-        subtask: 0,
-        attempt,
-    }
+    StageId { scope: scope.into(), epoch, subtask: 0, attempt }
 }
 
 #[test]
 fn staged_records_show_when_committed_and_only_once() {
     let (_folder, topic) = topic();
     let first = id("job/sink", 1, 1);
-    topic
-        .stage(&first, &[record(0, 7, "a"), record(1, 7, "x")])
-        .expect("stages");
-    topic.stage(&first, &[record(0, 8, "b")]).expect("stages");
-    topic
-        .append(&[record(0, 0, "between")], None, 0)
-        .expect("appends");
+    topic.stage(&first, &[record(0, 7, "a"), record(1, 7, "x")], 0).expect("stages");
+    topic.stage(&first, &[record(0, 8, "b")], 0).expect("stages");
+    topic.append(&[record(0, 0, "between")], None, 0).expect("appends");
     assert_eq!(values(&topic, 0, 0), ["between"]);
     for _ in 0..2 {
-        topic.commit(&[first.token()], 0).expect("commits");
+        topic.commit(&[first.token()]).expect("commits");
         assert_eq!(values(&topic, 0, 0), ["between", "a", "b"]);
         assert_eq!(values(&topic, 1, 0), ["x"]);
     }
@@ -54,59 +40,32 @@ fn recovery_commits_what_it_is_given_and_drops_the_rest_of_the_scope() {
         (id("a", 1, 1), "keep"),
         (id("a", 2, 1), "drop"),
         (id("b", 1, 1), "another job"),
-        (
-            StageId {
-                subtask: 1,
-                ..id("a", 1, 1)
-            },
-            "keep too",
-        ),
+        (StageId { subtask: 1, ..id("a", 1, 1) }, "keep too"),
     ] {
-        topic.stage(&staged, &[record(0, 0, text)]).expect("stages");
+        topic.stage(&staged, &[record(0, 0, text)], 0).expect("stages");
     }
-    let tokens = [
-        id("a", 1, 1).token(),
-        StageId {
-            subtask: 1,
-            ..id("a", 1, 1)
-        }
-        .token(),
-    ];
+    let tokens = [id("a", 1, 1).token(), StageId { subtask: 1, ..id("a", 1, 1) }.token()];
     for _ in 0..2 {
-        topic.recover("a", &tokens, 0).expect("recovers");
+        topic.recover("a", &tokens).expect("recovers");
         assert_eq!(values(&topic, 0, 0), ["keep", "keep too"]);
     }
-    topic
-        .commit(&[id("a", 2, 1).token(), id("b", 1, 1).token()], 0)
-        .expect("commits");
+    topic.commit(&[id("a", 2, 1).token(), id("b", 1, 1).token()]).expect("commits");
     assert_eq!(values(&topic, 0, 0), ["keep", "keep too", "another job"]);
 }
 
 #[test]
 fn a_later_attempt_does_not_commit_an_earlier_ones_leftovers() {
     let (_folder, topic) = topic();
-    topic
-        .stage(&id("a", 5, 1), &[record(0, 0, "first attempt")])
-        .expect("stages");
-    topic
-        .stage(&id("a", 5, 2), &[record(0, 0, "second attempt")])
-        .expect("stages");
-    topic.commit(&[id("a", 5, 2).token()], 0).expect("commits");
+    topic.stage(&id("a", 5, 1), &[record(0, 0, "first attempt")], 0).expect("stages");
+    topic.stage(&id("a", 5, 2), &[record(0, 0, "second attempt")], 0).expect("stages");
+    topic.commit(&[id("a", 5, 2).token()]).expect("commits");
     assert_eq!(values(&topic, 0, 0), ["second attempt"]);
 }
 
 #[test]
 fn bytes_that_are_no_token_are_refused() {
     let (_folder, topic) = topic();
-    for token in [
-        vec![],
-        vec![9],
-        b"\x01{}".to_vec(),
-        b"\x01nonsense".to_vec(),
-    ] {
-        assert_eq!(
-            topic.commit(&[token], 0).expect_err("refused").kind(),
-            Kind::Corrupt
-        );
+    for token in [vec![], vec![9], b"\x01{}".to_vec(), b"\x01nonsense".to_vec()] {
+        assert_eq!(topic.commit(&[token]).expect_err("refused").kind(), Kind::Corrupt);
     }
 }

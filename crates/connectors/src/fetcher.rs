@@ -1,0 +1,390 @@
+//! How a connector that blocks meets the worker, which never waits: a thread per subtask fetches and decodes, a bounded
+//! queue hands over, the worker is woken when it waits for more.
+//!
+//! ```text
+//! fetching thread                      queue                    worker
+//! Fetch::fetch ── Emitter::push ──▶ batches, at most 8 ──▶ SourceReader::poll
+//!   ▲ waits for room, new splits                              │ position of the last record emitted
+//!   └──────────────── woken by ◀──────────────────────────────┘ stands in the split
+//! ```
+//!
+//! Every record travels with the position behind it, so a snapshot is right whatever still waits in the queue.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidemill_core::source::{Poll, ReaderContext, SourceOutput, SourceReader, Split};
+use tidemill_core::{DeadLetter, Error, Result};
+
+/// How many batches may wait for the worker.
+pub const QUEUE_BATCHES_MAX: usize = 8;
+
+/// How many records a batch holds at most.
+pub const BATCH_RECORDS_MAX: usize = 1024;
+
+/// What one connector does on its own thread.
+pub trait Fetch: Send + 'static {
+    /// What records become.
+    type Value: Send + 'static;
+    /// Where to go on in a split.
+    type Position: Clone + Send + Serialize + DeserializeOwned + 'static;
+
+    /// Takes over a split; `index` is what [`Emitter::push`] wants. `None`: from the beginning.
+    fn add_split(&mut self, index: usize, id: &str, position: Option<Self::Position>) -> Result<()>;
+
+    /// Reads some records, or waits for them; comes back soon after [`Fetch::interrupter`] was called, and at once when
+    /// [`Emitter::push`] says so.
+    fn fetch(&mut self, out: &mut Emitter<Self::Value, Self::Position>) -> Result<Fetched>;
+
+    /// Ends a wait inside [`Fetch::fetch`] from another thread. Not needed by those that never wait there.
+    fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
+        Box::new(|| {})
+    }
+}
+
+/// What [`Fetch::fetch`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// There may be more at once.
+    More,
+    /// Nothing now: ask again after this time, or when there are new splits.
+    Idle(Duration),
+    /// All splits are finished; ask again when there are new ones.
+    Done,
+}
+
+struct Item<T, P> {
+    timestamp_ms: i64,
+    value: Result<T, Box<DeadLetter>>,
+    position: P,
+}
+
+enum Entry<T, P> {
+    Batch {
+        split: usize,
+        items: Vec<Item<T, P>>,
+    },
+    /// One more split is read to its end.
+    Finished,
+    Failed(Error),
+}
+
+struct NewSplit<P> {
+    index: usize,
+    id: String,
+    position: Option<P>,
+}
+
+struct State<T, P> {
+    queue: VecDeque<Entry<T, P>>,
+    /// Records in the queue.
+    queued: u64,
+    new_splits: Vec<NewSplit<P>>,
+    /// The worker was told `Pending` and wants to be woken.
+    worker_waits: bool,
+    stopped: bool,
+}
+
+struct Shared<T, P> {
+    state: Mutex<State<T, P>>,
+    /// Room in the queue, new splits or the end.
+    changed: Condvar,
+    waker: Waker,
+    /// Records known to wait behind what was fetched; `u64::MAX`: not known.
+    pending_outside: AtomicU64,
+}
+
+impl<T, P> Shared<T, P> {
+    fn lock(&self) -> MutexGuard<'_, State<T, P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, guard: MutexGuard<'a, State<T, P>>) -> MutexGuard<'a, State<T, P>> {
+        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an entry into the queue when there is room; `false` when the reader is gone.
+    fn send(&self, entry: Entry<T, P>) -> bool {
+        let mut state = self.lock();
+        while state.queue.len() >= QUEUE_BATCHES_MAX && !state.stopped {
+            state = self.wait(state);
+        }
+        if state.stopped {
+            return false;
+        }
+        if let Entry::Batch { items, .. } = &entry {
+            state.queued += items.len() as u64;
+        }
+        state.queue.push_back(entry);
+        let wake = std::mem::take(&mut state.worker_waits);
+        drop(state);
+        if wake {
+            self.waker.wake_by_ref();
+        }
+        true
+    }
+}
+
+/// Takes what a [`Fetch`] reads.
+pub struct Emitter<T, P> {
+    shared: Arc<Shared<T, P>>,
+    split: usize,
+    items: Vec<Item<T, P>>,
+}
+
+impl<T, P> Emitter<T, P> {
+    /// Emits a record and the position behind it, or why there is none. Waits for room; `false`: the reader is gone or
+    /// has been stopped, so come back from `fetch`.
+    #[must_use]
+    pub fn push(&mut self, split: usize, timestamp_ms: i64, value: Result<T, DeadLetter>, position: P) -> bool {
+        if (split != self.split || self.items.len() >= BATCH_RECORDS_MAX) && !self.flush() {
+            return false;
+        }
+        self.split = split;
+        self.items.push(Item { timestamp_ms, value: value.map_err(Box::new), position });
+        true
+    }
+
+    /// Says that one more split is read to its end.
+    #[must_use]
+    pub fn finish(&mut self) -> bool {
+        self.flush() && self.shared.send(Entry::Finished)
+    }
+
+    /// Whether the reader is gone.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.lock().stopped
+    }
+
+    /// Tells how many records are known to wait outside, behind what was pushed.
+    pub fn set_pending(&self, records: u64) {
+        self.shared.pending_outside.store(records.min(u64::MAX - 1), Ordering::Relaxed);
+    }
+
+    /// Hands over what was pushed; for a [`Fetch`] that goes on to wait by itself.
+    #[must_use]
+    pub fn flush(&mut self) -> bool {
+        if self.items.is_empty() {
+            return true;
+        }
+        let items = std::mem::take(&mut self.items);
+        self.shared.send(Entry::Batch { split: self.split, items })
+    }
+}
+
+/// The worker's side: a [`SourceReader`] over a [`Fetch`] on its own thread. The thread begins with the first split and
+/// ends soon after this is dropped.
+pub struct FetchReader<F: Fetch> {
+    shared: Arc<Shared<F::Value, F::Position>>,
+    /// Until the thread takes it.
+    fetch: Option<F>,
+    interrupt: Box<dyn Fn() + Send + Sync>,
+    thread_name: String,
+    splits: Vec<Held<F::Position>>,
+    unfinished: usize,
+    current: Option<Current<F::Value, F::Position>>,
+    failed: Option<Error>,
+}
+
+/// The batch at hand: its split, and what is left of it.
+type Current<T, P> = (usize, std::vec::IntoIter<Item<T, P>>);
+
+struct Held<P> {
+    split: Split,
+    emitted: Option<P>,
+}
+
+impl<F: Fetch> FetchReader<F> {
+    /// A reader over `fetch`; `name` is the source's, for messages.
+    pub fn new(name: &str, context: &ReaderContext, fetch: F) -> Self {
+        let state =
+            State { queue: VecDeque::new(), queued: 0, new_splits: Vec::new(), worker_waits: false, stopped: false };
+        FetchReader {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+                waker: context.waker.clone(),
+                pending_outside: AtomicU64::new(u64::MAX),
+            }),
+            interrupt: fetch.interrupter(),
+            fetch: Some(fetch),
+            thread_name: format!("{name} [{}]", context.subtask),
+            splits: Vec::new(),
+            unfinished: 0,
+            current: None,
+            failed: None,
+        }
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let Some(fetch) = self.fetch.take() else { return Ok(()) };
+        let shared = Arc::clone(&self.shared);
+        let name = self.thread_name.clone();
+        std::thread::Builder::new()
+            // The kernel shows 15 bytes of it.
+            .name(name.chars().filter(|c| *c != '`' && *c != '\0').collect())
+            .spawn(move || {
+                let work = AssertUnwindSafe(|| run(fetch, &shared));
+                let failure = match std::panic::catch_unwind(work) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.context(&name),
+                    Err(_) => Error::bug(format!("{name}: its reading thread panicked")),
+                };
+                shared.send(Entry::Failed(failure));
+            })
+            .map_err(|error| Error::io(format!("start the reading thread of {}", self.thread_name), error))?;
+        Ok(())
+    }
+
+    /// Moves records of the batch at hand to `output`.
+    fn emit_current(&mut self, output: &mut SourceOutput<F::Value>) {
+        let Some((split, items)) = &mut self.current else { return };
+        let mut position = None;
+        for item in items.by_ref().take(output.room()) {
+            match item.value {
+                Ok(value) => output.push(*split, item.timestamp_ms, value),
+                Err(letter) => output.reject(*letter),
+            }
+            position = Some(item.position);
+        }
+        if position.is_some() {
+            self.splits[*split].emitted = position;
+        }
+        if items.len() == 0 {
+            self.current = None;
+        }
+    }
+
+    fn take_entry(&mut self) -> Option<Entry<F::Value, F::Position>> {
+        let mut state = self.shared.lock();
+        let entry = state.queue.pop_front()?;
+        if let Entry::Batch { items, .. } = &entry {
+            state.queued -= items.len() as u64;
+        }
+        if state.queue.len() == QUEUE_BATCHES_MAX - 1 {
+            self.shared.changed.notify_all();
+        }
+        Some(entry)
+    }
+}
+
+impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
+    fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
+        let mut added = Vec::with_capacity(splits.len());
+        for split in splits {
+            let position: Option<F::Position> = match &split.position {
+                serde_json::Value::Null => None,
+                position => Some(serde_json::from_value(position.clone()).map_err(|error| {
+                    Error::input(format!(
+                        "{}: split `{}`: {position} is no position: {error}",
+                        self.thread_name, split.id
+                    ))
+                })?),
+            };
+            added.push(NewSplit { index: self.splits.len(), id: split.id.clone(), position: position.clone() });
+            self.splits.push(Held { split, emitted: position });
+        }
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.unfinished += added.len();
+        self.shared.lock().new_splits.extend(added);
+        self.shared.changed.notify_all();
+        (self.interrupt)();
+        self.start()
+    }
+
+    fn poll(&mut self, output: &mut SourceOutput<F::Value>) -> Result<Poll> {
+        loop {
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            self.emit_current(output);
+            if self.current.is_some() {
+                return Ok(Poll::More);
+            }
+            match self.take_entry() {
+                Some(Entry::Batch { split, items }) => self.current = Some((split, items.into_iter())),
+                Some(Entry::Finished) => self.unfinished -= 1,
+                // What was read before it is handed over first.
+                Some(Entry::Failed(error)) if output.is_empty() => self.failed = Some(error),
+                Some(Entry::Failed(error)) => {
+                    self.failed = Some(error);
+                    return Ok(Poll::More);
+                }
+                None if self.unfinished == 0 => return Ok(Poll::End),
+                None => {
+                    let mut state = self.shared.lock();
+                    if state.queue.is_empty() {
+                        state.worker_waits = true;
+                        return Ok(Poll::Pending { wake_at_ms: None });
+                    }
+                }
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<Split>> {
+        let with_position = |held: &Held<F::Position>| {
+            let mut split = held.split.clone();
+            if let Some(position) = &held.emitted {
+                split.position = serde_json::to_value(position)
+                    .map_err(|error| Error::bug(format!("a position does not become JSON: {error}")))?;
+            }
+            Ok(split)
+        };
+        self.splits.iter().map(with_position).collect()
+    }
+
+    fn pending_records(&self) -> Option<u64> {
+        let outside = self.shared.pending_outside.load(Ordering::Relaxed);
+        let current = self.current.as_ref().map_or(0, |(_, items)| items.len() as u64);
+        (outside != u64::MAX).then(|| outside + self.shared.lock().queued + current)
+    }
+}
+
+impl<F: Fetch> Drop for FetchReader<F> {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.changed.notify_all();
+        (self.interrupt)();
+    }
+}
+
+/// The fetching thread.
+fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>) -> Result<()> {
+    let mut emitter = Emitter { shared: Arc::clone(shared), split: 0, items: Vec::new() };
+    let mut next = Fetched::More;
+    loop {
+        let mut state = shared.lock();
+        while state.new_splits.is_empty() && !state.stopped && next != Fetched::More {
+            if let Fetched::Idle(time) = next {
+                let (guard, _) = shared.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+                state = guard;
+                next = Fetched::More;
+            } else {
+                state = shared.wait(state);
+            }
+        }
+        if state.stopped {
+            return Ok(());
+        }
+        let new_splits = std::mem::take(&mut state.new_splits);
+        drop(state);
+        for split in new_splits {
+            fetch.add_split(split.index, &split.id, split.position)?;
+        }
+        let fetched = fetch.fetch(&mut emitter);
+        // Also before an error travels: what was read in front of it is good.
+        if !emitter.flush() {
+            return Ok(());
+        }
+        next = fetched?;
+    }
+}

@@ -1,0 +1,9 @@
+//! Files: reading lines from them, once or as they grow, and writing part files exactly once.
+
+mod fetch;
+mod path;
+mod sink;
+mod source;
+
+pub use sink::FileSink;
+pub use source::FileSource;

@@ -1,0 +1,111 @@
+//! A source over files: one split a file.
+
+use std::path::{Path, PathBuf};
+
+use tidemill_core::format::Decode;
+use tidemill_core::source::{Boundedness, ReaderContext, Source, SourceReader, Split};
+use tidemill_core::{Error, Result};
+
+use super::fetch::FileFetch;
+use crate::fetcher::FetchReader;
+
+/// Reads lines of files; a format makes records of them. Files that end with `.gz` are unpacked.
+///
+/// Bounded by default: the files that are there are read to their ends, each as it is when its end is met, a last line
+/// without a line end included. With [`FileSource::follow`] it goes on like `tail -F`.
+#[derive(Debug, Clone)]
+pub struct FileSource<D> {
+    pattern: PathBuf,
+    pub(super) format: D,
+    follow: bool,
+    pub(super) line_bytes_max: usize,
+    pub(super) skip_lines: u64,
+    pub(super) skip_blank_lines: bool,
+}
+
+impl<D: Decode> FileSource<D> {
+    /// The default for [`FileSource::line_bytes_max`].
+    pub const LINE_BYTES_MAX: usize = 1 << 20;
+
+    /// How often a following source looks for new files, in ms.
+    pub const DISCOVERY_INTERVAL_MS: u64 = 1000;
+
+    /// Reads the file `path`, the files of a folder, or those that fit a pattern with `*` and `?` in its last part.
+    pub fn new(path: impl AsRef<Path>, format: D) -> Self {
+        FileSource {
+            pattern: path.as_ref().to_path_buf(),
+            format,
+            follow: false,
+            line_bytes_max: Self::LINE_BYTES_MAX,
+            skip_lines: 0,
+            skip_blank_lines: false,
+        }
+    }
+
+    /// Whether to go on reading at the ends of files as they grow, and to take up new files. A line without its end waits
+    /// until it is whole. A file that is replaced by another of its name (rotated) is read to its end and then the new
+    /// one from its beginning; one that became shorter is read again from its beginning. Packed files are read once.
+    /// Default: false. The pattern should not fit the names old files are rotated to, or they are read again.
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// The longest line, in bytes; longer ones become dead letters. Default 1 MiB.
+    pub fn line_bytes_max(mut self, bytes: usize) -> Self {
+        self.line_bytes_max = bytes;
+        self
+    }
+
+    /// How many lines to skip at the beginning of each file, for headings. Default 0.
+    pub fn skip_lines(mut self, lines: u64) -> Self {
+        self.skip_lines = lines;
+        self
+    }
+
+    /// Whether lines without any character are passed over instead of being given to the format. Default: false.
+    pub fn skip_blank_lines(mut self, skip: bool) -> Self {
+        self.skip_blank_lines = skip;
+        self
+    }
+}
+
+impl<D> Source<D::Value> for FileSource<D>
+where
+    D: Decode,
+    D::Value: Send + 'static,
+{
+    fn name(&self) -> String {
+        format!("files `{}`", self.pattern.display())
+    }
+
+    fn boundedness(&self) -> Boundedness {
+        if self.follow { Boundedness::Unbounded } else { Boundedness::Bounded }
+    }
+
+    fn splits(&self) -> Result<Vec<Split>> {
+        let files = super::path::files(&self.pattern)?;
+        if files.is_empty() && !self.follow {
+            return Err(Error::input(format!("no file fits `{}`", self.pattern.display()))
+                .hint("correct the path, or follow it to wait for files"));
+        }
+        let split = |(index, file): (usize, PathBuf)| {
+            let id = file.to_str().ok_or_else(|| {
+                Error::input(format!("the name of `{}` is not UTF-8", file.display())).hint("rename it")
+            })?;
+            // When following, subtasks may see a new file at different moments: its slot must come from its name alone.
+            let slot = if self.follow { tidemill_topic::partition_for(id.as_bytes(), 1 << 20) } else { index as u32 };
+            Ok(Split { id: id.to_string(), slot, position: serde_json::Value::Null })
+        };
+        files.into_iter().enumerate().map(split).collect()
+    }
+
+    fn discovery_interval_ms(&self) -> Option<u64> {
+        self.follow.then_some(Self::DISCOVERY_INTERVAL_MS)
+    }
+
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader<D::Value>>> {
+        let fetch = FileFetch::new(self.clone(), self.follow);
+        Ok(Box::new(FetchReader::new(&self.name(), &context, fetch)))
+    }
+}

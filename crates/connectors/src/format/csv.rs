@@ -1,0 +1,150 @@
+//! CSV, one line a record, by `serde`.
+
+use std::marker::PhantomData;
+
+use ::csv::{ByteRecord, ReaderBuilder, StringRecord, WriterBuilder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidemill_core::format::{Decode, Encode};
+
+/// A record is one line of values. Without column names they go to `T`'s fields (or a tuple) by position; with
+/// [`Csv::columns`] by name. Quoted values may hold separators and doubled quotes, but no line ends: connectors cut at
+/// those first. A file's own heading line is skipped by the source (`FileSource::skip_lines(1)`).
+pub struct Csv<T> {
+    delimiter: u8,
+    columns: Option<StringRecord>,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> Csv<T> {
+    /// Values separated by `,`, by position.
+    pub fn new() -> Self {
+        Csv { delimiter: b',', columns: None, value: PhantomData }
+    }
+
+    /// The separator; default `,`.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.delimiter = delimiter;
+        self
+    }
+
+    /// The names of the columns in order: `T`'s fields are found by them, and columns `T` does not have are left out.
+    pub fn columns<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.columns = Some(names.into_iter().collect::<Vec<S>>().iter().map(AsRef::as_ref).collect());
+        self
+    }
+}
+
+impl<T> Default for Csv<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Clone for Csv<T> {
+    fn clone(&self) -> Self {
+        Csv { delimiter: self.delimiter, columns: self.columns.clone(), value: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Decode for Csv<T> {
+    type Value = T;
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<T, String> {
+        let mut reader = ReaderBuilder::new()
+            .delimiter(self.delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .buffer_capacity(bytes.len().clamp(64, 8192))
+            .from_reader(bytes);
+        let mut line = ByteRecord::new();
+        if !reader.read_byte_record(&mut line).map_err(|error| error.to_string())? {
+            return Err("an empty line".to_string());
+        }
+        let line = StringRecord::from_byte_record(line)
+            .map_err(|error| format!("column {}: not UTF-8", error.utf8_error().field() + 1))?;
+        if let Some(columns) = &self.columns
+            && columns.len() != line.len()
+        {
+            return Err(format!("{} columns where {} are expected", line.len(), columns.len()));
+        }
+        line.deserialize(self.columns.as_ref()).map_err(|error| self.reason(&error))
+    }
+}
+
+impl<T> Csv<T> {
+    fn reason(&self, error: &::csv::Error) -> String {
+        let ::csv::ErrorKind::Deserialize { err, .. } = error.kind() else { return error.to_string() };
+        let Some(field) = err.field() else { return err.kind().to_string() };
+        let name = self.columns.as_ref().and_then(|columns| columns.get(field as usize));
+        match name {
+            Some(name) => format!("column `{name}`: {}", err.kind()),
+            None => format!("column {}: {}", field + 1, err.kind()),
+        }
+    }
+}
+
+impl<T: Serialize + 'static> Encode<T> for Csv<T> {
+    fn encode(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), String> {
+        let begin = out.len();
+        let mut writer = WriterBuilder::new().delimiter(self.delimiter).has_headers(false).from_writer(&mut *out);
+        writer
+            .serialize(value)
+            .and_then(|()| writer.flush().map_err(Into::into))
+            .map_err(|error| format!("does not become CSV: {error}"))?;
+        drop(writer);
+        if out.last() == Some(&b'\n') {
+            out.pop();
+        }
+        if out[begin..].contains(&b'\n') {
+            out.truncate(begin);
+            return Err("does not become one line of CSV: a value holds a line end".to_string());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Order {
+        user: String,
+        amount: u32,
+    }
+
+    #[test]
+    fn values_are_found_by_position_or_name() {
+        let order = || Order { user: "a, \"b\"".into(), amount: 3 };
+        let mut bytes = Vec::new();
+        Csv::new().encode(&order(), &mut bytes).expect("encodes");
+        assert_eq!(bytes, br#""a, ""b""",3"#);
+        assert_eq!(Csv::new().decode(&bytes), Ok(order()));
+        let mut named = Csv::new().delimiter(b';').columns(["amount", "note", "user"]);
+        assert_eq!(named.decode(b"3;whatever;\"a, \"\"b\"\"\""), Ok(order()));
+        assert_eq!(Csv::<(String, Option<u8>)>::new().decode(b"x,"), Ok(("x".to_string(), None)));
+    }
+
+    #[test]
+    fn the_reason_names_the_column() {
+        for (text, expected) in [
+            ("a,three", "column 2: invalid digit found in string"),
+            ("a", "invalid length 1, expected struct Order with 2 elements"),
+            ("", "an empty line"),
+        ] {
+            let reason = Csv::<Order>::new().decode(text.as_bytes()).expect_err(text);
+            assert_eq!(reason, expected, "{text}");
+        }
+        let mut named = Csv::<Order>::new().columns(["user", "amount"]);
+        assert_eq!(named.decode(b"a,three"), Err("column `amount`: invalid digit found in string".to_string()));
+        assert_eq!(named.decode(b"a"), Err("1 columns where 2 are expected".to_string()));
+        assert_eq!(named.decode(b"a,\xff"), Err("column 2: not UTF-8".to_string()));
+        let broken = Order { user: "two\nlines".into(), amount: 1 };
+        let mut out = b"kept".to_vec();
+        assert!(Csv::new().encode(&broken, &mut out).is_err());
+        assert_eq!(out, b"kept");
+    }
+}

@@ -1,0 +1,187 @@
+//! A source that makes its records up: for demos, tests and benches.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
+use tidemill_core::{Error, NO_TIMESTAMP, Result, SharedClock};
+
+/// Makes record `index` by a function of the index, so that after a restart the same records come again.
+///
+/// The indices 0, 1, 2, … are dealt to the splits in turn: of `k` splits the i-th has i, i + k, i + 2k, …, so all splits
+/// move through event time together.
+pub struct GeneratorSource<T> {
+    name: String,
+    make: Arc<dyn Fn(u64) -> T + Send + Sync>,
+    count: Option<u64>,
+    rate_per_second: Option<f64>,
+    splits: u32,
+}
+
+impl<T: 'static> GeneratorSource<T> {
+    /// How long a generator that was held up may catch up for, in ms of its rate.
+    pub const BURST_MS: f64 = 1000.0;
+
+    /// Unbounded and as fast as it goes, in one split.
+    pub fn new(name: impl Into<String>, make: impl Fn(u64) -> T + Send + Sync + 'static) -> Self {
+        GeneratorSource { name: name.into(), make: Arc::new(make), count: None, rate_per_second: None, splits: 1 }
+    }
+
+    /// Ends after `count` records in all; default: never.
+    pub fn count(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// At most so many records a second over all splits; default: no limit.
+    pub fn rate_per_second(mut self, rate: f64) -> Self {
+        self.rate_per_second = Some(rate);
+        self
+    }
+
+    /// Into how many splits the indices are dealt; default 1. To keep several subtasks busy give at least as many.
+    pub fn split_count(mut self, splits: u32) -> Self {
+        self.splits = splits.max(1);
+        self
+    }
+}
+
+impl<T: 'static> Source<T> for GeneratorSource<T> {
+    fn name(&self) -> String {
+        format!("generator `{}`", self.name)
+    }
+
+    fn boundedness(&self) -> Boundedness {
+        match self.count {
+            Some(_) => Boundedness::Bounded,
+            None => Boundedness::Unbounded,
+        }
+    }
+
+    fn splits(&self) -> Result<Vec<Split>> {
+        if self.rate_per_second.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            return Err(Error::input(format!("{}: the rate per second must be above 0", self.name())));
+        }
+        let split =
+            |slot: u32| Split { id: format!("{slot}/{}", self.splits), slot, position: serde_json::Value::Null };
+        Ok((0..self.splits).map(split).collect())
+    }
+
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader<T>>> {
+        Ok(Box::new(GeneratorReader {
+            name: self.name(),
+            make: Arc::clone(&self.make),
+            end: self.count.unwrap_or(u64::MAX),
+            rate_per_split_ms: self.rate_per_second.map(|rate| rate / 1000.0 / f64::from(self.splits)),
+            clock: context.clock,
+            splits: Vec::new(),
+            turn: 0,
+            tokens: 0.0,
+            filled_ms: None,
+        }))
+    }
+}
+
+/// Where a split goes on.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    next: u64,
+}
+
+struct Range {
+    split: Split,
+    next: u64,
+    step: u64,
+}
+
+struct GeneratorReader<T> {
+    name: String,
+    make: Arc<dyn Fn(u64) -> T + Send + Sync>,
+    end: u64,
+    rate_per_split_ms: Option<f64>,
+    clock: SharedClock,
+    splits: Vec<Range>,
+    /// The split that begins the next poll.
+    turn: usize,
+    /// Records that may be emitted now.
+    tokens: f64,
+    filled_ms: Option<i64>,
+}
+
+impl<T> GeneratorReader<T> {
+    /// How many records may be emitted now, and in how many ms there is another when it is none.
+    fn allowance(&mut self) -> (u64, i64) {
+        let Some(rate_per_split_ms) = self.rate_per_split_ms else { return (u64::MAX, 0) };
+        let rate_ms = rate_per_split_ms * self.splits.len() as f64;
+        let now_ms = self.clock.now_ms();
+        let elapsed_ms = now_ms.saturating_sub(*self.filled_ms.get_or_insert(now_ms)).max(0);
+        self.filled_ms = Some(now_ms);
+        let most = (rate_ms * GeneratorSource::<()>::BURST_MS).max(1.0);
+        self.tokens = (self.tokens + elapsed_ms as f64 * rate_ms).min(most);
+        let wait_ms = ((1.0 - self.tokens.fract()) / rate_ms).ceil() as i64;
+        (self.tokens as u64, wait_ms.max(1))
+    }
+}
+
+impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
+    fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
+        for split in splits {
+            let wrong = || Error::input(format!("{}: split `{}` is not one of its own", self.name, split.id));
+            let (first, step) = split.id.split_once('/').ok_or_else(wrong)?;
+            let (first, step): (u64, u64) = (first.parse().map_err(|_| wrong())?, step.parse().map_err(|_| wrong())?);
+            let next = match &split.position {
+                serde_json::Value::Null => first,
+                position => serde_json::from_value::<Position>(position.clone()).map_err(|_| wrong())?.next,
+            };
+            self.splits.push(Range { split, next, step });
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, output: &mut SourceOutput<T>) -> Result<Poll> {
+        let (allowed, wait_ms) = self.allowance();
+        let unfinished = self.splits.iter().filter(|range| range.next < self.end).count();
+        if unfinished == 0 {
+            return Ok(Poll::End);
+        }
+        if allowed == 0 {
+            let wake_at_ms = self.clock.now_ms().saturating_add(wait_ms);
+            return Ok(Poll::Pending { wake_at_ms: Some(wake_at_ms) });
+        }
+        // All splits move on together, each by a run, so that the cost per record is the function's alone.
+        let budget = allowed.min(output.room() as u64);
+        let run = budget.div_ceil(unfinished as u64);
+        let mut left = budget;
+        let splits = self.splits.len();
+        for turn in 0..splits {
+            let index = (self.turn + turn) % splits;
+            let range = &mut self.splits[index];
+            let indices_left = self.end.saturating_sub(range.next).div_ceil(range.step);
+            let emitted = run.min(left).min(indices_left);
+            for _ in 0..emitted {
+                output.push(index, NO_TIMESTAMP, (self.make)(range.next));
+                range.next += range.step;
+            }
+            left -= emitted;
+        }
+        self.turn = (self.turn + 1) % splits;
+        if self.rate_per_split_ms.is_some() {
+            self.tokens -= (budget - left) as f64;
+        }
+        let finished = self.splits.iter().all(|range| range.next >= self.end);
+        Ok(if finished { Poll::End } else { Poll::More })
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<Split>> {
+        let with_position = |range: &Range| {
+            let position = serde_json::json!({ "next": range.next });
+            Split { position, ..range.split.clone() }
+        };
+        Ok(self.splits.iter().map(with_position).collect())
+    }
+
+    fn pending_records(&self) -> Option<u64> {
+        let left = |range: &Range| self.end.saturating_sub(range.next).div_ceil(range.step);
+        (self.end != u64::MAX).then(|| self.splits.iter().map(left).sum())
+    }
+}

@@ -1,0 +1,23 @@
+//! Connectors as a job uses them: one binary, a module for each connector.
+
+mod file_sink;
+mod file_source;
+mod generator;
+mod live;
+mod redis;
+mod socket;
+mod topic_sink;
+mod topic_source;
+
+use std::time::Instant;
+
+use tidemill_connectors::conformance::DEADLINE;
+
+/// Waits, without sleeping, until `done`; panics with `what` when it does not come to pass in time.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < DEADLINE, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
