@@ -25,6 +25,7 @@ startOrders(tables, options.empty)
 if (options.empty) jobs.clear()
 
 const streams = new Set()
+const started = Date.now()
 let outageUntil = 0
 
 function json(response, body, status = 200) {
@@ -74,10 +75,12 @@ function liveRows(response, name, query) {
 }
 
 function topicRecords(response, query) {
-  const [partition, offset, limit] = ['partition', 'offset', 'limit'].map((field) => Number(query.get(field) ?? 0))
-  const records = Array.from({ length: Math.min(limit || 100, 100) }, (_, index) => {
+  const [partition, limit] = ['partition', 'limit'].map((field) => Number(query.get(field) ?? 0))
+  const end = Math.floor((Date.now() - started) / 410) + 8000
+  const offset = query.get('offset') === 'latest' ? Math.max(0, end - limit) : Number(query.get('offset') ?? 0)
+  const records = Array.from({ length: Math.max(0, Math.min(limit || 100, end - offset)) }, (_, index) => {
     const number = offset + index
-    const at = Date.now() - 3_600_000 + number * 410
+    const at = started + (number - 8000) * 410
     const value = orderEvent(at, number * 4 + partition)
     return { partition, offset: number, timestamp_ms: at + 120, key: value.userId, value }
   })

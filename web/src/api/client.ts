@@ -12,8 +12,18 @@ export class ApiError extends Error {
   }
 }
 
+const TOKEN = 'tidemill.admin-token'
+
+/** Where the server has an administrator token, calls that change something need it; kept for this browser tab only. */
+export function setAdminToken(token: string): void {
+  sessionStorage.setItem(TOKEN, token)
+}
+
 async function send(path: string, init?: RequestInit): Promise<Response> {
-  const response = await fetch(path, init)
+  const token = sessionStorage.getItem(TOKEN)
+  const headers = new Headers(init?.headers)
+  if (token !== null && init?.method) headers.set('authorization', `Bearer ${token}`)
+  const response = await fetch(path, { ...init, headers })
   if (response.ok) return response
   const body: { errors?: string[] } | null = await response.json().catch(() => null)
   throw new ApiError(response.status, body?.errors ?? [`${response.status} ${response.statusText}`])
@@ -69,6 +79,7 @@ export const api = {
   liveEvents: (tables: readonly string[], fps: number) => `/api/live-events?tables=${tables.join(',')}&fps=${fps}`,
 
   topics: () => get<{ topics: Topic[] }>('/api/topics'),
-  records: (topic: string, partition: number, offset: number, limit: number) =>
+  /** `latest` gives the last `limit` records. */
+  records: (topic: string, partition: number, offset: number | 'latest', limit: number) =>
     get<TopicRecords>(`/api/topics/${encodeURIComponent(topic)}/records${query({ partition, offset, limit })}`),
 }

@@ -1,7 +1,7 @@
 // What a reader can do with a job: each after a question to the reader, each with its outcome told.
 import { ElMessage, ElMessageBox } from 'element-plus'
 import { ref } from 'vue'
-import { api } from '@/api/client'
+import { api, ApiError, setAdminToken } from '@/api/client'
 import type { JobState } from '@/api/types'
 import { useI18n } from '@/i18n'
 
@@ -23,22 +23,40 @@ export function useJobActions() {
   const busy = ref<string | null>(null)
 
   async function run(action: JobAction, job: { id: string; name: string }): Promise<void> {
-    const label = t(`action.${action}`)
-    const answer = await ElMessageBox.confirm(t(`action.${action}.ask`, { name: job.name }), label, {
-      type: DESTRUCTIVE.includes(action) ? 'warning' : 'info',
-      confirmButtonText: label,
+    const title = t(`action.${action}.title`)
+    const destructive = DESTRUCTIVE.includes(action)
+    const answer = await ElMessageBox.confirm(t(`action.${action}.ask`, { name: job.name }), title, {
+      type: destructive ? 'warning' : 'info',
+      confirmButtonText: title,
+      confirmButtonClass: destructive ? 'el-button--danger' : '',
       cancelButtonText: t('action.back'),
     }).catch(() => 'no')
     if (answer !== 'confirm') return
     busy.value = job.id
     try {
-      const result = await api[action](job.id)
+      const result = await withToken(() => api[action](job.id))
       const savepoint = result && typeof result === 'object' && 'savepoint' in result ? String(result.savepoint) : ''
-      ElMessage.success(savepoint ? t('action.savedTo', { path: savepoint }) : t('action.done', { action: label }))
+      ElMessage.success(savepoint ? t('action.savedTo', { path: savepoint }) : t('action.done', { action: title }))
     } catch (error) {
       ElMessage.error(error instanceof Error ? error.message : String(error))
     } finally {
       busy.value = null
+    }
+  }
+  /** A server with an administrator token answers 401: ask for it once and try again. */
+  async function withToken<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call()
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 401) throw error
+      const answer = await ElMessageBox.prompt(t('action.token.ask'), t('action.token.title'), {
+        inputType: 'password',
+        confirmButtonText: t('action.token.go'),
+        cancelButtonText: t('action.back'),
+      }).catch(() => null)
+      if (answer === null) throw error
+      setAdminToken(answer.value)
+      return call()
     }
   }
   return { busy, run }

@@ -7,6 +7,9 @@ import type { LiveMessage, LiveRow } from '@/api/types'
 import { applyDelta, fromSnapshot, type Rows } from '@/live/rows'
 import { useEventStream } from './useEventStream'
 
+/** The most rows the server gives in one answer; without it, it gives a thousand. */
+const ROWS_MAX = 100_000
+
 export interface LiveTables<T> {
   tables: { [K in keyof T]: ShallowRef<Rows<T[K]>> }
   status: Ref<StreamStatus>
@@ -61,7 +64,7 @@ export function useLiveTables<T extends object>(
 /** A table that no job has written yet is an empty table. */
 async function rowsOrNone(name: string, query?: LiveQuery): Promise<LiveRow[]> {
   try {
-    return (await api.liveRows(name, query)).rows
+    return (await api.liveRows(name, { ...query, limit: ROWS_MAX })).rows
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) return []
     throw error
