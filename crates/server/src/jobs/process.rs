@@ -1,6 +1,7 @@
 //! Starts, watches and ends the process of a job: its environment, its own process group, and processes that a server
 //! before this one started (adopted: they are not our children, so their exit code stays unknown).
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -100,12 +101,16 @@ impl Running {
     /// may be tried again.
     pub fn start(launch: &Launch) -> Result<Running> {
         let mut command = command(launch);
+        command.process_group(0).stdin(Stdio::null());
         if launch.inherit_output {
-            command.stdin(Stdio::inherit());
+            // In a group of its own the process could not read from a terminal anyway.
+            if !std::io::stdin().is_terminal() {
+                command.stdin(Stdio::inherit());
+            }
         } else {
             let output = log::open_for_process(&launch.dir)?;
             let clone = output.try_clone().map_err(|e| Error::io("open the job's log", e))?;
-            command.stdin(Stdio::null()).stdout(Stdio::from(output)).stderr(Stdio::from(clone)).process_group(0);
+            command.stdout(Stdio::from(output)).stderr(Stdio::from(clone));
         }
         let name = launch.program.path.display().to_string();
         let child = command.spawn().map_err(|e| start_error(&name, e))?;
@@ -143,6 +148,16 @@ impl Running {
                 Exit::Unknown
             }
         }
+    }
+
+    /// SIGTERM, and after `grace` SIGKILL, to the whole group; how it ended.
+    pub async fn end(&mut self, grace: Duration) -> Exit {
+        self.id.signal_group(Signal::TERM);
+        if let Some(exit) = self.wait_for(grace).await {
+            return exit;
+        }
+        self.id.signal_group(Signal::KILL);
+        self.wait().await
     }
 
     /// Waits for its end, at most this long.

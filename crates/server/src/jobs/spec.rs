@@ -46,8 +46,8 @@ impl JobSpec {
     pub const ARG_BYTES_MAX: usize = 32 * 1024;
     /// The most environment variables.
     pub const ENV_MAX: usize = 64;
-    /// The most workers.
-    pub const PARALLELISM_MAX: usize = 1024;
+    /// The most workers: the number of key groups.
+    pub const PARALLELISM_MAX: usize = 128;
 
     /// Fills in the name and refuses what is out of bounds (`Kind::Input`). The program itself is looked for later.
     pub fn checked(mut self) -> Result<JobSpec> {

@@ -296,12 +296,12 @@ impl Worker {
                     self.running().await?;
                 }
                 Ok(_) | Err(_) if answered && silent > HEARTBEAT_TIMEOUT => {
-                    end_process(running, TERM_GRACE).await;
+                    running.end(TERM_GRACE).await;
                     let text = format!("the process did not answer for {} s and was ended", silent.as_secs());
                     return Ok(Left::Error(Error::external(text)));
                 }
                 Ok(_) | Err(_) if !answered && silent > FIRST_ANSWER_TIMEOUT => {
-                    end_process(running, TERM_GRACE).await;
+                    running.end(TERM_GRACE).await;
                     let text = format!("the program opened no control socket within {} s", silent.as_secs());
                     return Ok(Left::Error(Error::input(text).hint("is it built on the tidemill library?")));
                 }
@@ -328,13 +328,13 @@ impl Worker {
         {
             return exit;
         }
-        end_process(running, TERM_GRACE).await
+        running.end(TERM_GRACE).await
     }
 
     /// The server ends: the process is left alone, or ended so that the next server starts it again.
     async fn leave(&self, running: &mut Running, end: ServerEnd) -> Result<Left> {
         if end == ServerEnd::EndJobs {
-            end_process(running, TERM_GRACE).await;
+            running.end(TERM_GRACE).await;
             // Without a process on record the next server starts the job without counting a failure.
             let record = self.job.change(|record| record.process = None);
             Outcome::remove(&self.job.dir)?;
@@ -359,17 +359,6 @@ async fn wished_away(wish: &mut watch::Receiver<Wish>) -> Wish {
 /// Returns when the server ends.
 async fn server_ends(end: &mut watch::Receiver<ServerEnd>) -> ServerEnd {
     end.wait_for(|end| *end != ServerEnd::No).await.map_or(ServerEnd::LeaveJobs, |end| *end)
-}
-
-/// SIGTERM, and after `grace` SIGKILL, to the whole group.
-pub(super) async fn end_process(running: &mut Running, grace: Duration) -> Exit {
-    let id = running.id();
-    id.signal_group(Signal::TERM);
-    if let Some(exit) = running.wait_for(grace).await {
-        return exit;
-    }
-    id.signal_group(Signal::KILL);
-    running.wait().await
 }
 
 /// Waits for a job whose stop savepoint is complete; ends its process when it does not by itself.

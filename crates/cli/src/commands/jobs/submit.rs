@@ -1,0 +1,66 @@
+//! `tidemill jobs submit`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tidemill_core::Error;
+
+use crate::Context;
+use crate::client::ServerArgs;
+use crate::commands::Run;
+use crate::failure::Failure;
+use crate::output::cell;
+
+/// Submit a program of the server's jobs folder as a job
+#[derive(Debug, Args)]
+pub struct Submit {
+    /// The program's file name in the server's jobs folder (an executable or a `.toml` job file)
+    #[arg(value_name = "PROGRAM")]
+    program: String,
+    /// Arguments for the program, behind `--`
+    #[arg(last = true)]
+    args: Vec<String>,
+    /// The job's name [default: the program's]
+    #[arg(short, long)]
+    name: Option<String>,
+    /// Workers
+    #[arg(short, long)]
+    parallelism: Option<usize>,
+    /// Milliseconds between checkpoints
+    #[arg(long, value_name = "MS")]
+    checkpoint_interval_ms: Option<u64>,
+    /// A savepoint's folder to start from
+    #[arg(short = 's', long, value_name = "FOLDER")]
+    savepoint: Option<PathBuf>,
+    /// A variable for the process; may be repeated
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The restart strategy as JSON, for example '{"strategy":"fixed-delay","attempts":3}'
+    #[arg(long, value_name = "JSON")]
+    restart: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+impl Run for Submit {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut env = serde_json::Map::new();
+        for variable in &self.env {
+            let (name, value) = variable
+                .split_once('=')
+                .ok_or_else(|| Error::input(format!("--env `{variable}` is not NAME=VALUE")))?;
+            env.insert(name.to_owned(), value.into());
+        }
+        let mut spec = json!({"name": self.name.unwrap_or_default(), "program": self.program, "args": self.args,
+            "parallelism": self.parallelism, "checkpoint_interval_ms": self.checkpoint_interval_ms,
+            "savepoint": self.savepoint, "env": env});
+        if let Some(restart) = self.restart {
+            let parsed: Value =
+                serde_json::from_str(&restart).map_err(|e| Error::input(format!("--restart is no JSON: {e}")))?;
+            spec["restart"] = parsed;
+        }
+        let answer = self.server.post("/api/jobs", &spec)?;
+        context.output.result(&answer, cell(&answer["id"]))
+    }
+}

@@ -1,0 +1,193 @@
+//! `tidemill run`: a job here and now, without a server.
+
+use std::fs::{File, TryLockError};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tidemill_core::Error;
+use tidemill_server::jobs::model::JobState;
+use tidemill_server::jobs::process::Launch;
+use tidemill_server::jobs::program::{self, Program};
+use tidemill_server::jobs::spec::JobSpec;
+use tidemill_server::{Server, random};
+
+use super::{DataArgs, runtime};
+use crate::Context;
+use crate::failure::Failure;
+use crate::job_file::{JobFile, Work};
+use crate::{pipeline, supervise};
+
+/// The exit code of a job that was cancelled.
+const CANCELLED: u8 = 130;
+
+/// Run a job file or a program here and now, without a server
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A job file (`.toml`) or an executable
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Arguments for the program, behind `--`
+    #[arg(last = true)]
+    args: Vec<String>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Workers
+    #[arg(short, long)]
+    parallelism: Option<usize>,
+    /// Milliseconds between checkpoints
+    #[arg(long, value_name = "MS")]
+    checkpoint_interval_ms: Option<u64>,
+    /// A savepoint's folder to start from
+    #[arg(short = 's', long, value_name = "FOLDER")]
+    savepoint: Option<String>,
+    /// The job's folder: run again with the same one, and the job goes on from its last checkpoint [default: a new one]
+    #[arg(long, value_name = "FOLDER")]
+    job_dir: Option<PathBuf>,
+    /// The server live sinks write to; its token is taken from the data folder
+    #[arg(long, env = "TIDEMILL_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8081")]
+    server: String,
+}
+
+impl super::Run for Run {
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        let path = self.file.canonicalize().map_err(|e| {
+            let text = format!("`{}` cannot be run: {e}", self.file.display());
+            Failure::not_found(Error::input(text).hint("name a job file or an executable"))
+        })?;
+        let (program, spec, folder) = self.work(&path)?;
+        if std::env::var_os("TIDEMILL_JOB_DIR").is_some() {
+            return Err(become_program(&program, &spec, folder.as_deref()));
+        }
+        runtime()?.block_on(self.supervised(program, spec, folder))
+    }
+}
+
+impl Run {
+    /// What is to run: the program, its settings, and the folder it runs in.
+    fn work(&self, path: &Path) -> Result<(Program, JobSpec, Option<PathBuf>), Failure> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        if path.extension().is_none_or(|ending| ending != "toml") {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let program = program::find(parent, name)?;
+            let spec = JobSpec { program: name.to_owned(), ..JobSpec::default() };
+            return Ok((program, self.overridden(spec)?, None));
+        }
+        let file = JobFile::read(path)?;
+        match &file.work {
+            Work::Pipeline(pipeline) => {
+                pipeline::run(pipeline)?;
+                std::process::exit(0);
+            }
+            Work::Program(spec) => {
+                let program = program::find(parent, &spec.program)
+                    .map_err(|e| e.context(format!("job file `{}`", path.display())))?;
+                Ok((program, self.overridden((**spec).clone())?, Some(parent.to_owned())))
+            }
+        }
+    }
+
+    /// The settings with what the command line says instead.
+    fn overridden(&self, mut spec: JobSpec) -> Result<JobSpec, Failure> {
+        spec.args.extend(self.args.iter().cloned());
+        spec.parallelism = self.parallelism.or(spec.parallelism);
+        spec.checkpoint_interval_ms = self.checkpoint_interval_ms.or(spec.checkpoint_interval_ms);
+        spec.savepoint = self.savepoint.clone().or(spec.savepoint);
+        Ok(spec.checked()?)
+    }
+
+    async fn supervised(self, program: Program, spec: JobSpec, folder: Option<PathBuf>) -> Result<(), Failure> {
+        let create = |path: PathBuf| -> Result<PathBuf, Failure> {
+            let made = std::fs::create_dir_all(&path).and_then(|()| path.canonicalize());
+            Ok(made.map_err(|e| Error::io(format!("create the folder `{}`", path.display()), e))?)
+        };
+        let data = create(self.data.data.clone())?;
+        let fresh_id = random::hex32()?;
+        let dir = create(self.job_dir.clone().unwrap_or_else(|| data.join("run").join(&fresh_id)))?;
+        let _lock = lock(&dir)?;
+        let job_id = kept_id(&dir, fresh_id)?;
+        // Without a server on this data folder there is no token, and a live sink will say that it wants one.
+        let token = std::fs::read_to_string(data.join(Server::WRITER_TOKEN)).ok();
+        let runner = std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?;
+        let launch = Launch {
+            program,
+            runner,
+            job_id,
+            dir: dir.clone(),
+            data,
+            server: token.map(|token| (self.server.clone(), token.trim().to_owned())),
+            spec,
+            folder,
+            inherit_output: true,
+        };
+        let (state, why) = supervise::run(&launch).await?;
+        if state == JobState::Finished && self.job_dir.is_none() {
+            // Nothing can go on from a job that has done all its work. What stays is a folder too many, no error.
+            let _ = std::fs::remove_dir_all(&dir);
+        } else {
+            eprintln!(
+                "job `{}` is {}; go on from here with `--job-dir {}`",
+                launch.spec.name,
+                state.name(),
+                dir.display()
+            );
+        }
+        match state {
+            JobState::Canceled => Err(Failure::new(CANCELLED, format!("job `{}` was cancelled", launch.spec.name))),
+            JobState::Failed => {
+                let why = why.unwrap_or_else(|| "no reason was given".to_owned());
+                Err(Failure::new(Failure::FAILED, format!("job `{}` failed: {why}", launch.spec.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Held while the job runs: two processes on one folder would spoil each other's checkpoints.
+fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join("run.lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.map_err(|e| Error::io(format!("open `{}`", path.display()), e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::external(format!("a job runs in `{}` already", dir.display()))),
+        Err(TryLockError::Error(e)) => Err(Error::io(format!("lock `{}`", path.display()), e)),
+    }
+}
+
+/// The id of the job in this folder: sinks know what they have written by it, so it stays the same.
+fn kept_id(dir: &Path, fresh: String) -> Result<String, Error> {
+    let path = dir.join("job.id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let written = std::fs::write(&path, &fresh);
+            written.map(|()| fresh).map_err(|e| Error::io(format!("write `{}`", path.display()), e))
+        }
+        Err(e) => Err(Error::io(format!("read `{}`", path.display()), e)),
+    }
+}
+
+/// Started by a server: this process becomes the program, so that the server watches the program itself.
+fn become_program(program: &Program, spec: &JobSpec, folder: Option<&Path>) -> Failure {
+    let mut command = std::process::Command::new(&program.path);
+    command.args(&spec.args).envs(&spec.env);
+    let set = |command: &mut std::process::Command, name: &str, value: Option<String>| {
+        // What the server was told when the job was submitted comes before what the file says.
+        if let (Some(value), None) = (value, std::env::var_os(name)) {
+            command.env(name, value);
+        }
+    };
+    set(&mut command, "TIDEMILL_PARALLELISM", spec.parallelism.map(|workers| workers.to_string()));
+    set(
+        &mut command,
+        "TIDEMILL_CHECKPOINT_INTERVAL_MS",
+        spec.checkpoint_interval_ms.map(|interval| interval.to_string()),
+    );
+    set(&mut command, "TIDEMILL_SAVEPOINT", spec.savepoint.clone());
+    if let Some(folder) = folder {
+        command.current_dir(folder);
+    }
+    let error = command.exec();
+    Failure::new(Failure::USAGE, format!("program `{}` cannot be run: {error}", program.path.display()))
+}

@@ -1,0 +1,68 @@
+//! `tidemill serve`: the server, until Ctrl-C.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tidemill_server::{Server, ServerConfig, ServerEnd};
+
+use super::{DataArgs, Run, runtime};
+use crate::Context;
+use crate::failure::Failure;
+use crate::output::line;
+use crate::supervise::{interrupts, wait_true};
+
+/// Start the server: API, page, jobs, topics, live tables
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Where to listen; beyond loopback an administrator token is wanted
+    #[arg(
+        long,
+        env = "TIDEMILL_LISTEN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:8081",
+        value_name = "ADDRESS:PORT"
+    )]
+    listen: SocketAddr,
+    /// The folder programs are taken from [default: <data>/jobs-programs]
+    #[arg(long, env = "TIDEMILL_JOBS", hide_env_values = true, value_name = "FOLDER")]
+    jobs: Option<PathBuf>,
+    /// The administrator token: with it everything that changes anything wants it
+    #[arg(long, env = "TIDEMILL_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// A further host name requests may be addressed to, while listening on loopback; may be repeated
+    #[arg(long = "allow-host", value_name = "NAME")]
+    allowed_hosts: Vec<String>,
+    /// Leave the jobs running when the server ends; the next server takes them over
+    #[arg(long)]
+    keep_jobs: bool,
+}
+
+impl Run for Serve {
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        super::serve::log_to_stderr();
+        let mut config = ServerConfig::new(self.data.data);
+        config.listen = self.listen;
+        config.jobs_folder = self.jobs;
+        config.admin_token = self.token;
+        config.allowed_hosts = self.allowed_hosts;
+        let end = if self.keep_jobs { ServerEnd::LeaveJobs } else { ServerEnd::EndJobs };
+        runtime()?.block_on(async {
+            let mut interrupted = interrupts()?;
+            let data = config.data.clone();
+            let server = Server::start(config).await?;
+            line(format_args!("listening on {} with data in {}", server.url(), data.display()))?;
+            wait_true(&mut interrupted).await;
+            server.shutdown(end).await?;
+            Ok(())
+        })
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses which.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

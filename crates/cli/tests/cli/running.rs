@@ -1,0 +1,97 @@
+//! `tidemill run`: a job without a server.
+
+use std::path::Path;
+
+use crate::support::{eventually, finish, folder, run, script, terminate, tidemill};
+
+fn in_folder(folder: &Path, args: &[&str]) -> crate::support::Done {
+    let data = folder.join("data");
+    let data = ["--data", data.to_str().unwrap()];
+    // Behind `--` everything is the program's.
+    let at = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+    run(&[&["run"], &args[..at], &data, &args[at..]].concat())
+}
+
+#[test]
+fn a_program_runs_with_its_arguments_and_leaves_nothing_behind() {
+    let dir = folder();
+    let program = script(
+        dir.path(),
+        "hello",
+        "echo \"$@ $TIDEMILL_PARALLELISM ${#TIDEMILL_JOB_ID}\"; ls \"$TIDEMILL_JOB_DIR\" >/dev/null",
+    );
+    let done = in_folder(dir.path(), &[program.to_str().unwrap(), "-p", "2", "--", "--topic", "a b"]);
+    assert_eq!(done.ok(), "--topic a b 2 32\n");
+    assert_eq!(std::fs::read_dir(dir.path().join("data/run")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_job_file_names_its_program_and_how_to_restart_it() {
+    let dir = folder();
+    script(
+        dir.path(),
+        "flaky",
+        "echo x >> attempts; [ $(wc -l < attempts) -ge 3 ] && echo \"$REGION $1\" && exit 0; echo 'error: not yet' >&2; exit 1",
+    );
+    let file = dir.path().join("job.toml");
+    let text = "name = \"flaky job\"\nprogram = \"flaky\"\nargs = [\"one\"]\n[env]\nREGION = \"north\"\n[restart]\nstrategy = \"fixed-delay\"\nattempts = 5\ndelay_ms = 1\n";
+    std::fs::write(&file, text).unwrap();
+    let done = in_folder(dir.path(), &[file.to_str().unwrap()]);
+    assert_eq!(done.err.matches("starting again in 1 ms").count(), 2, "{done:?}");
+    assert_eq!(done.ok(), "north one\n");
+
+    std::fs::write(dir.path().join("attempts"), "").unwrap();
+    std::fs::write(&file, text.replace("attempts = 5", "attempts = 1")).unwrap();
+    let failed = in_folder(dir.path(), &[file.to_str().unwrap()]);
+    assert!(failed.err.contains("job `flaky job` is FAILED; go on from here with `--job-dir "), "{failed:?}");
+    assert_eq!(failed.code, 1);
+}
+
+#[test]
+fn a_job_folder_keeps_its_id_and_is_used_by_one_job_at_a_time() {
+    let dir = folder();
+    let program =
+        script(dir.path(), "id", "echo $TIDEMILL_JOB_ID; [ -z \"$1\" ] || { touch \"$1\"; exec sleep 1000; }");
+    let program = program.to_str().unwrap();
+    let job = dir.path().join("job");
+    let here = ["--job-dir", job.to_str().unwrap()];
+    let first = in_folder(dir.path(), &[&[program][..], &here].concat()).ok();
+    assert_eq!(first, in_folder(dir.path(), &[&[program][..], &here].concat()).ok());
+
+    let started = dir.path().join("started");
+    let data = dir.path().join("data");
+    let args =
+        [&["run", program, "--data", data.to_str().unwrap()][..], &here, &["--", started.to_str().unwrap()]].concat();
+    let running = tidemill(&args).spawn().unwrap();
+    eventually("the job runs", || started.exists().then_some(()));
+    let second = in_folder(dir.path(), &[&[program][..], &here].concat()).failed(1);
+    assert!(second.contains("a job runs in"), "{second}");
+    terminate(&running);
+    let done = finish(running);
+    assert_eq!(done.code, 130, "{done:?}");
+    assert!(done.err.contains("error: job `id` was cancelled"), "{done:?}");
+}
+
+#[test]
+fn what_cannot_run_is_told() {
+    let dir = folder();
+    let refused = |name: &str, text: &str, code: i32, said: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let error = in_folder(dir.path(), &[file.to_str().unwrap()]).failed(code);
+        assert!(error.contains(said), "{error}");
+    };
+    refused("plain", "text", 2, "program `plain` is not executable; chmod +x");
+    refused("a.toml", "program = \"none\"", 2, "a.toml`: there is no program `none`");
+    refused("b.toml", "program = \"p\"\nparalelism = 2", 2, "b.toml`: line 2: unknown field `paralelism`");
+    refused("c.toml", "program = \"../p\"", 2, "no program name");
+    refused(
+        "d.toml",
+        "[source]\nconnector = \"topic\"\n[sink]\nconnector = \"live\"",
+        2,
+        "job `d` is a pipeline from `topic` to `live`; this build runs job files with a `program` only",
+    );
+    assert!(in_folder(dir.path(), &["/no/such/file"]).failed(3).contains("`/no/such/file` cannot be run"));
+    let usage = script(dir.path(), "usage", "exit 2");
+    assert!(in_folder(dir.path(), &[usage.to_str().unwrap()]).failed(1).contains("refused its arguments"));
+}
