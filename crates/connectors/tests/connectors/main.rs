@@ -1,5 +1,9 @@
 //! Connectors as a job uses them: one binary, a module for each connector.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
+
+mod buffered;
+mod fetcher;
 mod file_sink;
 mod file_source;
 mod generator;
