@@ -153,6 +153,15 @@ impl<T: Data> DataStream<T> {
         })
     }
 
+    /// An operator of one's own, made once for each subtask: whole batches, watermarks, snapshots.
+    pub fn transform<O: Data, P: Operator<T, O>>(
+        &self,
+        name: &str,
+        make: impl Fn() -> P + Send + Sync + 'static,
+    ) -> DataStream<O> {
+        self.add_operator(name, move |_, _| Ok(make()))
+    }
+
     /// Gives records new event times and makes watermarks from them; those of the source end here.
     pub fn assign_timestamps_and_watermarks(&self, strategy: WatermarkStrategy<T>) -> DataStream<T> {
         let strategy = Arc::new(strategy);

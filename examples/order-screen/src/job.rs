@@ -1,0 +1,99 @@
+//! How the parts are joined to one job.
+
+use std::path::PathBuf;
+
+use order_generator::order::Order;
+use tidemill::connectors::topic::TopicSource;
+use tidemill::core::format::Decode;
+use tidemill::prelude::*;
+
+use crate::cells::Cells;
+use crate::change::{Amounts, Cell, Change, Combine};
+use crate::ledger::{FORGOTTEN, Ledger};
+use crate::overall::Overall;
+use crate::ranking::{DayRanking, ShardRanking, shard};
+use crate::row::Row;
+
+/// Order events as the generator's library reads them: strictly, with the reason for what it refuses.
+#[derive(Clone)]
+pub struct OrderFormat;
+
+impl Decode for OrderFormat {
+    type Value = Order;
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<Order, String> {
+        Order::decode(bytes)
+    }
+}
+
+/// What the job is told.
+#[derive(Clone)]
+pub struct OrderScreen {
+    /// The folder of topics.
+    pub topics: PathBuf,
+    /// The topic of order events.
+    pub topic: String,
+    /// Whether to end at the topic's present end.
+    pub bounded: bool,
+    /// A row is written at most once in this time.
+    pub tick: Duration,
+    /// Orders are remembered this long, in event time.
+    pub remember: Duration,
+    /// How often the watermark moves.
+    pub watermark_interval: Duration,
+}
+
+/// The results.
+pub struct Screen {
+    /// Rows of all live tables.
+    pub rows: DataStream<Row>,
+    /// Events that could not be read or counted.
+    pub dead_letters: DataStream<DeadLetter>,
+}
+
+impl OrderScreen {
+    /// Builds the job up to its rows.
+    pub fn build(&self, env: &Environment) -> Screen {
+        let strategy = WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(3))
+            .with_timestamps(|order: &Order, _| order.order_time_series)
+            .with_interval(self.watermark_interval)
+            .with_idleness(Duration::from_secs(2));
+        let source = TopicSource::new(&self.topics, &self.topic, OrderFormat).bounded(self.bounded);
+        let orders = env.from_source(source, strategy, &self.topic).uid("orders");
+        let ledger = orders
+            .key_by(|order| order.order_id.clone())
+            .process(Ledger::new(self.remember))
+            .name("Ledger")
+            .uid("ledger");
+        let dead_letters = orders.dead_letters().union(&[&ledger.side_output(FORGOTTEN)]);
+        let dead = dead_letters
+            .map(|_| -> Change { (Cell::Day(0), Amounts { dead_letters: 1, ..Amounts::default() }) })
+            .name("Count dead letters");
+        let changes = ledger.transform("Combine", Combine::default);
+        let tick = self.tick;
+        let cells = changes
+            .filter(|(cell, _)| !matches!(cell, Cell::Minute(_) | Cell::Day(_) | Cell::User(..)))
+            .key_by(|(cell, _)| cell.clone())
+            .process(Cells::new(tick))
+            .name("Sums")
+            .uid("sums");
+        let users = changes
+            .filter(|(cell, _)| matches!(cell, Cell::User(..)))
+            .key_by(shard)
+            .process(ShardRanking::new(tick))
+            .name("Spenders")
+            .uid("spenders")
+            .key_by(|(day, _, _)| *day)
+            .process(DayRanking::default())
+            .name("Top spenders")
+            .uid("top-spenders");
+        let overall = changes
+            .filter(|(cell, _)| matches!(cell, Cell::Minute(_) | Cell::Day(_)))
+            .union(&[&dead])
+            .key_by(|_| 0u8)
+            .process(Overall::new(tick))
+            .name("Totals and minutes")
+            .uid("overall");
+        Screen { rows: cells.union(&[&users, &overall]), dead_letters }
+    }
+}
