@@ -1,0 +1,3 @@
+//! Tests of the whole, in one binary. A new test is a new module in this list.
+
+mod house;
