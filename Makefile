@@ -1,0 +1,24 @@
+# The goals. Recipes are one or two lines; anything longer stands in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check web bench soak
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: ## build everything and show the order screen with moving numbers (ARGS="…" goes to `tidemill demo`)
+	@scripts/demo.sh $(ARGS)
+
+test: ## all tests: Rust, page, browser; installs Redis, Chromium and a font when missing
+	@scripts/test.sh
+
+check: ## format, lints, documentation, house rules, types of the page
+	@scripts/check.sh
+
+web: ## build the page into web/dist
+	@scripts/web.sh build
+
+bench: ## the figures, as ratios within one run; keep a run with its machine under benches/runs/
+	@scripts/bench.sh
+
+soak: ## the kill tests, many more rounds than in CI (KILLS=1000)
+	TIDEMILL_KILLS=$(or $(KILLS),1000) cargo test --workspace --no-fail-fast -- kill --nocapture

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# What must hold before a change is shown to anybody: form, lints, documentation, house rules, types of the page.
+. "$(dirname "$0")/library.sh"
+scripts/setup.sh build
+
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
+types() { scripts/web.sh packages && npm --prefix web run --silent check; }
+
+step "cargo fmt" cargo fmt --all --check
+step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "cargo doc" documentation
+step "house rules" cargo test -p tidemill-tests --test it --locked house::
+if have npm; then
+  step "types of the page" types
+else
+  say "types of the page: not checked, Node is not there"
+fi
+if have shellcheck; then
+  step "shellcheck" shellcheck -x -P scripts scripts/*.sh .ci/run
+fi
+conclude

@@ -1,0 +1,54 @@
+# Shared by the scripts of this folder: source it, do not run it.
+# shellcheck shell=bash
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+# Where cargo builds, as cargo itself decides.
+target=${CARGO_TARGET_DIR:-target}
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# A folder that is gone when the script ends.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/tidemill.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+passed=0
+failed=0
+
+# step <name> <command…>: runs it and counts. A step that runs tests counts those; any other step counts as one.
+step() {
+  local name=$1 log=$scratch/step.log status pass fail begin=$SECONDS
+  shift
+  say "== $name"
+  set +e
+  "$@" </dev/null 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  set -e
+  read -r pass fail < <(awk -f scripts/count.awk "$log")
+  if [ "$status" -ne 0 ] && [ "$fail" -eq 0 ]; then
+    fail=1
+  elif [ "$status" -eq 0 ] && [ "$pass" -eq 0 ]; then
+    pass=1
+  fi
+  passed=$((passed + pass))
+  failed=$((failed + fail))
+  say "== $name: $pass passed, $fail failed ($((SECONDS - begin)) s)"
+}
+
+# Ends a script that took steps: the sum as the last line, also for .ci/run, and the exit code.
+conclude() {
+  if [ -n "${TIDEMILL_TALLY:-}" ]; then
+    say "$passed $failed" >>"$TIDEMILL_TALLY"
+  fi
+  say "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+}

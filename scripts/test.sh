@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# All tests: Rust, unit tests of the page, and the page in a real browser.
+. "$(dirname "$0")/library.sh"
+scripts/setup.sh test
+
+have npm || die "Node is not there: install version 20.19 or newer from https://nodejs.org, then try again"
+
+step "build of the page" scripts/web.sh build
+step "cargo test" cargo test --workspace --no-fail-fast --locked
+step "unit tests of the page" npm --prefix web test --silent
+step "page in a browser" scripts/browser.sh
+conclude
