@@ -242,7 +242,7 @@ async function consolePages(browser, base, language) {
     const lang = await page.evaluate(() => document.documentElement.lang)
     assert(lang.startsWith(language === 'zh' ? 'en' : 'zh'), `the language was forgotten: ${lang}`)
     await page.locator('nav a[href="/"]').first().click()
-    await page.locator('[data-job]').first().waitFor()
+    await page.locator('.tiles').waitFor()
     await page.waitForTimeout(2500)
     await shoot(page, `overview-dark-${language === 'zh' ? 'en' : 'zh'}`)
   })
