@@ -37,7 +37,8 @@ impl<T, E: Encode<T>> TopicSink<T, E> {
             key: None,
             create: None,
             exactly_once: true,
-            options: BufferOptions::default(),
+            // Each batch is a transaction, so under load they had better be large.
+            options: BufferOptions { queue_items_max: 65_536, batch_items_max: 32_768, ..BufferOptions::default() },
         }
     }
 
@@ -60,7 +61,7 @@ impl<T, E: Encode<T>> TopicSink<T, E> {
         self
     }
 
-    /// The bounds of queue and batches.
+    /// The bounds of queue, batches and new tries; by default 65536 waiting records and 32768 a transaction.
     pub fn options(mut self, options: BufferOptions) -> Self {
         self.options = options;
         self
