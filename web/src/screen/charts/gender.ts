@@ -61,9 +61,9 @@ export function genderRingOption(genders: GenderSales[], language: Language, t: 
   }
 }
 
-/** Labels stand at full hours or half hours only, the fewer the longer the window. */
+/** Labels stand at round times, the fewer the longer the window. */
 function isRound(windowMs: number, windows: number): boolean {
-  const step = windows > 72 ? 3 * HOUR_MS : windows > 18 ? HOUR_MS : HOUR_MS / 2
+  const step = windows > 72 ? 3 * HOUR_MS : windows > 18 ? HOUR_MS : windows > 9 ? HOUR_MS / 2 : TEN_MINUTES_MS
   return (windowMs + CHINA_OFFSET_MS) % step === 0
 }
 
@@ -73,7 +73,7 @@ export function genderBarsOption(bars: GenderBars, language: Language): ChartOpt
     name: shownName(gender, language),
     type: 'bar',
     data,
-    barMaxWidth: 11,
+    barMaxWidth: 24,
     barGap: '15%',
     itemStyle: {
       borderRadius: [3, 3, 0, 0],

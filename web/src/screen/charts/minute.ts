@@ -6,6 +6,9 @@ import type { Language, Translate } from '@/i18n'
 import { fade, WALL } from '../palette'
 import { baseOption, categoryAxis, downwards, tooltip, valueAxis, type ChartOption } from './base'
 
+/** More minutes than this are drawn with a thin line, or neighbours run into each other. */
+const LONG = 480
+
 /** The time axis puts its ticks at round hours of UTC, so times are moved to make these the round hours of UTC+8. */
 const onAxis = ({ minute_ms, fen }: OrderMinute) => [minute_ms + CHINA_OFFSET_MS, fen]
 
@@ -15,10 +18,10 @@ function tickLabel(shifted: number): string {
   return clock === '00:00' ? chinaDay(ms).slice(5) : clock
 }
 
-export function minuteOption(series: OrderMinute[], hours: number, language: Language, t: Translate): ChartOption {
+export function minuteOption(series: OrderMinute[], language: Language, t: Translate): ChartOption {
   const closed = series.slice(0, -1)
   const late = closed.filter((minute) => minute.late > 0)
-  const long = hours >= 24
+  const long = closed.length > LONG
   return {
     ...baseOption,
     useUTC: true,
