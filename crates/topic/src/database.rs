@@ -1,6 +1,6 @@
 //! The SQLite database of one topic: its schema, how a connection is set up, and SQLite's errors in our kinds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
@@ -17,10 +17,14 @@ const PAGE_BYTES: u32 = 16_384;
 /// How long an append waits for other processes' transactions before it gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The write-ahead log is folded into the database about every 16 MiB, and cut back to 64 MiB if a slow reader let it
-/// grow.
+/// The write-ahead log is folded into the database about every 16 MiB. It begins anew only in a moment when nobody reads,
+/// and with several busy readers there may be none: from 64 MiB on a writer makes one ([`LogBound`]).
 const WAL_PAGES: u32 = 1024;
-const WAL_BYTES_MAX: u32 = 64 << 20;
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// How long a writer holds new readers up to wait for present ones, and how much the log may grow before the next try.
+const LOG_BOUND_TIMEOUT: Duration = Duration::from_millis(500);
+const LOG_BOUND_STEP_BYTES: u64 = 16 << 20;
 
 /// `batch.id` is partition × 2^48 + offset of the first record: one tree, no second index, and a range scan reads a
 /// partition in order. The small columns stand before the blob, so scans over them do not touch it.
@@ -103,9 +107,37 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+/// Keeps the write-ahead log of one connection's database within bounds.
+pub(crate) struct LogBound {
+    log: PathBuf,
+    try_at_bytes: u64,
+}
+
+impl LogBound {
+    pub fn new(database: &Path) -> LogBound {
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        LogBound { log: PathBuf::from(log), try_at_bytes: WAL_BYTES_MAX }
+    }
+
+    /// To be called after a commit. The commit stands whatever happens here; a log that cannot be emptied now is tried
+    /// again when it has grown some more.
+    pub fn enforce(&mut self, connection: &Connection) {
+        let bytes = std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len());
+        if bytes < self.try_at_bytes {
+            return;
+        }
+        let emptied = connection
+            .busy_timeout(LOG_BOUND_TIMEOUT)
+            .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)))
+            .is_ok_and(|busy| busy == 0);
+        let _ = connection.busy_timeout(BUSY_TIMEOUT);
+        self.try_at_bytes = if emptied { WAL_BYTES_MAX } else { bytes + LOG_BOUND_STEP_BYTES };
+    }
 }
 
 /// An error of SQLite about the topic `name`, in our kinds. `tried` is a verb.
@@ -128,4 +160,35 @@ pub(crate) fn sql_error(name: &str, tried: &str, error: &rusqlite::Error) -> Err
 /// The error of a topic whose rows are gone while a handle was open.
 pub(crate) fn deleted(name: &str) -> Error {
     Error::input(format!("topic `{name}` was deleted")).hint("open it again if it was created anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_emptied_as_soon_as_no_reader_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.topic");
+        create(&path, "t", &TopicConfig::default()).unwrap();
+        let writer = connect(&path, "t").unwrap();
+        let reader = connect(&path, "t").unwrap();
+        let mut bound = LogBound::new(&path);
+        bound.try_at_bytes = 100_000;
+        let log_bytes = || std::fs::metadata(folder.path().join("t.topic-wal")).unwrap().len();
+        let write = || writer.execute("INSERT INTO config VALUES (random(), zeroblob(200000))", []).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM config").unwrap();
+        write();
+        bound.enforce(&writer);
+        let held = log_bytes();
+        assert!(held > 200_000 && bound.try_at_bytes == held + LOG_BOUND_STEP_BYTES, "a reader holds it");
+        reader.execute_batch("COMMIT").unwrap();
+        bound.enforce(&writer);
+        assert_eq!(log_bytes(), held, "not tried again so soon");
+        bound.try_at_bytes = 100_000;
+        write();
+        bound.enforce(&writer);
+        assert_eq!((log_bytes(), bound.try_at_bytes), (0, WAL_BYTES_MAX));
+        assert_eq!(reader.query_row("SELECT count(*) FROM config", [], |row| row.get::<_, i64>(0)).unwrap(), 6);
+    }
 }

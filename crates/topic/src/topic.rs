@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tidemill_core::{Error, Result};
 
 use crate::batch::{BatchBuilder, EncodedBatch, RecordBatch};
-use crate::database::{self, batch_id, sql_error};
+use crate::database::{self, LogBound, batch_id, sql_error};
 use crate::idempotency;
 use crate::partition::{Tail, decode_row, read_batches};
 use crate::retention::{Retention, RetentionPace};
@@ -79,6 +79,7 @@ struct Inner {
 /// The connection for appends, opened with the first of them: most handles only read.
 pub(crate) struct Writing {
     connection: Option<(Connection, Bell)>,
+    log: LogBound,
     pub(crate) pace: RetentionPace,
 }
 
@@ -121,7 +122,11 @@ impl Topic {
                 incarnation,
                 retention,
                 reading: Mutex::new(connection),
-                writing: Mutex::new(Writing { connection: None, pace: RetentionPace::default() }),
+                writing: Mutex::new(Writing {
+                    connection: None,
+                    log: LogBound::new(path),
+                    pace: RetentionPace::default(),
+                }),
             }),
         }))
     }
@@ -390,6 +395,9 @@ impl Topic {
             }
             Ok(result)
         });
+        if matches!(done, Ok(Some(_))) {
+            writing.log.enforce(connection);
+        }
         done.map_err(|error| sql_error(self.name(), tried, &error))?.ok_or_else(|| database::deleted(self.name()))
     }
 }

@@ -109,7 +109,10 @@ impl Topics {
             }
         }
         let unfinished = self.folder.join(format!("{name}.new"));
-        remove_if_there(&unfinished)?;
+        // What a create that was killed left.
+        for suffix in ["", "-wal", "-shm"] {
+            remove_if_there(&self.folder.join(format!("{name}.new{suffix}")))?;
+        }
         database::create(&unfinished, name, config)?;
         let tried = || format!("create topic `{name}` in `{}`", self.folder.display());
         fs::rename(&unfinished, &path).map_err(|e| Error::io(tried(), e))?;

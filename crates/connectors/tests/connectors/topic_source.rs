@@ -154,13 +154,15 @@ fn a_topic_that_is_not_there_is_said() {
 /// Waiting costs next to nothing, and new records are there within 10 ms (here: with much room for a busy machine).
 #[test]
 fn an_idle_reader_hardly_uses_the_processor() {
-    let (folder, _topic) = topic(4);
-    let source = TopicSource::new(folder.path(), "t", Text);
+    // A name of its own: the thread is found by it.
+    let folder = tempfile::tempdir().unwrap();
+    Topics::open(folder.path()).unwrap().create("idle", &TopicConfig::default()).unwrap();
+    let source = TopicSource::new(folder.path(), "idle", Text);
     let mut driven = Driven::start(&source, 0, 1, &source.splits().unwrap());
     assert!(matches!(driven.poll(10).unwrap(), Poll::Pending { .. }));
     let switches = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let of_reader = |status: &String| status.starts_with("Name:\ttopic t [0]");
+        let of_reader = |status: &String| status.starts_with("Name:\ttopic idle [0]");
         let statuses = tasks.flatten().flat_map(|task| std::fs::read_to_string(task.path().join("status")));
         let status: String = statuses.filter(of_reader).collect();
         let counts = status.lines().filter(|line| line.starts_with("voluntary_ctxt_switches:"));
