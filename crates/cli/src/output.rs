@@ -47,7 +47,7 @@ impl Output {
             table.add_row(row(item));
         }
         for text in table.lines() {
-            line(text.trim_end())?;
+            line(text.strip_prefix(' ').unwrap_or(&text).trim_end())?;
         }
         Ok(())
     }

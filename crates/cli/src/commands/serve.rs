@@ -1,5 +1,6 @@
 //! `tidemill serve`: the server, until Ctrl-C.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -42,7 +43,7 @@ pub struct Serve {
 
 impl Run for Serve {
     fn run(self, _: &Context) -> Result<(), Failure> {
-        super::serve::log_to_stderr();
+        log_to_stderr();
         let mut config = ServerConfig::new(self.data.data);
         config.listen = self.listen;
         config.jobs_folder = self.jobs;
@@ -64,5 +65,6 @@ impl Run for Serve {
 /// Logs go to standard error; `RUST_LOG` chooses which.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

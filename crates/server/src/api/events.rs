@@ -1,6 +1,6 @@
 //! `/api/events` and `/api/jobs/:id/events`: jobs as they change. The list is rendered once for everybody who watches.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,7 +9,6 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
-use tidemill_core::SharedClock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -34,15 +33,14 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// Renders the list of jobs while somebody watches.
 pub(super) struct JobsFeed {
     newest: watch::Sender<Bytes>,
-    source: RwLock<(Arc<Supervisor>, SharedClock)>,
+    supervisor: Arc<Supervisor>,
 }
 
 impl JobsFeed {
     /// Starts the task that renders.
-    pub fn start(supervisor: Arc<Supervisor>, clock: SharedClock, mut stop: watch::Receiver<bool>) -> Arc<JobsFeed> {
+    pub fn start(supervisor: Arc<Supervisor>, mut stop: watch::Receiver<bool>) -> Arc<JobsFeed> {
         let mut changes = supervisor.changes();
-        let feed =
-            Arc::new(JobsFeed { newest: watch::Sender::new(Bytes::new()), source: RwLock::new((supervisor, clock)) });
+        let feed = Arc::new(JobsFeed { newest: watch::Sender::new(Bytes::new()), supervisor });
         let rendering = feed.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(EVERY);
@@ -68,9 +66,8 @@ impl JobsFeed {
     }
 
     fn render(&self) -> Bytes {
-        let source = self.source.read().unwrap_or_else(PoisonError::into_inner);
-        let jobs: Vec<_> = source.0.list().iter().map(|job| job.summary()).collect();
-        let data = json!({"jobs": jobs, "overview": flink::overview_of(&source.0)});
+        let jobs: Vec<_> = self.supervisor.list().iter().map(|job| job.summary()).collect();
+        let data = json!({"jobs": jobs, "overview": flink::overview_of(&self.supervisor)});
         event("jobs", &data.to_string())
     }
 }

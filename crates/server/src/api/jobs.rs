@@ -137,7 +137,7 @@ pub(super) async fn restart(State(app): Shared, Path(id): Path<String>) -> ApiRe
     Ok(Json(StateNow { state: app.supervisor.job(&id)?.state() }))
 }
 
-/// Forgets an ended job and deletes its folder, checkpoints included.
+/// Forgets an ended job and deletes its folder with its checkpoints; savepoints stay.
 #[utoipa::path(delete, path = "/api/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn delete(State(app): Shared, Path(id): Path<String>) -> ApiResult<StatusCode> {

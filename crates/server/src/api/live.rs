@@ -121,9 +121,9 @@ pub(super) struct WriteRow<'a> {
 /// How to write.
 #[derive(Deserialize, IntoParams)]
 pub(super) struct WriteHow {
-    /// Answers only when the rows are on disk; default false.
-    #[serde(default)]
-    durable: bool,
+    /// Answers only when the rows are stored, so that they survive a killed server; default true. Subscribers see them
+    /// at once either way.
+    durable: Option<bool>,
 }
 
 /// What a write did.
@@ -200,8 +200,8 @@ pub(super) async fn write(
         upserts.push((&row.key, (value != "null").then_some(value)));
     }
     let version = app.live.write(&name, &upserts)?;
-    if how.durable {
-        app.live.flushed(version).await;
+    if how.durable.unwrap_or(true) {
+        app.live.flushed(version).await?;
     }
     Ok(Json(Written { rows: upserts.len(), version }).into_response())
 }

@@ -65,7 +65,7 @@ impl App {
             admin_token: config.admin_token.clone(),
             writer_token: writer_token.clone(),
         };
-        let jobs_feed = JobsFeed::start(supervisor.clone(), config.clock.clone(), stop.clone());
+        let jobs_feed = JobsFeed::start(supervisor.clone(), stop.clone());
         let (clock, started_ms) = (config.clock.clone(), config.clock.now_ms());
         Arc::new(App { supervisor, live, topics, writer_token, guard, clock, started_ms, jobs_feed, stop })
     }

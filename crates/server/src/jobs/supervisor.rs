@@ -1,7 +1,7 @@
 //! All jobs of the server: what a user can ask for, each with its clear refusal. HTTP is far away from here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tidemill_core::{Error, Result, SharedClock};
@@ -188,21 +188,8 @@ impl Supervisor {
 
     /// Starts an ended job again, from its newest checkpoint.
     pub async fn restart(&self, id: &str) -> Result<(), JobError> {
-        let job = self.job(id)?;
-        if !job.idle.send_if_modified(|idle| std::mem::replace(idle, false)) {
-            return Err(JobError::Conflict(format!("job {id} has not ended: {}", job.state().name())));
-        }
-        if let Err(e) = program::find(&self.shared.config.programs, &job.record().spec.program) {
-            job.idle.send_replace(true);
-            return Err(e.into());
-        }
-        job.wish.send_replace(Wish::Run);
-        let now_ms = self.shared.clock.now_ms();
-        let record = job.change(|record| {
-            record.failure = None;
-            record.enter(JobState::Created, now_ms);
-        });
-        if let Err(e) = self.shared.store.save(&record).await {
+        let job = self.take_ended(id).await?;
+        if let Err(e) = self.start_again(&job).await {
             job.idle.send_replace(true);
             return Err(e.into());
         }
@@ -210,31 +197,55 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Forgets an ended job and deletes its folder.
+    async fn start_again(&self, job: &Job) -> Result<()> {
+        program::find(&self.shared.config.programs, &job.record().spec.program)?;
+        job.wish.send_replace(Wish::Run);
+        let now_ms = self.shared.clock.now_ms();
+        let mut record = job.record();
+        record.failure = None;
+        record.enter(JobState::Created, now_ms);
+        self.shared.store.save(&record).await?;
+        job.change(|kept| *kept = record);
+        Ok(())
+    }
+
+    /// Forgets an ended job and deletes its folder, but never a savepoint.
     pub async fn delete(&self, id: &str) -> Result<(), JobError> {
-        let job = self.job(id)?;
-        // Taking the job out of idleness keeps everybody else from restarting it meanwhile.
-        if !job.idle.send_if_modified(|idle| std::mem::replace(idle, false)) {
-            return Err(JobError::Conflict(format!("job {id} has not ended: {}", job.state().name())));
-        }
+        let job = self.take_ended(id).await?;
         let dir = job.dir.clone();
-        let removed = blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("delete `{}`", dir.display()), e))
-            }
-            _ => Ok(()),
+        let removed = blocking(move || {
+            delete_but_savepoints(&dir).map_err(|e| Error::io(format!("delete `{}`", dir.display()), e))
         });
         let deleted = match removed.await {
             Ok(()) => self.shared.store.delete(id).await,
             Err(e) => Err(e),
         };
-        if let Err(e) = deleted {
-            job.idle.send_replace(true);
-            return Err(e.into());
+        if deleted.is_ok() {
+            self.jobs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+            self.changes.send_modify(|count| *count += 1);
         }
-        self.jobs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        self.changes.send_modify(|count| *count += 1);
-        Ok(())
+        job.idle.send_replace(true);
+        Ok(deleted?)
+    }
+
+    /// An ended job that nobody else restarts or deletes until it is made idle again.
+    async fn take_ended(&self, id: &str) -> Result<Arc<Job>, JobError> {
+        let job = self.job(id)?;
+        loop {
+            if !job.state().ended() {
+                return Err(JobError::Conflict(format!("job {id} has not ended: it is {}", job.state().name())));
+            }
+            if job.idle.send_if_modified(|idle| std::mem::replace(idle, false)) {
+                break;
+            }
+            // Its end is being written down, or somebody else has taken it.
+            await_idle(&job).await;
+        }
+        if let Err(deleted) = self.job(id) {
+            job.idle.send_replace(true);
+            return Err(deleted);
+        }
+        Ok(job)
     }
 
     /// Ends all workers before the server ends.
@@ -261,4 +272,24 @@ async fn await_idle(job: &Job) {
 
 fn job_dir(config: &SupervisorConfig, id: &str) -> PathBuf {
     config.data.join("jobs").join(id)
+}
+
+/// Deletes a job's folder, except savepoints: those are their owner's.
+fn delete_but_savepoints(dir: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut kept = false;
+    for entry in entries {
+        let path = entry?.path();
+        if path.ends_with("savepoints") && std::fs::read_dir(&path).is_ok_and(|mut inside| inside.next().is_some()) {
+            kept = true;
+        } else if path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    if kept { Ok(()) } else { std::fs::remove_dir(dir) }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tidemill_core::{Error, Result, SharedClock};
+use tidemill_core::report::Report;
+use tidemill_core::{Error, SharedClock};
 use tokio::sync::watch;
 
 use super::control;
 use super::ending::{self, Ending, Wish};
 use super::job::Job;
 use super::log;
-use super::model::JobState;
+use super::model::{JobRecord, JobState};
 use super::process::{Exit, Launch, Outcome, ProcessId, Running, retryable};
 use super::program;
 use super::restart::Backoff;
@@ -70,14 +71,7 @@ enum Left {
 /// Leads a job to its end. `resume` says that an earlier server had it.
 pub(super) async fn run(shared: Arc<Shared>, job: Arc<Job>, resume: bool) {
     let worker = Worker { shared, job };
-    if let Err(e) = worker.lead(resume).await {
-        tracing::error!(job = worker.job.id, error = %e, "the job's record cannot be kept");
-        let now_ms = worker.shared.clock.now_ms();
-        worker.job.change(|record| {
-            record.failed(&e.to_string(), now_ms);
-            record.enter(JobState::Failed, now_ms);
-        });
-    }
+    worker.lead(resume).await;
     worker.job.idle.send_replace(true);
 }
 
@@ -87,60 +81,62 @@ struct Worker {
 }
 
 impl Worker {
-    async fn lead(&self, resume: bool) -> Result<()> {
+    async fn lead(&self, resume: bool) {
         let mut backoff = Backoff::new(self.job.record().spec.restart.clone());
         let mut inherited = if resume { self.inherit().await } else { None };
         loop {
-            let begun_ms = self.shared.clock.now_ms();
             let log_from = log::length(&self.job.dir);
             let left = match inherited.take() {
                 Some(left) => left,
-                None => self.attempt().await?,
+                None => self.attempt().await,
             };
             let last_report = self.job.process_gone();
-            let now_ms = self.shared.clock.now_ms();
-            let wish = *self.job.wish.borrow();
-            let (ending, retry) = match left {
-                Left::ServerEnd => return Ok(()),
-                Left::Exit(exit) => {
-                    let said = log::last_error(&self.job.dir, log_from);
-                    (ending::read(exit, wish, Outcome::read(&self.job.dir).as_ref(), said), true)
-                }
-                Left::Error(_) if wish == Wish::Cancel => (Ending::Ended(JobState::Canceled, None), false),
-                Left::Error(e) => (Ending::Failed(e.to_string()), retryable(&e)),
-            };
-            let ending = match ending {
-                // The savepoint is there: what comes after it loses nothing.
-                Ending::Failed(why) if wish == (Wish::Stop { drain: false }) => {
-                    Ending::Ended(JobState::Suspended, Some(why))
-                }
+            let Some((ending, retry)) = self.read_end(left, log_from) else { return };
+            match ending {
+                Ending::Ended(state, why) => return self.end(state, why, last_report).await,
                 Ending::Failed(why) => {
-                    let ran_ms = u64::try_from(now_ms - begun_ms).unwrap_or(0);
-                    let delay = retry.then(|| backoff.failed(now_ms, ran_ms, crate::random::unit())).flatten();
-                    match delay {
-                        Some(delay_ms) => {
-                            if !self.wait_restart(&why, delay_ms).await? {
-                                return Ok(());
-                            }
-                            continue;
-                        }
-                        None => Ending::Ended(JobState::Failed, Some(why)),
+                    let delay_ms = if retry { self.delay_ms(&mut backoff) } else { None };
+                    match delay_ms {
+                        None => return self.end(JobState::Failed, Some(why), last_report).await,
+                        Some(delay_ms) if self.wait_restart(&why, delay_ms).await => {}
+                        Some(_) => return,
                     }
                 }
-                ended => ended,
-            };
-            if let Ending::Ended(state, why) = ending {
-                return self.end(state, why, last_report).await;
             }
         }
     }
 
-    async fn end(
-        &self,
-        state: JobState,
-        why: Option<String>,
-        last_report: Option<tidemill_core::report::Report>,
-    ) -> Result<()> {
+    /// What the end of an attempt means, and whether a failure may be tried again. `None`: the server ends.
+    fn read_end(&self, left: Left, log_from: u64) -> Option<(Ending, bool)> {
+        let wish = *self.job.wish.borrow();
+        let (ending, retry) = match left {
+            Left::ServerEnd => return None,
+            Left::Exit(exit) => {
+                let said = log::last_error(&self.job.dir, log_from);
+                (ending::read(exit, wish, Outcome::read(&self.job.dir).as_ref(), said), true)
+            }
+            Left::Error(_) if wish == Wish::Cancel => (Ending::Ended(JobState::Canceled, None), false),
+            Left::Error(e) => (Ending::Failed(e.to_string()), retryable(&e)),
+        };
+        match ending {
+            // The savepoint is there: what fails behind it loses nothing.
+            Ending::Failed(why) if matches!(wish, Wish::Stopped { .. }) => {
+                Some((Ending::Ended(wish.ended_state(), Some(why)), false))
+            }
+            ending => Some((ending, retry)),
+        }
+    }
+
+    /// How long to wait before the next start; `None`: give up.
+    fn delay_ms(&self, backoff: &mut Backoff) -> Option<u64> {
+        let (record, now_ms) = (self.job.record(), self.shared.clock.now_ms());
+        let running_since =
+            record.timestamps.get(JobState::Running.name()).filter(|_| record.state == JobState::Running);
+        let ran_ms = running_since.and_then(|since| u64::try_from(now_ms - since).ok()).unwrap_or(0);
+        backoff.failed(now_ms, ran_ms, crate::random::unit())
+    }
+
+    async fn end(&self, state: JobState, why: Option<String>, last_report: Option<Report>) {
         let now_ms = self.shared.clock.now_ms();
         let record = self.job.change(|record| {
             record.process = None;
@@ -151,11 +147,19 @@ impl Worker {
             record.enter(state, now_ms);
         });
         tracing::info!(job = self.job.id, state = state.name(), failure = why, "job ended");
-        self.shared.store.save(&record).await
+        self.keep(&record).await;
+    }
+
+    /// Writes the record down. A disk that refuses must not end what runs: the next change tries again, and a server
+    /// that starts with an old record finds the process by its socket.
+    async fn keep(&self, record: &JobRecord) {
+        if let Err(e) = self.shared.store.save(record).await {
+            tracing::error!(job = self.job.id, error = %e, "the job's record is not stored");
+        }
     }
 
     /// Waits until the next start is due. False: the job ended, or the server does.
-    async fn wait_restart(&self, why: &str, delay_ms: u64) -> Result<bool> {
+    async fn wait_restart(&self, why: &str, delay_ms: u64) -> bool {
         let now_ms = self.shared.clock.now_ms();
         let record = self.job.change(|record| {
             record.process = None;
@@ -163,32 +167,32 @@ impl Worker {
             record.enter(JobState::Restarting, now_ms);
         });
         tracing::warn!(job = self.job.id, failure = why, delay_ms, "job failed, will be restarted");
-        self.shared.store.save(&record).await?;
+        self.keep(&record).await;
         let mut wish = self.job.wish.subscribe();
         let mut server = self.shared.server_end.subscribe();
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
             wish = wished_away(&mut wish) => {
                 let state = wish.ended_state();
-                self.end(state, None, self.job.snapshot().1).await?;
-                return Ok(false);
+                self.end(state, None, self.job.snapshot().1).await;
+                return false;
             }
-            _ = server_ends(&mut server) => return Ok(false),
+            _ = server_ends(&mut server) => return false,
         }
         let record = self.job.change(|record| record.restarts += 1);
-        self.shared.store.save(&record).await?;
-        Ok(true)
+        self.keep(&record).await;
+        true
     }
 
     /// Starts a process and looks after it to its end.
-    async fn attempt(&self) -> Result<Left> {
+    async fn attempt(&self) -> Left {
         let spec = self.job.record().spec;
         if let Err(e) = Outcome::remove(&self.job.dir) {
-            return Ok(Left::Error(e));
+            return Left::Error(e);
         }
         let program = match program::find(&self.shared.config.programs, &spec.program) {
             Ok(program) => program,
-            Err(e) => return Ok(Left::Error(e)),
+            Err(e) => return Left::Error(e),
         };
         let launch = Launch {
             program,
@@ -203,20 +207,20 @@ impl Worker {
         };
         let mut running = match Running::start(&launch) {
             Ok(running) => running,
-            Err(e) => return Ok(Left::Error(e)),
+            Err(e) => return Left::Error(e),
         };
         let id = running.id();
         let record = self.job.change(|record| {
             record.process = Some(id);
             record.attempts += 1;
         });
-        self.shared.store.save(&record).await?;
-        let left = self.look_after(&mut running).await?;
+        self.keep(&record).await;
+        let left = self.look_after(&mut running).await;
         if !matches!(left, Left::ServerEnd) {
             // Helpers the process may have left behind would hold its files.
             id.signal_group(Signal::KILL);
         }
-        Ok(left)
+        left
     }
 
     /// Finds out what became of the process an earlier server started: takes it over, or makes sure it is gone.
@@ -253,13 +257,8 @@ impl Worker {
         };
         tracing::info!(job = self.job.id, pid = id.pid, "took over a running job");
         let record = self.job.change(|record| record.process = Some(id));
-        if let Err(e) = self.shared.store.save(&record).await {
-            return Some(Left::Error(e));
-        }
-        let left = match self.look_after(&mut Running::adopt(id)).await {
-            Ok(left) => left,
-            Err(e) => Left::Error(e),
-        };
+        self.keep(&record).await;
+        let left = self.look_after(&mut Running::adopt(id)).await;
         if !matches!(left, Left::ServerEnd) {
             id.signal_group(Signal::KILL);
         }
@@ -267,7 +266,7 @@ impl Worker {
     }
 
     /// Polls the process until it ends, is wished away, or is silent for too long.
-    async fn look_after(&self, running: &mut Running) -> Result<Left> {
+    async fn look_after(&self, running: &mut Running) -> Left {
         let mut wish = self.job.wish.subscribe();
         let mut server = self.shared.server_end.subscribe();
         let mut heard = tokio::time::Instant::now();
@@ -279,8 +278,8 @@ impl Worker {
                 control::report(&self.job.dir).await
             };
             let reported = tokio::select! {
-                exit = running.wait() => return Ok(Left::Exit(exit)),
-                () = cancelled(&mut wish) => return Ok(Left::Exit(self.cancel(running).await)),
+                exit = running.wait() => return Left::Exit(exit),
+                () = cancelled(&mut wish) => return Left::Exit(self.cancel(running).await),
                 end = server_ends(&mut server) => return self.leave(running, end).await,
                 reported = poll => reported,
             };
@@ -293,17 +292,22 @@ impl Worker {
                 Ok(report) if report.job_id == self.job.id => {
                     (answered, heard) = (true, tokio::time::Instant::now());
                     self.job.reported(report);
-                    self.running().await?;
+                    self.running().await;
                 }
                 Ok(_) | Err(_) if answered && silent > HEARTBEAT_TIMEOUT => {
                     running.end(TERM_GRACE).await;
                     let text = format!("the process did not answer for {} s and was ended", silent.as_secs());
-                    return Ok(Left::Error(Error::external(text)));
+                    return Left::Error(Error::external(text));
                 }
                 Ok(_) | Err(_) if !answered && silent > FIRST_ANSWER_TIMEOUT => {
                     running.end(TERM_GRACE).await;
                     let text = format!("the program opened no control socket within {} s", silent.as_secs());
-                    return Ok(Left::Error(Error::input(text).hint("is it built on the tidemill library?")));
+                    // One that has answered before is known to be a job: it was slow, and may do better.
+                    let known = self.job.record().timestamps.contains_key(JobState::Running.name());
+                    return Left::Error(match known {
+                        true => Error::external(text),
+                        false => Error::input(text).hint("is it built on the tidemill library?"),
+                    });
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -311,14 +315,14 @@ impl Worker {
     }
 
     /// The process has answered.
-    async fn running(&self) -> Result<()> {
+    async fn running(&self) {
         if self.job.state() == JobState::Running {
-            return Ok(());
+            return;
         }
         let now_ms = self.shared.clock.now_ms();
         let record = self.job.change(|record| record.enter(JobState::Running, now_ms));
         tracing::info!(job = self.job.id, "job runs");
-        self.shared.store.save(&record).await
+        self.keep(&record).await;
     }
 
     /// Ends the process because somebody asked for it: politely, then firmly.
@@ -332,15 +336,17 @@ impl Worker {
     }
 
     /// The server ends: the process is left alone, or ended so that the next server starts it again.
-    async fn leave(&self, running: &mut Running, end: ServerEnd) -> Result<Left> {
+    async fn leave(&self, running: &mut Running, end: ServerEnd) -> Left {
         if end == ServerEnd::EndJobs {
             running.end(TERM_GRACE).await;
             // Without a process on record the next server starts the job without counting a failure.
             let record = self.job.change(|record| record.process = None);
-            Outcome::remove(&self.job.dir)?;
-            self.shared.store.save(&record).await?;
+            if let Err(e) = Outcome::remove(&self.job.dir) {
+                tracing::warn!(job = self.job.id, error = %e, "the next server may take this end for the job's own");
+            }
+            self.keep(&record).await;
         }
-        Ok(Left::ServerEnd)
+        Left::ServerEnd
     }
 }
 

@@ -60,11 +60,20 @@ pub struct Live {
     clock: SharedClock,
     /// The version of the last change; those who wait are woken by it.
     pub(super) version: watch::Sender<u64>,
-    /// All changes up to this version are on disk.
-    pub(super) persisted: watch::Sender<u64>,
+    /// How far the changes are on disk.
+    pub(super) persisted: watch::Sender<Persisted>,
     /// Wakes the write-behind task early.
     pub(super) hurry: Notify,
     pub(super) feeds: Mutex<HashMap<Subscription, Weak<Feed>>>,
+}
+
+/// How far the changes are on disk.
+#[derive(Default)]
+pub(super) struct Persisted {
+    /// All up to this version.
+    pub version: u64,
+    /// Why the last flush failed, if it did.
+    pub failed: Option<Error>,
 }
 
 #[derive(Default)]
@@ -97,7 +106,7 @@ impl Live {
             limits,
             clock,
             version: watch::Sender::new(0),
-            persisted: watch::Sender::new(0),
+            persisted: watch::Sender::default(),
             hurry: Notify::new(),
             feeds: Mutex::default(),
         })
@@ -155,12 +164,16 @@ impl Live {
         Ok(version)
     }
 
-    /// Waits until all changes up to `version` are on disk.
-    pub async fn flushed(&self, version: u64) {
+    /// Waits until all changes up to `version` are on disk; an error when they cannot be brought there just now.
+    pub async fn flushed(&self, version: u64) -> Result<()> {
         let mut persisted = self.persisted.subscribe();
         self.hurry.notify_one();
-        // `self` holds the sender.
-        let _ = persisted.wait_for(|done| *done >= version).await;
+        let settled = persisted.wait_for(|so_far| so_far.version >= version || so_far.failed.is_some()).await;
+        match settled {
+            Ok(so_far) if so_far.version < version => Err(so_far.failed.clone().unwrap_or_else(ended)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(ended()),
+        }
     }
 
     /// Drops a table; whether there was one.
@@ -223,6 +236,10 @@ impl Live {
         }
         (state.version, told)
     }
+}
+
+fn ended() -> Error {
+    Error::external("the server ends")
 }
 
 /// Refuses names that would need escaping in addresses and queries (`Kind::Input`).

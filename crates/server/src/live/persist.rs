@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tidemill_core::Result;
 
-use super::hub::Live;
+use super::hub::{Live, Persisted};
 use super::table::Change;
 use crate::database::sql_error;
 use crate::jobs::store::blocking;
@@ -35,7 +35,7 @@ pub fn load(live: &Live, connection: &Connection) -> Result<()> {
     }
     // A table evicted from while loading (its bound is smaller now) is written again by the next flush.
     live.version.send_replace(state.version);
-    live.persisted.send_replace(state.version);
+    live.persisted.send_replace(Persisted { version: state.version, failed: None });
     Ok(())
 }
 
@@ -61,6 +61,7 @@ pub async fn run(live: Arc<Live>, connection: Connection, mut stop: tokio::sync:
                 connection = Some(back);
                 if let Err(e) = done {
                     tracing::error!(error = %e, "live tables cannot be stored");
+                    live.persisted.send_modify(|so_far| so_far.failed = Some(e));
                     if !stopping {
                         tokio::time::sleep(RETRY_AFTER).await;
                     }
@@ -92,7 +93,7 @@ struct Written {
 }
 
 fn flush(live: &Live, connection: &mut Connection) -> Result<()> {
-    let from = *live.persisted.borrow();
+    let from = live.persisted.borrow().version;
     let (version, dropped, written) = collect(live, from);
     if version == from {
         return Ok(());
@@ -102,7 +103,7 @@ fn flush(live: &Live, connection: &mut Connection) -> Result<()> {
         state.dropped.extend(dropped);
         return Err(e);
     }
-    live.persisted.send_replace(version);
+    live.persisted.send_replace(Persisted { version, failed: None });
     Ok(())
 }
 

@@ -27,8 +27,7 @@ fn fake_job_process() {
             std::process::exit(1);
         }
         "panic" => panic!("the fake job panics"),
-        "refuse" => serve(&dir, true),
-        _ => serve(&dir, false),
+        mode => serve(&dir, mode),
     }
 }
 
@@ -37,7 +36,8 @@ fn end(dir: &Path, state: &str, code: i32) -> ! {
     std::process::exit(code);
 }
 
-fn serve(dir: &Path, refuse: bool) -> ! {
+fn serve(dir: &Path, mode: &str) -> ! {
+    let refuse = mode == "refuse";
     let _ = std::fs::remove_file(dir.join("control.sock"));
     let listener = UnixListener::bind(dir.join("control.sock")).unwrap();
     let start_ms = now_ms();
@@ -50,6 +50,10 @@ fn serve(dir: &Path, refuse: bool) -> ! {
         let answer = match request["op"].as_str().unwrap() {
             "report" => report(start_ms),
             "savepoint" if refuse => json!({"ok": false, "error": "no savepoints today"}),
+            "savepoint" if mode == "brittle" => {
+                eprintln!("error: the savepoint broke the job");
+                std::process::exit(1);
+            }
             "cancel" if refuse => json!({"ok": false, "error": "never"}),
             "savepoint" => json!({"ok": true, "path": dir.join("savepoints/7")}),
             "cancel" => json!({"ok": true}),

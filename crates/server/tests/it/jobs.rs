@@ -80,6 +80,13 @@ fn savepoint_stop_restart_and_delete() {
     assert!(!folder.exists());
     assert_eq!(http.get(&format!("/api/jobs/{id}")).status, 404);
     assert_eq!(http.get("/api/jobs").json(), json!({"jobs": []}));
+
+    let other = http.submit("exit:0", json!({}));
+    http.await_state(&other, "FINISHED");
+    let folder = server.dir.path().join("jobs").join(&other);
+    std::fs::create_dir_all(folder.join("savepoints/7")).unwrap();
+    assert_eq!(http.delete(&format!("/api/jobs/{other}")).status, 204);
+    assert!(folder.join("savepoints/7").is_dir() && !folder.join("job.log").exists(), "savepoints are never deleted");
 }
 
 #[test]
@@ -174,4 +181,45 @@ fn events_tell_what_changes() {
     });
     drop(server);
     assert!(all.ends() && one.ends(), "streams end with the server");
+}
+
+#[test]
+fn only_one_of_many_restarts_and_deletes_wins() {
+    let server = TestServer::start();
+    let http = &server.http;
+    for _ in 0..10 {
+        let id = http.submit("exit:0", json!({}));
+        http.await_state(&id, "FINISHED");
+        let call = |method: &'static str, path: String| {
+            let http = http.clone();
+            std::thread::spawn(move || http.send(method, &path, &[], &[]).status)
+        };
+        let calls = [
+            call("POST", format!("/api/jobs/{id}/restart")),
+            call("DELETE", format!("/api/jobs/{id}")),
+            call("POST", format!("/api/jobs/{id}/restart")),
+            call("DELETE", format!("/api/jobs/{id}")),
+        ];
+        let seen = calls.map(|call| call.join().unwrap());
+        assert!(seen.iter().all(|status| [200, 204, 404, 409].contains(status)), "{seen:?}");
+        assert!(seen.iter().filter(|status| **status == 204).count() <= 1, "{seen:?}");
+        eventually("it is deleted or ended", || {
+            let answer = http.get(&format!("/api/jobs/{id}"));
+            if answer.status == 404 || answer.json()["state"] == "FINISHED" { Ok(()) } else { Err(answer.text) }
+        });
+    }
+}
+
+#[test]
+fn a_job_that_fails_while_it_is_stopped_goes_on() {
+    let server = TestServer::start();
+    let id = server.http.submit("brittle", json!({}));
+    server.http.await_state(&id, "RUNNING");
+    let stop = server.http.post(&format!("/api/jobs/{id}/stop"), &json!({"drain": false}));
+    assert_eq!(stop.status, 503, "there is no savepoint: {stop:?}");
+    let job = eventually("the job runs again", || {
+        let job = server.http.job(&id);
+        if job["state"] == "RUNNING" && job["restarts"] == 1 { Ok(job) } else { Err(job) }
+    });
+    assert_eq!(job["failure"], "the savepoint broke the job");
 }

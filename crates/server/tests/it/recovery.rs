@@ -132,13 +132,13 @@ fn an_adopted_process_that_dies_is_started_again() {
 }
 
 #[test]
-fn durable_live_rows_survive_a_killed_server() {
+fn acknowledged_live_rows_survive_a_killed_server() {
     let dir = folder();
     let first = ServerProcess::start(dir.path());
     let rows = json!([{"key": "a", "value": {"n": 1}}, {"key": "b", "value": 2}, {"key": "c", "value": 3}]);
-    assert_eq!(first.http.live("/api/live/orders.total?durable=true", rows).status, 200);
+    assert_eq!(first.http.live("/api/live/orders.total", rows).status, 200);
     let rows = json!([{"key": "b", "value": null}, {"key": "a", "value": {"n": 9}}]);
-    assert_eq!(first.http.live("/api/live/orders.total?durable=true", rows).status, 200);
+    assert_eq!(first.http.live("/api/live/orders.total", rows).status, 200);
     first.kill();
     let second = ServerProcess::start(dir.path());
     let seen = second.http.get("/api/live/orders.total").json();

@@ -8,7 +8,7 @@ use crate::Context;
 use crate::commands::Run;
 use crate::failure::Failure;
 
-/// Forget an ended job and delete its folder, checkpoints included
+/// Forget an ended job and delete its folder with its checkpoints; savepoints stay
 #[derive(Debug, Args)]
 pub struct Delete {
     #[command(flatten)]
