@@ -13,7 +13,7 @@ if ! "$bin/tidemill" demo --help >/dev/null 2>&1 || ! [ -x "$bin/order-screen" ]
   exit
 fi
 
-"$bin/tidemill" demo --data "$scratch/data" --listen 127.0.0.1:0 >"$scratch/demo.log" 2>&1 </dev/null &
+"$bin/tidemill" demo --data "$scratch/data" --listen 127.0.0.1:0 --backfill 1 >"$scratch/demo.log" 2>&1 </dev/null &
 demo=$!
 trap 'kill "$demo" 2>/dev/null && wait "$demo" || true; rm -rf "$scratch"' EXIT
 url=

@@ -6,8 +6,8 @@ scripts/setup.sh build
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
 types() { scripts/web.sh packages && npm --prefix web run --silent check; }
 
-step "cargo fmt" cargo fmt --all --check
-step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "cargo fmt" cargo fmt --all -- --check -l # lists the files; `cargo fmt` repairs them
+step "clippy" cargo clippy --workspace --all-targets --keep-going --locked -- -D warnings
 step "cargo doc" documentation
 step "house rules" cargo test -p tidemill-tests --test it --locked house::
 if have npm; then

@@ -2,9 +2,11 @@
 //! documentation test of this crate. The other tests of the whole stand in `it/`.
 
 /// The programs of `README.md`.
+#[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub mod readme {}
 
 /// The programs of `CONTRIBUTING.md`.
+#[cfg(doctest)]
 #[doc = include_str!("../../CONTRIBUTING.md")]
 pub mod contributing {}
