@@ -64,14 +64,12 @@ export function minuteOption(series: OrderMinute[], language: Language, t: Trans
       },
       {
         id: 'open',
-        type: 'effectScatter',
+        type: 'scatter',
         data: series.slice(-1).map(onAxis),
-        symbolSize: 7,
-        rippleEffect: { scale: 3.4, brushType: 'stroke', number: 2 },
-        itemStyle: { color: WALL.text },
+        symbolSize: 9,
+        itemStyle: { color: WALL.text, borderColor: WALL.cyan, borderWidth: 3, shadowColor: WALL.cyan, shadowBlur: 14 },
         animation: false,
         silent: true,
-        zlevel: 1,
       },
     ],
   }
