@@ -2,13 +2,13 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`file`] | lines of files, once or as they grow; part files, exactly once |
+//! | [`mod@file`] | lines of files, once or as they grow; part files, exactly once |
 //! | [`socket`] | lines from a TCP socket |
 //! | [`topic`] | embedded topics, read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
 //! | [`live`] | results into the server's live tables |
 //! | [`generator`] | records made up by a function |
-//! | [`format`] | JSON, CSV, text |
+//! | [`mod@format`] | JSON, CSV, text |
 //! | [`fetcher`] | for authors: how a reader that blocks meets the worker |
 //! | [`buffered`] | for authors: how a writer that blocks meets the worker |
 //! | [`conformance`] | for authors: what every source and sink must pass |

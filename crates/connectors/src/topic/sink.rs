@@ -110,6 +110,7 @@ where
             },
             staged_any: false,
             appends: 0,
+            started_ms: context.clock.now_ms(),
             clock: context.clock,
             values: Vec::new(),
         };
@@ -153,6 +154,8 @@ struct TopicDeliver<T, E> {
     staged_any: bool,
     /// Numbers the appends, so that one that is tried again after an unclear failure counts once.
     appends: u64,
+    /// When the writer was made: appends of another start of the job are other appends, whatever its attempt is called.
+    started_ms: i64,
     /// The partition of the next batch without keys.
     turn: u32,
     clock: SharedClock,
@@ -199,7 +202,7 @@ where
             self.staged_any = true;
         } else {
             let StageId { scope, subtask, attempt, .. } = &self.id;
-            let once = format!("{scope}/{subtask}/{attempt}/{}", self.appends);
+            let once = format!("{scope}/{subtask}/{attempt}/{}/{}", self.started_ms, self.appends);
             self.topic.append(&records, Some(&once), now_ms)?;
             self.appends += 1;
         }
