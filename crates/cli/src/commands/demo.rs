@@ -63,7 +63,9 @@ impl Demo {
         let mut interrupted = interrupts()?;
         let mut config = ServerConfig::new(&self.data.data);
         config.listen = self.listen;
-        config.jobs_folder = screen.parent().map(Path::to_owned);
+        let programs = self.data.data.join("jobs-programs");
+        install(screen, &programs)?;
+        config.jobs_folder = Some(programs);
         let server = Server::start(config).await?;
         let shown = self.feed(&server, screen, generator, &mut interrupted).await;
         server.shutdown(ServerEnd::EndJobs).await?;
@@ -158,6 +160,28 @@ fn beside(named: Option<&Path>, name: &str) -> Result<PathBuf, Failure> {
     let parent = found.parent().unwrap_or(Path::new("/"));
     program::find(parent, &found.file_name().unwrap_or_default().to_string_lossy())?;
     Ok(found)
+}
+
+/// Puts the program into the jobs folder, which holds nothing else: what stands beside it is not to be run over HTTP.
+fn install(program: &Path, folder: &Path) -> Result<(), Failure> {
+    let put = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        if program.parent() == Some(folder.canonicalize()?.as_path()) {
+            return Ok(());
+        }
+        let name = program.file_name().unwrap_or_default();
+        let fresh = folder.join(".fresh");
+        match std::fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        std::fs::hard_link(program, &fresh).or_else(|_| std::fs::copy(program, &fresh).map(|_| ()))?;
+        std::fs::rename(&fresh, folder.join(name))?;
+        // When both are links to one file already, renaming leaves them as they are.
+        let _ = std::fs::remove_file(&fresh);
+        Ok(())
+    };
+    put().map_err(|e| Error::io(format!("put `{}` into `{}`", program.display(), folder.display()), e).into())
 }
 
 async fn end(generating: &mut Child) {

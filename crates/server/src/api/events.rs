@@ -78,7 +78,7 @@ fn event(name: &str, data: &str) -> Bytes {
 
 /// Events `jobs` with `{"jobs":[JobSummary],"overview":{…}}`, once a second and on change.
 #[utoipa::path(get, path = "/api/events", tag = "jobs", responses((status = 200, body = String, content_type = "text/event-stream")))]
-pub(super) async fn all(State(app): Shared) -> Response {
+pub(super) async fn all(State(app): Shared) -> ApiResult<Response> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
     let mut newest = app.jobs_feed.newest.subscribe();
     let first = app.jobs_feed.render();
@@ -98,7 +98,7 @@ pub(super) async fn all(State(app): Shared) -> Response {
             sent = sender.send(next).await;
         }
     });
-    event_stream(receiver, app.stop.clone())
+    event_stream(&app, receiver)
 }
 
 /// Events `job` with the job's detail, once a second and on change.
@@ -131,5 +131,5 @@ pub(super) async fn one(State(app): Shared, Path(id): Path<String>) -> ApiResult
             }
         }
     });
-    Ok(event_stream(receiver, app.stop.clone()))
+    event_stream(&app, receiver)
 }

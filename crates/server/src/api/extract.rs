@@ -6,11 +6,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 
-use super::error::ApiError;
+use super::App;
+use super::error::{ApiError, ApiResult};
 
 const JSON_WANTED: &str = "send the body as `content-type: application/json`";
 
@@ -87,16 +88,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// An event stream of rendered parts, which ends with the server.
-pub fn event_stream(parts: mpsc::Receiver<Bytes>, stop: watch::Receiver<bool>) -> Response {
-    let stopped = tokio_stream::wrappers::WatchStream::new(stop);
+/// The most event streams open at once.
+pub const STREAMS_MAX: usize = 1000;
+
+/// An event stream of rendered parts, which ends with the server. 503 when too many are open.
+pub fn event_stream(app: &App, parts: mpsc::Receiver<Bytes>) -> ApiResult<Response> {
+    let place = app.streams.clone().try_acquire_owned().map_err(|_| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{STREAMS_MAX} event streams are open already"))
+    })?;
+    let stopped = WatchStream::new(app.stop.clone());
     let ends = stopped.filter_map(|stop| stop.then_some(None));
     let parts = ReceiverStream::new(parts).map(Some).chain(tokio_stream::once(None));
-    let stream = parts.merge(ends).map_while(|part| part).map(Ok::<Bytes, std::convert::Infallible>);
+    let stream = parts.merge(ends).map_while(move |part| {
+        // Given back when the stream is dropped.
+        let _held = &place;
+        part.map(Ok::<Bytes, std::convert::Infallible>)
+    });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    Ok((headers, Body::from_stream(stream)).into_response())
 }

@@ -78,6 +78,5 @@ pub(super) async fn events(
     }
     // An id of an earlier start of the server, or of nonsense, means starting with snapshots.
     let since = last_seen.and_then(|id| id.strip_prefix(&app.live.boot)?.strip_prefix('.')?.parse().ok());
-    let parts = feed::subscribe(&app.live, subscription, since)?;
-    Ok(event_stream(parts, app.stop.clone()))
+    event_stream(&app, feed::subscribe(&app.live, subscription, since))
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use tidemill_core::SharedClock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::ServerConfig;
 use crate::jobs::supervisor::Supervisor;
@@ -44,6 +44,8 @@ pub struct App {
     started_ms: i64,
     jobs_feed: Arc<JobsFeed>,
     stop: watch::Receiver<bool>,
+    /// One place for each event stream that may be open.
+    streams: Arc<Semaphore>,
 }
 
 type Shared = axum::extract::State<Arc<App>>;
@@ -66,8 +68,9 @@ impl App {
             writer_token: writer_token.clone(),
         };
         let jobs_feed = JobsFeed::start(supervisor.clone(), stop.clone());
+        let streams = Arc::new(Semaphore::new(extract::STREAMS_MAX));
         let (clock, started_ms) = (config.clock.clone(), config.clock.now_ms());
-        Arc::new(App { supervisor, live, topics, writer_token, guard, clock, started_ms, jobs_feed, stop })
+        Arc::new(App { supervisor, live, topics, writer_token, guard, clock, started_ms, jobs_feed, stop, streams })
     }
 }
 

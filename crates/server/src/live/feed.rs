@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use tidemill_core::{Error, Result};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
@@ -21,8 +20,6 @@ const FRAMES_BEHIND_MAX: usize = 64;
 const PARTS_AHEAD_MAX: usize = 4;
 /// An event of more bytes than this is cut into several.
 const EVENT_BYTES_MAX: usize = 512 << 10;
-/// The most subscribers at once.
-pub const SUBSCRIBERS_MAX: usize = 1000;
 /// How often a subscriber hears that the server is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -55,8 +52,8 @@ impl Drop for Feed {
 }
 
 /// Subscribes: parts of the event stream, beginning with what changed since `since` (or with snapshots), without end.
-pub fn subscribe(live: &Arc<Live>, subscription: Subscription, since: Option<u64>) -> Result<mpsc::Receiver<Bytes>> {
-    let (feed, frames) = join(live, &subscription)?;
+pub fn subscribe(live: &Arc<Live>, subscription: Subscription, since: Option<u64>) -> mpsc::Receiver<Bytes> {
+    let (feed, frames) = join(live, &subscription);
     let (sender, receiver) = mpsc::channel(PARTS_AHEAD_MAX);
     let live = live.clone();
     tokio::spawn(async move {
@@ -64,26 +61,22 @@ pub fn subscribe(live: &Arc<Live>, subscription: Subscription, since: Option<u64
         let _ = follow(&live, &subscription, since, frames, &sender).await;
         drop(feed);
     });
-    Ok(receiver)
+    receiver
 }
 
 /// The feed for this subscription, and its frames from now on.
-fn join(live: &Arc<Live>, subscription: &Subscription) -> Result<(Arc<Feed>, broadcast::Receiver<Arc<Frame>>)> {
+fn join(live: &Arc<Live>, subscription: &Subscription) -> (Arc<Feed>, broadcast::Receiver<Arc<Frame>>) {
     let mut feeds = live.feeds.lock().unwrap_or_else(PoisonError::into_inner);
     feeds.retain(|_, feed| feed.strong_count() > 0);
-    let all: usize = feeds.values().map(std::sync::Weak::strong_count).sum();
-    if all >= SUBSCRIBERS_MAX {
-        return Err(Error::full(format!("{SUBSCRIBERS_MAX} event streams are open already")));
-    }
     if let Some(feed) = feeds.get(subscription).and_then(std::sync::Weak::upgrade) {
         let frames = feed.frames.subscribe();
-        return Ok((feed, frames));
+        return (feed, frames);
     }
     let (sender, frames) = broadcast::channel(FRAMES_BEHIND_MAX);
     let task = tokio::spawn(produce(live.clone(), subscription.clone(), live.version(), sender.clone())).abort_handle();
     let feed = Arc::new(Feed { frames: sender, task });
     feeds.insert(subscription.clone(), Arc::downgrade(&feed));
-    Ok((feed, frames))
+    (feed, frames)
 }
 
 /// The feed's task: renders what changed after `seen`, again and again.
