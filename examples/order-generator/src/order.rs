@@ -1,6 +1,7 @@
 //! The order event as it stands in the topic `orders`: its fields, and the strict reading of its JSON. What the reading
 //! refuses, with the reason in words, is a dead letter for the streaming job and for the reference alike.
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::is_province;
@@ -87,21 +88,21 @@ impl Status {
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     /// `yyyyMMddHHmmssSSS` of the placing of the order, and digits.
-    pub order_id: String,
+    pub order_id: CompactString,
     /// Unique.
-    pub user_id: String,
+    pub user_id: CompactString,
     /// Shown, not unique.
-    pub user_name: String,
+    pub user_name: CompactString,
     /// 男 or 女.
     pub gender: Gender,
     /// What was bought.
-    pub goods: String,
+    pub goods: CompactString,
     /// The category.
-    pub goods_type: String,
+    pub goods_type: CompactString,
     /// The brand.
-    pub brand: String,
+    pub brand: CompactString,
     /// The event time as local text, `yyyy-MM-dd HH:mm:ss`.
-    pub order_time: String,
+    pub order_time: CompactString,
     /// The event time, epoch ms.
     pub order_time_series: i64,
     /// Price of one piece.
@@ -113,7 +114,7 @@ pub struct Order {
     /// Where the order stands.
     pub status: Status,
     /// Full province name.
-    pub address: String,
+    pub address: CompactString,
     /// Phone number.
     pub phone: u64,
 }

@@ -83,7 +83,7 @@ pub fn live_tables_of(
     put(
         "orders.category",
         sum_rows(&sales, |o| {
-            vec![("day", day(o)), ("category", o.goods_type.clone())]
+            vec![("day", day(o)), ("category", o.goods_type.to_string())]
         }),
     );
     put(
@@ -91,8 +91,8 @@ pub fn live_tables_of(
         sum_rows(&sales, |o| {
             vec![
                 ("day", day(o)),
-                ("category", o.goods_type.clone()),
-                ("brand", o.brand.clone()),
+                ("category", o.goods_type.to_string()),
+                ("brand", o.brand.to_string()),
             ]
         }),
     );
@@ -105,7 +105,7 @@ pub fn live_tables_of(
     put(
         "orders.province",
         sum_rows(&sales, |o| {
-            vec![("day", day(o)), ("province", o.address.clone())]
+            vec![("day", day(o)), ("province", o.address.to_string())]
         }),
     );
     put("orders.gender_10min", gender_window_rows(&sales));
@@ -309,7 +309,7 @@ fn user_rows(sales: &[&Order]) -> BTreeMap<String, Value> {
             let latest = sales
                 .iter()
                 .max_by_key(|o| (o.order_time_series, &o.order_id));
-            let user = latest.map_or("", |o| &o.user_name);
+            let user = latest.map_or("", |o| o.user_name.as_str());
             let row = json!({"day": day, "rank": rank, "user_id": user_id, "user": user, "fen": fen, "orders": orders});
             rows.insert(format!("{day}/{rank:02}"), row);
         }

@@ -4,7 +4,7 @@ use order_generator::time::{DAY_MS, day_text};
 use serde_json::json;
 use tidemill::prelude::*;
 
-use crate::change::{Amounts, Cell, Change};
+use crate::change::{Cell, Change, Sales};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -14,7 +14,7 @@ const KEPT_MS: i64 = 3 * DAY_MS;
 /// Keeps the sums.
 #[derive(Clone)]
 pub struct Cells {
-    sums: ValueState<Amounts>,
+    sums: ValueState<Sales>,
     pace: Pace,
 }
 
@@ -25,7 +25,7 @@ impl Cells {
     }
 
     fn write(&self, context: &mut KeyedContext<'_, Cell, Row>) -> Result<()> {
-        let sums = self.sums.get(context)?.cloned().unwrap_or_default();
+        let sums = self.sums.get(context)?.copied().unwrap_or_default();
         match row(context.key(), &sums) {
             Some(row) => context.emit(row),
             None => Ok(()),
@@ -34,7 +34,7 @@ impl Cells {
 }
 
 /// The row of a cell.
-fn row(cell: &Cell, sums: &Amounts) -> Option<Row> {
+fn row(cell: &Cell, sums: &Sales) -> Option<Row> {
     let (fen, quantity, orders) = (sums.fen, sums.quantity, sums.orders);
     Some(match cell {
         Cell::Category(day, category) => {
@@ -62,26 +62,23 @@ fn row(cell: &Cell, sums: &Amounts) -> Option<Row> {
             let value = json!({"day": day, "province": province, "fen": fen, "quantity": quantity, "orders": orders});
             Row::new(Table::Province, format!("{day}/{province}"), &value)
         }
-        Cell::Minute(_) | Cell::User(..) | Cell::Day(_) => return None,
+        Cell::Minute(_) => return None,
     })
 }
 
 /// The start of the day or window a cell belongs to.
 fn begins_ms(cell: &Cell) -> i64 {
     match cell {
-        Cell::Minute(ms) | Cell::Day(ms) | Cell::GenderWindow(ms, _) => *ms,
-        Cell::Category(ms, _)
-        | Cell::Brand(ms, ..)
-        | Cell::Gender(ms, _)
-        | Cell::Province(ms, _)
-        | Cell::User(ms, _) => *ms,
+        Cell::Minute(ms) | Cell::GenderWindow(ms, _) | Cell::Gender(ms, _) => *ms,
+        Cell::Category(ms, _) | Cell::Brand(ms, ..) | Cell::Province(ms, _) => *ms,
     }
 }
 
 impl KeyedProcessFunction<Cell, Change, Row> for Cells {
-    fn process(&mut self, (_, amounts): Change, context: &mut KeyedContext<'_, Cell, Row>) -> Result<()> {
+    fn process(&mut self, change: Change, context: &mut KeyedContext<'_, Cell, Row>) -> Result<()> {
+        let Change::Sales(_, sales) = change else { return Ok(()) };
         let forget_ms = begins_ms(context.key()) + KEPT_MS;
-        self.sums.get_or(context, Amounts::default)?.add(amounts);
+        *self.sums.get_or(context, Sales::default)? += sales;
         context.register_event_timer(forget_ms);
         if self.pace.changed(context)? { self.write(context) } else { Ok(()) }
     }

@@ -8,7 +8,7 @@ use tidemill::core::format::Decode;
 use tidemill::prelude::*;
 
 use crate::cells::Cells;
-use crate::change::{Amounts, Cell, Change, Combine};
+use crate::change::{Cell, Change, Combine, DayCounts};
 use crate::ledger::{FORGOTTEN, Ledger};
 use crate::overall::Overall;
 use crate::ranking::{DayRanking, ShardRanking, shard};
@@ -67,18 +67,21 @@ impl OrderScreen {
             .uid("ledger");
         let dead_letters = orders.dead_letters().union(&[&ledger.side_output(FORGOTTEN)]);
         let dead = dead_letters
-            .map(|_| -> Change { (Cell::Day(0), Amounts { dead_letters: 1, ..Amounts::default() }) })
+            .map(|_| -> Change { Change::Day(0, DayCounts { dead_letters: 1, ..DayCounts::default() }) })
             .name("Count dead letters");
         let changes = ledger.transform("Combine", Combine::default);
         let tick = self.tick;
         let cells = changes
-            .filter(|(cell, _)| !matches!(cell, Cell::Minute(_) | Cell::Day(_) | Cell::User(..)))
-            .key_by(|(cell, _)| cell.clone())
+            .filter(|change| matches!(change, Change::Sales(cell, _) if !matches!(cell, Cell::Minute(_))))
+            .key_by(|change| match change {
+                Change::Sales(cell, _) => cell.clone(),
+                _ => Cell::Minute(0),
+            })
             .process(Cells::new(tick))
             .name("Sums")
             .uid("sums");
         let users = changes
-            .filter(|(cell, _)| matches!(cell, Cell::User(..)))
+            .filter(|change| matches!(change, Change::Spender(..)))
             .key_by(shard)
             .process(ShardRanking::new(tick))
             .name("Spenders")
@@ -88,7 +91,7 @@ impl OrderScreen {
             .name("Top spenders")
             .uid("top-spenders");
         let overall = changes
-            .filter(|(cell, _)| matches!(cell, Cell::Minute(_) | Cell::Day(_)))
+            .filter(|change| matches!(change, Change::Sales(Cell::Minute(_), _) | Change::Late(..) | Change::Day(..)))
             .union(&[&dead])
             .key_by(|_| 0u8)
             .process(Overall::new(tick))

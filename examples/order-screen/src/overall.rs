@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemill::prelude::*;
 
-use crate::change::{Amounts, Cell, Change, minute_of};
+use crate::change::{Cell, Change, DayCounts, Sales, minute_of};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -17,8 +17,9 @@ const KEPT_MS: i64 = 3 * DAY_MS;
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Book {
-    days: BTreeMap<i64, Amounts>,
-    minutes: BTreeMap<i64, Amounts>,
+    days: BTreeMap<i64, (Sales, DayCounts)>,
+    /// Sales, and late events.
+    minutes: BTreeMap<i64, (Sales, i64)>,
     /// Changed since they were written.
     changed_days: BTreeSet<i64>,
     changed_minutes: BTreeSet<i64>,
@@ -28,21 +29,15 @@ struct Book {
 
 impl Book {
     fn newest_ms(&self) -> Option<i64> {
-        self.days.values().map(|day| day.event_time_ms).max().filter(|newest| *newest > 0)
+        self.days.values().map(|(_, counts)| counts.event_time_ms).max().filter(|newest| *newest > 0)
     }
 
-    fn take_in(&mut self, cell: Cell, amounts: Amounts) {
-        match cell {
-            Cell::Minute(minute_ms) => {
+    fn take_in(&mut self, change: Change) {
+        match change {
+            Change::Sales(Cell::Minute(minute_ms), sales) => {
                 let day = day_start(minute_ms);
-                let sales = Amounts {
-                    fen: amounts.fen,
-                    quantity: amounts.quantity,
-                    orders: amounts.orders,
-                    ..Amounts::default()
-                };
-                self.days.entry(day).or_default().add(sales);
-                self.minutes.entry(minute_ms).or_default().add(amounts);
+                self.days.entry(day).or_default().0 += sales;
+                self.minutes.entry(minute_ms).or_default().0 += sales;
                 self.changed_minutes.insert(minute_ms);
                 self.changed_days.insert(day);
                 // The comparison with yesterday changes, too.
@@ -50,23 +45,25 @@ impl Book {
                     self.changed_days.insert(day + DAY_MS);
                 }
             }
-            Cell::Day(day) if amounts.dead_letters > 0 => {
-                match self.newest_ms().map(day_start).or((day > 0).then_some(day)) {
-                    Some(day) => {
-                        self.days.entry(day).or_default().add(amounts);
-                        self.changed_days.insert(day);
-                    }
-                    None => self.early_dead_letters += amounts.dead_letters,
-                }
+            Change::Late(minute_ms, late) => {
+                self.minutes.entry(minute_ms).or_default().1 += late;
+                self.changed_minutes.insert(minute_ms);
             }
-            Cell::Day(day) => {
-                let mut amounts = amounts;
-                amounts.dead_letters += std::mem::take(&mut self.early_dead_letters);
-                self.days.entry(day).or_default().add(amounts);
-                self.changed_days.insert(day);
+            Change::Day(0, counts) => match self.newest_ms().map(day_start) {
+                Some(day) => self.count(day, counts),
+                None => self.early_dead_letters += counts.dead_letters,
+            },
+            Change::Day(day, mut counts) => {
+                counts.dead_letters += std::mem::take(&mut self.early_dead_letters);
+                self.count(day, counts);
             }
-            _ => {}
+            Change::Sales(..) | Change::Spender(..) => {}
         }
+    }
+
+    fn count(&mut self, day: i64, counts: DayCounts) {
+        self.days.entry(day).or_default().1 += counts;
+        self.changed_days.insert(day);
     }
 
     fn forget(&mut self) {
@@ -84,7 +81,7 @@ impl Book {
             return Value::Null;
         }
         let until_ms = minute_of(event_time_ms - DAY_MS);
-        self.minutes.range(yesterday..=until_ms.max(yesterday)).map(|(_, minute)| minute.fen).sum::<i64>().into()
+        self.minutes.range(yesterday..=until_ms.max(yesterday)).map(|(_, (sales, _))| sales.fen).sum::<i64>().into()
     }
 }
 
@@ -108,21 +105,21 @@ impl Overall {
         let book = self.book.get_or(context, Book::default)?;
         let mut rows = Vec::new();
         for minute_ms in std::mem::take(&mut book.changed_minutes) {
-            if let Some(sums) = book.minutes.get(&minute_ms) {
-                let value = json!({"minute_ms": minute_ms, "fen": sums.fen, "quantity": sums.quantity, "orders": sums.orders, "late": sums.late});
+            if let Some((sales, late)) = book.minutes.get(&minute_ms) {
+                let value = json!({"minute_ms": minute_ms, "fen": sales.fen, "quantity": sales.quantity, "orders": sales.orders, "late": late});
                 rows.push(Row::new(Table::Minute, format!("{minute_ms:013}"), &value));
             }
         }
         for day in std::mem::take(&mut book.changed_days) {
-            if let Some(sums) = book.days.get(&day) {
+            if let Some((sales, counts)) = book.days.get(&day) {
                 let text = day_text(day);
                 let value = json!({
-                    "day": text, "fen": sums.fen, "quantity": sums.quantity, "orders": sums.orders,
-                    "unpaid_fen": sums.unpaid.0, "unpaid_orders": sums.unpaid.1,
-                    "cancelled_fen": sums.cancelled.0, "cancelled_orders": sums.cancelled.1,
-                    "duplicates": sums.duplicates, "late": sums.late, "dead_letters": sums.dead_letters,
-                    "yesterday_fen": book.yesterday_fen(day, sums.event_time_ms),
-                    "event_time_ms": sums.event_time_ms, "watermark_ms": watermark_ms, "computed_ms": computed_ms,
+                    "day": text, "fen": sales.fen, "quantity": sales.quantity, "orders": sales.orders,
+                    "unpaid_fen": counts.unpaid.0, "unpaid_orders": counts.unpaid.1,
+                    "cancelled_fen": counts.cancelled.0, "cancelled_orders": counts.cancelled.1,
+                    "duplicates": counts.duplicates, "late": counts.late, "dead_letters": counts.dead_letters,
+                    "yesterday_fen": book.yesterday_fen(day, counts.event_time_ms),
+                    "event_time_ms": counts.event_time_ms, "watermark_ms": watermark_ms, "computed_ms": computed_ms,
                 });
                 rows.push(Row::new(Table::Total, text, &value));
             }
@@ -133,8 +130,8 @@ impl Overall {
 }
 
 impl KeyedProcessFunction<u8, Change, Row> for Overall {
-    fn process(&mut self, (cell, amounts): Change, context: &mut KeyedContext<'_, u8, Row>) -> Result<()> {
-        self.book.get_or(context, Book::default)?.take_in(cell, amounts);
+    fn process(&mut self, change: Change, context: &mut KeyedContext<'_, u8, Row>) -> Result<()> {
+        self.book.get_or(context, Book::default)?.take_in(change);
         if self.pace.changed(context)? { self.write(context) } else { Ok(()) }
     }
 

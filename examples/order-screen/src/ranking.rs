@@ -1,16 +1,17 @@
-//! The top ten spenders of a day, exact also when sales are taken back. Users are dealt to shards; each shard keeps all of
-//! its users in order and hands on its own top ten; the day's top ten is among those.
+//! The top ten spenders of a day, exact also when sales are taken back. Users are dealt to shards; each shard keeps the sums
+//! of its users and its own top ten, which is looked for anew only when one of the ten falls; the day's top ten is among those.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use compact_str::CompactString;
 use order_generator::time::{DAY_MS, day_text};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidemill::engine::key::key_group;
 use tidemill::prelude::*;
 
-use crate::change::{Cell, Change};
+use crate::change::{Change, Name, Sales};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -27,8 +28,8 @@ const KEPT_MS: i64 = 3 * DAY_MS;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Spender {
     fen: Reverse<i64>,
-    user_id: String,
-    user: String,
+    user_id: CompactString,
+    user: CompactString,
     orders: i64,
 }
 
@@ -36,28 +37,62 @@ pub struct Spender {
 pub type Top = (i64, u64, Vec<Spender>);
 
 /// The shard of a user's change.
-pub fn shard((cell, _): &Change) -> (i64, u64) {
-    match cell {
-        Cell::User(day, user_id) => (*day, key_group(user_id) % SHARDS),
+pub fn shard(change: &Change) -> (i64, u64) {
+    match change {
+        Change::Spender(day, user_id, ..) => (*day, key_group(user_id.as_str()) % SHARDS),
         _ => (0, 0),
     }
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Users {
-    /// User id → fen, orders, (time of the name, name).
-    sums: HashMap<String, (i64, i64, (i64, String))>,
-    order: BTreeSet<(Reverse<i64>, String)>,
+    sums: HashMap<CompactString, (Sales, Name)>,
+    /// The first ten, in order; `None` when one of them has fallen and others may come before it.
+    top: Option<Vec<Spender>>,
 }
 
 impl Users {
-    fn top(&self) -> Vec<Spender> {
-        let spender = |(fen, user_id): &(Reverse<i64>, String)| {
-            let (_, orders, (_, user)) = self.sums.get(user_id)?;
-            Some(Spender { fen: *fen, user_id: user_id.clone(), user: user.clone(), orders: *orders })
-        };
-        self.order.iter().take(LENGTH).filter_map(spender).collect()
+    fn take_in(&mut self, user_id: CompactString, sales: Sales, name: Name) {
+        let (sum, held) = self.sums.entry(user_id.clone()).or_default();
+        *sum += sales;
+        if name > *held {
+            *held = name;
+        }
+        let spender = spender(&user_id, sum, held);
+        if sum.orders == 0 {
+            self.sums.remove(&user_id);
+        }
+        let Some(top) = &mut self.top else { return };
+        let listed = top.iter().position(|other| other.user_id == user_id);
+        if listed.is_some() && sales.fen < 0 {
+            self.top = None;
+            return;
+        }
+        if let Some(at) = listed {
+            top.remove(at);
+        } else if sales.fen < 0 || (top.len() == LENGTH && top.last().is_some_and(|last| *last < spender)) {
+            return;
+        }
+        let at = top.partition_point(|other| *other < spender);
+        top.insert(at, spender);
+        top.truncate(LENGTH);
     }
+
+    fn top(&mut self) -> Vec<Spender> {
+        let sums = &self.sums;
+        let all = || {
+            let mut all: Vec<Spender> = sums.iter().map(|(user_id, (sum, name))| spender(user_id, sum, name)).collect();
+            all.sort();
+            all.truncate(LENGTH);
+            all
+        };
+        self.top.get_or_insert_with(all).clone()
+    }
+}
+
+fn spender(user_id: &CompactString, sum: &Sales, name: &Name) -> Spender {
+    let user = name.as_ref().map(|(_, name)| name.clone()).unwrap_or_default();
+    Spender { fen: Reverse(sum.fen), user_id: user_id.clone(), user, orders: sum.orders }
 }
 
 /// The top ten of each shard.
@@ -74,30 +109,16 @@ impl ShardRanking {
     }
 
     fn write(&self, context: &mut KeyedContext<'_, (i64, u64), Top>) -> Result<()> {
-        let top = self.users.get(context)?.map(Users::top).unwrap_or_default();
+        let top = self.users.get_or(context, Users::default)?.top();
         let (day, shard) = *context.key();
         context.emit((day, shard, top))
     }
 }
 
 impl KeyedProcessFunction<(i64, u64), Change, Top> for ShardRanking {
-    fn process(&mut self, (cell, amounts): Change, context: &mut KeyedContext<'_, (i64, u64), Top>) -> Result<()> {
-        let Cell::User(day, user_id) = cell else { return Ok(()) };
-        let users = self.users.get_or(context, Users::default)?;
-        let (fen, orders, name) = users.sums.entry(user_id.clone()).or_default();
-        let before = *fen;
-        *fen += amounts.fen;
-        *orders += amounts.orders;
-        if let Some(newer) = amounts.name.filter(|newer| newer > name) {
-            *name = newer;
-        }
-        let (fen, gone) = (*fen, *orders == 0);
-        users.order.remove(&(Reverse(before), user_id.clone()));
-        if gone {
-            users.sums.remove(&user_id);
-        } else {
-            users.order.insert((Reverse(fen), user_id));
-        }
+    fn process(&mut self, change: Change, context: &mut KeyedContext<'_, (i64, u64), Top>) -> Result<()> {
+        let Change::Spender(day, user_id, sales, name) = change else { return Ok(()) };
+        self.users.get_or(context, Users::default)?.take_in(user_id, sales, name);
         context.register_event_timer(day + KEPT_MS);
         if self.pace.changed(context)? { self.write(context) } else { Ok(()) }
     }

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
 const SECOND_MS: i64 = 1_000;
@@ -36,13 +37,11 @@ pub const HOT_PAGES_SLIDE_MS: i64 = 5 * SECOND_MS;
 pub const HOT_PAGES_TOP: usize = 3;
 
 /// The ends of static files, which are no pages.
-pub const STATIC_FILES: [&str; 13] = [
-    ".css", ".js", ".png", ".jpg", ".jpeg", ".gif", ".ico", ".bmp", ".svg", ".ttf", ".woff",
-    ".woff2", ".eot",
-];
+pub const STATIC_FILES: [&str; 13] =
+    [".css", ".js", ".png", ".jpg", ".jpeg", ".gif", ".ico", ".bmp", ".svg", ".ttf", ".woff", ".woff2", ".eot"];
 
 /// Something ranked, and how often it was viewed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Views<T> {
     /// The item or page.
     pub of: T,
@@ -51,7 +50,7 @@ pub struct Views<T> {
 }
 
 /// Page views and visitors of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageViews {
     /// Page views.
     pub pv: u64,
@@ -87,8 +86,7 @@ pub struct Access {
 
 /// Opens a file, unpacking it when its name ends in `.gz`.
 pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    let file =
-        File::open(path).map_err(|e| Error::io(format_args!("open `{}`", path.display()), e))?;
+    let file = File::open(path).map_err(|e| Error::io(format_args!("open `{}`", path.display()), e))?;
     if path.extension().is_some_and(|ending| ending == "gz") {
         Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))))
     } else {
@@ -101,17 +99,10 @@ pub fn hot_items(user_behavior: impl BufRead) -> Result<BTreeMap<i64, Vec<Views<
     let mut windows: BTreeMap<i64, BTreeMap<u64, u64>> = BTreeMap::new();
     for view in page_view_lines(user_behavior)? {
         for end_ms in window_ends(view.time_ms, HOT_ITEMS_SIZE_MS, HOT_ITEMS_SLIDE_MS) {
-            *windows
-                .entry(end_ms)
-                .or_default()
-                .entry(view.item)
-                .or_default() += 1;
+            *windows.entry(end_ms).or_default().entry(view.item).or_default() += 1;
         }
     }
-    Ok(windows
-        .into_iter()
-        .map(|(end_ms, counts)| (end_ms, top(counts, HOT_ITEMS_TOP)))
-        .collect())
+    Ok(windows.into_iter().map(|(end_ms, counts)| (end_ms, top(counts, HOT_ITEMS_TOP))).collect())
 }
 
 /// For each window end the page views and visitors.
@@ -124,13 +115,7 @@ pub fn page_views(user_behavior: impl BufRead) -> Result<BTreeMap<i64, PageViews
     }
     let count = |(end_ms, users): (i64, Vec<u64>)| {
         let visitors: BTreeSet<&u64> = users.iter().collect();
-        (
-            end_ms,
-            PageViews {
-                pv: users.len() as u64,
-                uv: visitors.len() as u64,
-            },
-        )
+        (end_ms, PageViews { pv: users.len() as u64, uv: visitors.len() as u64 })
     };
     Ok(windows.into_iter().map(count).collect())
 }
@@ -143,17 +128,10 @@ pub fn hot_pages(web_access: impl BufRead) -> Result<BTreeMap<i64, Vec<Views<Str
             continue;
         }
         for end_ms in window_ends(access.time_ms, HOT_PAGES_SIZE_MS, HOT_PAGES_SLIDE_MS) {
-            *windows
-                .entry(end_ms)
-                .or_default()
-                .entry(access.path.clone())
-                .or_default() += 1;
+            *windows.entry(end_ms).or_default().entry(access.path.clone()).or_default() += 1;
         }
     }
-    Ok(windows
-        .into_iter()
-        .map(|(end_ms, counts)| (end_ms, top(counts, HOT_PAGES_TOP)))
-        .collect())
+    Ok(windows.into_iter().map(|(end_ms, counts)| (end_ms, top(counts, HOT_PAGES_TOP))).collect())
 }
 
 /// The ends of all windows that hold `time_ms`.
@@ -167,10 +145,7 @@ fn window_ends(time_ms: i64, size_ms: i64, slide_ms: i64) -> impl Iterator<Item 
 
 /// The first `length` by count, equal ones by themselves.
 fn top<T: Ord>(counts: BTreeMap<T, u64>, length: usize) -> Vec<Views<T>> {
-    let mut ranking: Vec<Views<T>> = counts
-        .into_iter()
-        .map(|(of, views)| Views { of, views })
-        .collect();
+    let mut ranking: Vec<Views<T>> = counts.into_iter().map(|(of, views)| Views { of, views }).collect();
     // Stable, and the map was in order of the keys: that settles ties.
     ranking.sort_by_key(|entry| std::cmp::Reverse(entry.views));
     ranking.truncate(length);
@@ -179,11 +154,7 @@ fn top<T: Ord>(counts: BTreeMap<T, u64>, length: usize) -> Vec<Views<T>> {
 
 /// Whether the path names a static file.
 pub fn is_static(path: &str) -> bool {
-    let file = path
-        .split(['?', '#'])
-        .next()
-        .unwrap_or(path)
-        .to_ascii_lowercase();
+    let file = path.split(['?', '#']).next().unwrap_or(path).to_ascii_lowercase();
     STATIC_FILES.iter().any(|ending| file.ends_with(ending))
 }
 
@@ -198,9 +169,8 @@ fn lines<T>(reader: impl BufRead, name: &str, parse: impl Fn(&str) -> Option<T>)
     for (index, line) in reader.lines().enumerate() {
         let number = index + 1;
         let line = line.map_err(|e| Error::io(format_args!("read {name} line {number}"), e))?;
-        let value = parse(&line).ok_or_else(|| {
-            Error::input(format!("{name} line {number} is not understood: `{line}`"))
-        })?;
+        let value =
+            parse(&line).ok_or_else(|| Error::input(format!("{name} line {number} is not understood: `{line}`")))?;
         parsed.push(value);
     }
     Ok(parsed)
@@ -208,8 +178,7 @@ fn lines<T>(reader: impl BufRead, name: &str, parse: impl Fn(&str) -> Option<T>)
 
 /// Reads one line of `user_behavior.csv`.
 pub fn parse_behavior(line: &str) -> Option<Behavior> {
-    let [user, item, category, behavior, seconds] =
-        line.split(',').collect::<Vec<_>>().try_into().ok()?;
+    let [user, item, category, behavior, seconds] = line.split(',').collect::<Vec<_>>().try_into().ok()?;
     Some(Behavior {
         user: user.parse().ok()?,
         item: item.parse().ok()?,
@@ -221,24 +190,16 @@ pub fn parse_behavior(line: &str) -> Option<Behavior> {
 
 /// Reads one line of `web_access.log`.
 pub fn parse_access(line: &str) -> Option<Access> {
-    let [_, _, _, time, zone, method, path] =
-        line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+    let [_, _, _, time, zone, method, path] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
     if zone != "+0000" {
         return None;
     }
-    Some(Access {
-        time_ms: parse_access_time(time)?,
-        method: method.to_string(),
-        path: path.to_string(),
-    })
+    Some(Access { time_ms: parse_access_time(time)?, method: method.to_string(), path: path.to_string() })
 }
 
 /// `dd/MM/yyyy:HH:mm:ss` UTC as epoch ms: the days counted year by year and month by month.
 fn parse_access_time(text: &str) -> Option<i64> {
-    let parts = text
-        .split(['/', ':'])
-        .map(|part| part.parse().ok())
-        .collect::<Option<Vec<i64>>>()?;
+    let parts = text.split(['/', ':']).map(|part| part.parse().ok()).collect::<Option<Vec<i64>>>()?;
     let [day, month, year, hour, minute, second] = parts.try_into().ok()?;
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let days_of = |month: i64| match month {
@@ -255,10 +216,5 @@ fn parse_access_time(text: &str) -> Option<i64> {
     }
     let years: i64 = (1970..year).map(|year| 365 + i64::from(leap(year))).sum();
     let months: i64 = (1..month).map(days_of).sum();
-    Some(
-        (years + months + day - 1) * 24 * HOUR_MS
-            + hour * HOUR_MS
-            + minute * MINUTE_MS
-            + second * SECOND_MS,
-    )
+    Some((years + months + day - 1) * 24 * HOUR_MS + hour * HOUR_MS + minute * MINUTE_MS + second * SECOND_MS)
 }

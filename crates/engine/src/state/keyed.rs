@@ -180,6 +180,12 @@ impl<V: Data> ValueState<V> {
         Ok(store.table::<V>(self.name, &self.slot)?.get(key))
     }
 
+    /// The current key's value to be changed in place, if there is one.
+    pub fn get_mut<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c mut V>> {
+        let (key, store) = context.keyed_state();
+        Ok(store.table::<V>(self.name, &self.slot)?.get_mut(key))
+    }
+
     /// Sets the current key's value.
     pub fn set<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
         let (key, store) = context.keyed_state();

@@ -50,13 +50,13 @@ impl Incremental {
             group > old_group
                 || (group == old_group && order.order_time_series < old.order_time_series)
         };
-        match self.states.get(&order.order_id).cloned() {
+        match self.states.get(order.order_id.as_str()).cloned() {
             Some(old) if moves(&old) => self.count(&old, -1),
             Some(_) => return,
             None => {}
         }
         self.count(&order, 1);
-        self.states.insert(order.order_id.clone(), order);
+        self.states.insert(order.order_id.to_string(), order);
     }
 
     fn count(&mut self, order: &Order, sign: i64) {
@@ -74,7 +74,7 @@ impl Incremental {
             *minute = (minute.0 + fen, minute.1 + sign);
             *self
                 .fen_by_user
-                .entry((day, order.user_id.clone()))
+                .entry((day, order.user_id.to_string()))
                 .or_default() += fen;
         }
     }
