@@ -208,7 +208,8 @@ impl Operator<Movement, Change> for Combine {
     fn on_batch(&mut self, batch: Records<Movement>, out: &mut Out<Change>) -> Result<()> {
         batch.into_iter().for_each(|(_, movement)| self.take_in(movement));
         let cells = self.cells.drain().map(|(cell, sales)| Change::Sales(cell, sales));
-        let spenders = self.spenders.drain().map(|((day, user), (sales, name))| Change::Spender(day, user, sales, name));
+        let spenders =
+            self.spenders.drain().map(|((day, user), (sales, name))| Change::Spender(day, user, sales, name));
         let late = self.late.drain().map(|(minute_ms, late)| Change::Late(minute_ms, late));
         let days = self.days.drain().map(|(day, counts)| Change::Day(day, counts));
         cells.chain(spenders).chain(late).chain(days).try_for_each(|change| out.emit(NO_TIMESTAMP, change))

@@ -13,12 +13,22 @@ use crate::key::Key;
 pub struct Timers<K> {
     name: &'static str,
     by_time: BTreeMap<i64, HashSet<K, TableHasher>>,
+    /// The keys whose timers of one time are being fired. Empty between calls of the operator.
+    firing: Firing<K>,
+}
+
+struct Firing<K> {
+    time_ms: i64,
+    keys: Vec<K>,
+    /// Taken back while they waited for their turn.
+    deleted: HashSet<K, TableHasher>,
 }
 
 impl<K: Key> Timers<K> {
     /// No timers; `name` is the name of their state.
     pub fn new(name: &'static str) -> Self {
-        Timers { name, by_time: BTreeMap::new() }
+        let firing = Firing { time_ms: i64::MIN, keys: Vec::new(), deleted: HashSet::default() };
+        Timers { name, by_time: BTreeMap::new(), firing }
     }
 
     /// Sets a timer; a second one of the same key and time changes nothing.
@@ -28,6 +38,9 @@ impl<K: Key> Timers<K> {
 
     /// Takes a timer back, if it is there.
     pub fn delete(&mut self, time_ms: i64, key: &K) {
+        if time_ms == self.firing.time_ms && !self.firing.keys.is_empty() {
+            self.firing.deleted.get_or_insert_with(key, K::clone);
+        }
         if let Some(keys) = self.by_time.get_mut(&time_ms) {
             keys.remove(key);
             if keys.is_empty() {
@@ -43,19 +56,20 @@ impl<K: Key> Timers<K> {
 
     /// Takes one timer that is due at `now_ms`, earliest first.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<(i64, K)> {
-        let mut first = self.by_time.first_entry()?;
-        let time_ms = *first.key();
-        if time_ms > now_ms {
-            return None;
+        loop {
+            while let Some(key) = self.firing.keys.pop() {
+                if !self.firing.deleted.remove(&key) {
+                    return Some((self.firing.time_ms, key));
+                }
+            }
+            let first = self.by_time.first_entry()?;
+            if *first.key() > now_ms {
+                return None;
+            }
+            self.firing.time_ms = *first.key();
+            self.firing.keys.extend(first.remove());
+            self.firing.deleted.clear();
         }
-        let key = first.get().iter().next().cloned();
-        if let Some(key) = &key {
-            first.get_mut().remove(key);
-        }
-        if first.get().is_empty() {
-            first.remove();
-        }
-        key.map(|key| (time_ms, key))
     }
 
     /// Writes all timers.
@@ -105,5 +119,17 @@ mod tests {
         assert_eq!(timers.pop_due(20), Some((10, 2)));
         assert_eq!(timers.pop_due(20), Some((20, 1)));
         assert_eq!(timers.pop_due(i64::MAX), None);
+    }
+
+    #[test]
+    fn a_timer_taken_back_while_others_of_its_time_fire_does_not_fire() {
+        let mut timers = Timers::new("timers");
+        (0..3u32).for_each(|key| timers.register(10, &key));
+        let (_, first) = timers.pop_due(10).unwrap();
+        let second = (first + 1) % 3;
+        timers.delete(10, &second);
+        timers.register(10, &first);
+        let rest: Vec<u32> = std::iter::from_fn(|| timers.pop_due(10)).map(|(_, key)| key).collect();
+        assert_eq!(rest, [(first + 2) % 3, first]);
     }
 }
