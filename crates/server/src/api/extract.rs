@@ -21,20 +21,37 @@ pub fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The whole body, within the route's bound.
-pub struct RawBody(pub Bytes);
+/// The largest JSON body, in bytes.
+const JSON_BYTES_MAX: usize = 2 << 20;
+/// How much of a body that is too large is read and thrown away, in bytes: a client that still sends would not see the
+/// refusal otherwise, but a broken connection.
+const DRAINED_BYTES_MAX: usize = 256 << 20;
 
-impl<S: Send + Sync> FromRequest<S> for RawBody {
+/// The whole body, at most `MAX` bytes.
+pub struct RawBody<const MAX: usize>(pub Bytes);
+
+impl<S: Send + Sync, const MAX: usize> FromRequest<S> for RawBody<MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let read = Bytes::from_request(request, state).await;
-        read.map(RawBody).map_err(|e| match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(e.status(), "the body is larger than this call takes; send it in parts")
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let mut parts = request.into_body().into_data_stream();
+        let (mut kept, mut seen) = (Vec::new(), 0);
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|e| ApiError::bad(format!("the body cannot be read: {e}")))?;
+            seen += part.len();
+            if seen <= MAX {
+                kept.extend_from_slice(&part);
+            } else if seen > DRAINED_BYTES_MAX {
+                break;
+            } else {
+                kept = Vec::new();
             }
-            status => ApiError::new(status, format!("the body cannot be read: {}", e.body_text())),
-        })
+        }
+        if seen > MAX {
+            let text = format!("the body is larger than the {MAX} bytes this call takes; send it in parts");
+            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        Ok(RawBody(kept.into()))
     }
 }
 
@@ -49,7 +66,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if kind != "application/json" && !kind.ends_with("+json") {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON_WANTED));
         }
-        let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        let RawBody(bytes) = RawBody::<JSON_BYTES_MAX>::from_request(request, state).await?;
         serde_json::from_slice(&bytes)
             .map(JsonBody)
             .map_err(|e| ApiError::bad(format!("the body is not what this call takes: {e}")))
@@ -64,7 +81,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if request.headers().get(header::CONTENT_TYPE).is_none() {
-            let RawBody(bytes) = RawBody::from_request(request, state).await?;
+            let RawBody(bytes) = RawBody::<JSON_BYTES_MAX>::from_request(request, state).await?;
             return match bytes.is_empty() {
                 true => Ok(OptionalBody(T::default())),
                 false => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, JSON_WANTED)),

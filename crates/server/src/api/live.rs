@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,7 +30,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/live", get(list))
         .route("/api/live/{name}", get(rows).post(write).delete(drop_table))
         .route("/api/live/{name}/{*key}", get(row))
-        .layer(DefaultBodyLimit::max(WRITE_BYTES_MAX))
 }
 
 /// All live tables.
@@ -183,7 +182,7 @@ pub(super) async fn write(
     Path(name): Path<String>,
     Params(how): Params<WriteHow>,
     headers: axum::http::HeaderMap,
-    RawBody(body): RawBody,
+    RawBody(body): RawBody<WRITE_BYTES_MAX>,
 ) -> ApiResult<Response> {
     if content_type(&headers) != "application/json" {
         return Err(ApiError::new(

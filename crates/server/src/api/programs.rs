@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Json, Router};
@@ -19,9 +19,7 @@ use crate::jobs::store::blocking;
 const PROGRAM_BYTES_MAX: usize = 512 << 20;
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/programs", get(list))
-        .route("/api/programs/{name}", put(upload).layer(DefaultBodyLimit::max(PROGRAM_BYTES_MAX)))
+    Router::new().route("/api/programs", get(list)).route("/api/programs/{name}", put(upload))
 }
 
 /// Programs of the jobs folder.
@@ -46,7 +44,7 @@ pub(super) async fn list(State(app): Shared) -> ApiResult<Json<Programs>> {
 pub(super) async fn upload(
     State(app): Shared,
     Path(name): Path<String>,
-    RawBody(bytes): RawBody,
+    RawBody(bytes): RawBody<PROGRAM_BYTES_MAX>,
 ) -> ApiResult<StatusCode> {
     let folder = app.supervisor.programs().to_owned();
     let new = blocking(move || program::store(&folder, &name, &bytes)).await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/topics", get(list).post(create))
         .route("/api/topics/{name}", delete(remove))
-        .route("/api/topics/{name}/records", get(read).post(append).layer(DefaultBodyLimit::max(APPEND_BYTES_MAX)))
+        .route("/api/topics/{name}/records", get(read).post(append))
 }
 
 /// All topics.
@@ -182,7 +182,7 @@ pub(super) async fn append(
     Path(name): Path<String>,
     Params(how): Params<AppendHow>,
     headers: HeaderMap,
-    RawBody(body): RawBody,
+    RawBody(body): RawBody<APPEND_BYTES_MAX>,
 ) -> ApiResult<Json<Appended>> {
     let lines = match content_type(&headers).as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => true,
