@@ -3,7 +3,7 @@
 . "$(dirname "$0")/library.sh"
 scripts/setup.sh build
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --keep-going --locked; }
 types() { scripts/web.sh packages && npm --prefix web run --silent check; }
 
 step "cargo fmt" cargo fmt --all -- --check -l # lists the files; `cargo fmt` repairs them

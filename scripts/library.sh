@@ -6,6 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
 # Where cargo builds, as cargo itself decides.
+# shellcheck disable=SC2034 # used by those that source this
 target=${CARGO_TARGET_DIR:-target}
 
 say() { printf '%s\n' "$*"; }
