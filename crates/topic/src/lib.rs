@@ -33,8 +33,10 @@
 //! # Ok(()) }
 //! ```
 
+mod append;
 pub mod batch;
 mod database;
+mod group;
 mod idempotency;
 pub mod key;
 mod partition;

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tidemill_core::{Error, Result};
 
+use crate::append::Append;
 use crate::batch::{BatchBuilder, EncodedBatch, RecordBatch};
 use crate::database::{self, LogBound, batch_id, sql_error};
-use crate::idempotency;
+use crate::group::Group;
 use crate::partition::{Tail, decode_row, read_batches};
 use crate::retention::{Retention, RetentionPace};
 use crate::topics::TopicInfo;
@@ -74,6 +75,7 @@ struct Inner {
     retention: Retention,
     reading: Mutex<Connection>,
     writing: Mutex<Writing>,
+    appends: Group<Append, Appended>,
 }
 
 /// The connection for appends, opened with the first of them: most handles only read.
@@ -127,6 +129,7 @@ impl Topic {
                     log: LogBound::new(path),
                     pace: RetentionPace::default(),
                 }),
+                appends: Group::new(),
             }),
         }))
     }
@@ -174,7 +177,8 @@ impl Topic {
         }))
     }
 
-    /// Appends records in one transaction over all their partitions; when this returns they are on disk.
+    /// Appends records in one transaction over all their partitions; when this returns they are on disk. Appends of
+    /// several threads through one handle (or its clones) at once share the wait for the disk.
     ///
     /// With an `idempotency_key` that was used before (within the bounds above) nothing changes and
     /// [`Appended::duplicate`] is set. `now_ms` is the time of the append, for retention. Also enforces retention now
@@ -182,36 +186,23 @@ impl Topic {
     /// topic was deleted; `Kind::Full` for a full disk (nothing was stored); `Kind::External` when another process
     /// kept the topic locked for too long.
     pub fn append(&self, records: &[NewRecord<'_>], idempotency_key: Option<&str>, now_ms: i64) -> Result<Appended> {
-        let batches = self.encode(records)?;
-        let retention = self.inner.retention;
-        self.write_with("append to", |transaction, pace| {
-            if let Some(key) = idempotency_key
-                && let Some(records) = idempotency::seen_before(transaction, key)?
-            {
-                return Ok(Some(Appended { duplicate: true, records, base_offsets: Vec::new() }));
-            }
-            let mut base_offsets: Vec<(u32, u64)> = Vec::new();
-            let mut bytes_appended = 0;
-            for run in batches.chunk_by(|a, b| a.0 == b.0) {
-                let partition = run[0].0;
-                let Some(mut tail) = Tail::load(transaction, partition)? else {
-                    return Ok(None);
-                };
-                base_offsets.push((partition, tail.next));
-                for (_, batch) in run {
-                    tail.insert(transaction, batch, now_ms)?;
-                    bytes_appended += batch.blob.len() as u64;
+        let append = Append {
+            batches: self.encode(records)?,
+            records: records.len() as u64,
+            idempotency_key: idempotency_key.map(str::to_string),
+            now_ms,
+        };
+        self.inner.appends.run(append, |appends| {
+            self.write_with("append to", |transaction, pace| {
+                let mut done = Vec::with_capacity(appends.len());
+                for (_, append) in appends {
+                    match append.run(transaction, self.inner.retention, pace)? {
+                        Some(appended) => done.push(appended),
+                        None => return Ok(None),
+                    }
                 }
-                tail.store(transaction)?;
-            }
-            if let Some(key) = idempotency_key {
-                idempotency::remember(transaction, key, records.len() as u64, now_ms)?;
-            }
-            if pace.due(&retention, bytes_appended, now_ms) {
-                let deleted = retention.enforce(transaction, now_ms)?;
-                pace.enforced(deleted, now_ms);
-            }
-            Ok(Some(Appended { duplicate: false, records: records.len() as u64, base_offsets }))
+                Ok(Some(done))
+            })
         })
     }
 
