@@ -3,7 +3,10 @@
 . "$(dirname "$0")/library.sh"
 scripts/setup.sh build
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --keep-going --locked; }
+# Without the command line: its program and the facade are both called `tidemill` and would overwrite each other.
+documentation() {
+  RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude tidemill-cli --no-deps --document-private-items --keep-going --locked
+}
 types() { scripts/web.sh packages && npm --prefix web run --silent check; }
 
 step "cargo fmt" cargo fmt --all -- --check -l # lists the files; `cargo fmt` repairs them
