@@ -106,11 +106,13 @@ pub trait SourceReader<T> {
     }
 }
 
+/// Records of one split that follow each other: the split's index, and the end of the run among the poll's records.
+pub type Run = (usize, usize);
+
 /// Takes what a reader emits in one poll: records in runs of one split each, and records that could not be read.
 pub struct SourceOutput<T> {
     records: Vec<(i64, T)>,
-    /// (split index, end of its run in `records`); runs follow each other.
-    runs: Vec<(usize, usize)>,
+    runs: Vec<Run>,
     rejected: Vec<DeadLetter>,
     capacity: usize,
 }
@@ -147,8 +149,8 @@ impl<T> SourceOutput<T> {
         self.records.is_empty() && self.rejected.is_empty()
     }
 
-    /// Takes the records with their runs `(split index, end of run)`, leaving the output empty with fresh room.
-    pub fn take(&mut self) -> (Vec<(i64, T)>, Vec<(usize, usize)>) {
+    /// Takes the records with their runs, leaving the output empty with fresh room.
+    pub fn take(&mut self) -> (Vec<(i64, T)>, Vec<Run>) {
         let records = std::mem::replace(&mut self.records, Vec::with_capacity(self.capacity));
         (records, std::mem::take(&mut self.runs))
     }

@@ -38,6 +38,9 @@ impl ShipKind {
     }
 }
 
+/// A task's chain: for signals, and as the `Head<T>` of its type for records.
+pub(crate) type SharedHead = (Rc<dyn AnyHead>, Box<dyn Any>);
+
 /// An edge into a node.
 #[derive(Clone)]
 pub(crate) struct Input {
@@ -48,7 +51,7 @@ pub(crate) struct Input {
     /// `Arc<dyn PartitionFactory<T>>` of the edge's type, boxed.
     pub partition: Arc<dyn Any + Send + Sync>,
     /// Shares the receiver's link, a `Box<dyn Link<T>>` of the edge's type, among the edges that feed it.
-    pub head: fn(Box<dyn Any>) -> Result<(Rc<dyn AnyHead>, Box<dyn Any>)>,
+    pub head: fn(Box<dyn Any>) -> Result<SharedHead>,
     /// Adds the readers of this side output, of the edge's type.
     pub side: fn(&mut TaskBuilder<'_, '_>, usize, &'static str, &mut Sides) -> Result<()>,
 }

@@ -34,7 +34,7 @@ pub mod prelude {
         DataStream, Environment, KeyedContext, KeyedProcessFunction, ProcessContext, ProcessFunction, RuntimeContext,
         TimeDomain, WatermarkGenerator, WatermarkStrategy,
     };
-    pub use tidemill_engine::window::{Aggregate, Sliding, Tumbling, Window};
+    pub use tidemill_engine::window::{Aggregate, Count, Sliding, Tumbling, Window};
 
     pub use crate::Connect;
 }

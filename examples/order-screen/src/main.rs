@@ -47,7 +47,7 @@ struct Options {
     #[arg(long, default_value_t = 25)]
     tick_ms: u64,
     /// Orders are remembered this many minutes of event time.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 60)]
     remember_min: u64,
 }
 
@@ -72,13 +72,14 @@ fn build(env: &Environment, options: &Options) -> Result<()> {
         .sink_to(TopicSink::new(&topics, &options.dead_topic, Json::new()).create_if_missing(Default::default()))
         .name("Dead letters")
         .uid("dead-letters");
+    // All rows meet on one subtask, which hands them to the tables' sinks in its own chain.
+    let rows = screen.rows.map(|row| row).name("Rows").uid("rows").set_parallelism(1);
     match &options.server {
         Some(server) => {
             for table in Table::ALL {
                 let row = |row: &Row| (row.key.clone(), row.value());
-                screen
-                    .rows
-                    .filter(move |row| row.table == table)
+                rows.filter(move |row| row.table == table)
+                    .set_parallelism(1)
                     .sink_to(LiveSink::new(server, &options.token, table.name(), row))
                     .set_parallelism(1)
                     .uid(table.name());
@@ -87,12 +88,12 @@ fn build(env: &Environment, options: &Options) -> Result<()> {
         None => {
             let line =
                 |row: Row| format!("{} {} {}", row.table.name(), row.key, row.json.unwrap_or_else(|| "null".into()));
-            screen.rows.map(line).print();
+            rows.map(line).set_parallelism(1).print().set_parallelism(1);
         }
     }
     if let Some(redis) = &options.redis {
         let commands = |row: &Row| row.redis(Some(REDIS_TTL_MS));
-        screen.rows.sink_to(RedisSink::new(redis, commands)).set_parallelism(1).uid("redis");
+        rows.sink_to(RedisSink::new(redis, commands)).set_parallelism(1).uid("redis");
     }
     Ok(())
 }

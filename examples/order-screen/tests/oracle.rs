@@ -1,6 +1,8 @@
 //! The job against the naive reference of `order_generator::reference`, on generated events with every fault, at several
 //! parallelisms, and crashed at random points.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;

@@ -22,6 +22,8 @@ use crate::supervise::{interrupts, wait_true};
 
 /// The topic between generator and job.
 const TOPIC: &str = "orders";
+/// How long the topic keeps orders.
+const RETENTION_MS: u64 = 3 * 24 * 3600 * 1000;
 /// The generator has this long to end after the interrupt before it is killed.
 const GENERATOR_GRACE: Duration = Duration::from_secs(5);
 
@@ -40,10 +42,10 @@ pub struct Demo {
     #[arg(long, value_name = "FILE")]
     order_generator: Option<PathBuf>,
     /// Orders a second at the peak
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 20)]
     rate: u32,
     /// Hours of history written at once at the start
-    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    #[arg(long, default_value_t = 48, value_name = "HOURS")]
     backfill: u32,
     /// Open the page in the browser
     #[arg(long)]
@@ -82,7 +84,9 @@ impl Demo {
     ) -> Result<(), Failure> {
         let fresh = !server.topics().exists(TOPIC).await?;
         if fresh {
-            server.topics().create(TOPIC.to_owned(), TopicConfig::default()).await?;
+            // Orders of the page's day and of the one before it, and no more.
+            let config = TopicConfig { retention_ms: Some(RETENTION_MS), ..TopicConfig::default() };
+            server.topics().create(TOPIC.to_owned(), config).await?;
         }
         let id = self.job(server, screen).await?;
         // A folder of an earlier demo has its history already.
@@ -128,7 +132,7 @@ impl Demo {
             name: "order screen".to_owned(),
             program: name,
             args: vec!["--topic".to_owned(), TOPIC.to_owned()],
-            checkpoint_interval_ms: Some(1000),
+            checkpoint_interval_ms: Some(5000),
             ..JobSpec::default()
         };
         server.supervisor().submit(spec).await.map_err(failed)

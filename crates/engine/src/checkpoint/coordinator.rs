@@ -216,11 +216,11 @@ impl Coordinator {
         });
         self.lock_report().in_progress = 1;
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = (self.epoch, folder.clone());
-        if let Some(folder) = &folder {
-            if let Err(e) = std::fs::create_dir_all(folder) {
-                let error = Error::io(format!("make the checkpoint folder `{}`", folder.display()), e);
-                return self.give_up_before_trigger(error);
-            }
+        if let Some(folder) = &folder
+            && let Err(e) = std::fs::create_dir_all(folder)
+        {
+            let error = Error::io(format!("make the checkpoint folder `{}`", folder.display()), e);
+            return self.give_up_before_trigger(error);
         }
         self.control.trigger(self.epoch, last, drain);
     }
@@ -247,10 +247,10 @@ impl Coordinator {
         }
         pending.missing.remove(&(acknowledgement.task, acknowledgement.subtask));
         pending.acknowledged.push(acknowledgement);
-        if pending.missing.is_empty() {
-            if let Err(error) = self.complete() {
-                self.give_up(error);
-            }
+        if pending.missing.is_empty()
+            && let Err(error) = self.complete()
+        {
+            self.give_up(error);
         }
     }
 
@@ -303,10 +303,10 @@ impl Coordinator {
                 return Ok(());
             }
             self.control.set_committed(pending.epoch);
-            if let (Some(folder), false) = (&self.config.checkpoints, is_savepoint) {
-                if let Err(error) = folder.retain(self.config.retained) {
-                    tracing::warn!(%error, "old checkpoints could not be removed");
-                }
+            if let (Some(folder), false) = (&self.config.checkpoints, is_savepoint)
+                && let Err(error) = folder.retain(self.config.retained)
+            {
+                tracing::warn!(%error, "old checkpoints could not be removed");
             }
         }
         self.finish(&pending, bytes, None);

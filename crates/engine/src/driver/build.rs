@@ -360,19 +360,30 @@ pub(crate) fn build<'scope>(scope: Scope<'scope, Ts>, shared: &BuildShared) -> R
             subtask,
             metrics: shared.metrics[task].get(scope.index()).cloned().unwrap_or_default(),
         };
-        let run = match &shared.plan.nodes[head].logic {
-            Logic::Source(build) => Run::Source(build(&mut builder, head)?),
-            Logic::Operator(build) => {
-                let link = build(&mut builder, head)?;
-                Run::Inputs(inputs(&mut builder, head, link)?)
+        match run(&mut builder, head) {
+            Ok(run) => install(builder, run, shared),
+            Err(error) => {
+                // timely wants every operator it has begun; this one does nothing, and the job fails.
+                builder.builder.build(|_capabilities| |_frontiers| {});
+                return Err(error);
             }
-        };
-        install(builder, run, shared);
+        }
     }
     if shared.building.fetch_sub(1, Ordering::AcqRel) == 1 {
         shared.restore.forget_bytes();
     }
     Ok(())
+}
+
+fn run(builder: &mut TaskBuilder<'_, '_>, head: usize) -> Result<Run> {
+    let shared = builder.shared;
+    match &shared.plan.nodes[head].logic {
+        Logic::Source(build) => Ok(Run::Source(build(builder, head)?)),
+        Logic::Operator(build) => {
+            let link = build(builder, head)?;
+            Ok(Run::Inputs(inputs(builder, head, link)?))
+        }
+    }
 }
 
 fn inputs(builder: &mut TaskBuilder<'_, '_>, node: usize, link: Box<dyn Any>) -> Result<Task> {

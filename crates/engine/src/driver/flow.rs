@@ -130,7 +130,7 @@ pub(crate) struct Addressed;
 
 impl<T: Data> ParallelizationContract<Ts, Rows<T>> for Addressed {
     type Pusher = AddressedPusher<T>;
-    type Puller = Box<dyn Pull<Message<Ts, Rows<T>>>>;
+    type Puller = BatchPull<T>;
 
     fn connect(
         self,
@@ -144,10 +144,16 @@ impl<T: Data> ParallelizationContract<Ts, Rows<T>> for Addressed {
     }
 }
 
+/// Sends batches to one worker.
+type BatchPush<T> = Box<dyn Push<Message<Ts, Rows<T>>>>;
+
+/// Takes in the batches sent to this worker.
+pub(crate) type BatchPull<T> = Box<dyn Pull<Message<Ts, Rows<T>>>>;
+
 /// The sending end of [`Addressed`].
 pub(crate) struct AddressedPusher<T> {
     /// Each with a mark: something was sent since the last flush.
-    pushers: Vec<(Box<dyn Push<Message<Ts, Rows<T>>>>, bool)>,
+    pushers: Vec<(BatchPush<T>, bool)>,
 }
 
 impl<T> Push<Message<Ts, Rows<T>>> for AddressedPusher<T> {

@@ -7,13 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidemill_core::{Data, Result};
-use timely::communication::Pull;
-use timely::dataflow::channels::Message;
 use timely::dataflow::channels::pushers::Output;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::InputHandleCore;
 
-use super::flow::{CreditReturn, Flow};
+use super::flow::{BatchPull, CreditReturn, Flow};
 use super::rows::{BATCH_ROWS, Records, Rows};
 use super::timestamp::Ts;
 use crate::operator::{Link, Signal};
@@ -128,7 +126,7 @@ pub(crate) type Head<T> = Rc<RefCell<Box<dyn Link<T>>>>;
 
 /// The receiving end of an edge, on one worker.
 pub(crate) struct InputPort<T: Data> {
-    pub handle: InputHandleCore<Ts, Rows<T>, Box<dyn Pull<Message<Ts, Rows<T>>>>>,
+    pub handle: InputHandleCore<Ts, Rows<T>, BatchPull<T>>,
     pub head: Head<T>,
     pub credit: CreditReturn,
     /// Batches of the current epoch, then those of later ones. Bounded by the senders' credit.
@@ -176,10 +174,10 @@ impl<T: Data> AnyInput for InputPort<T> {
     /// What the frontier says, held back by batches that wait; or, where progress lags behind the data, what the senders'
     /// batches say: a sender's watermarks only grow, so they take effect in the order in which they were sent.
     fn watermark(&mut self, frontier: Option<i64>) -> Option<i64> {
-        if let Some((time, rows)) = self.current.front() {
-            if let Some(sender) = self.senders.get_mut(rows.from as usize) {
-                *sender = time.watermark().max(*sender);
-            }
+        if let Some((time, rows)) = self.current.front()
+            && let Some(sender) = self.senders.get_mut(rows.from as usize)
+        {
+            *sender = time.watermark().max(*sender);
         }
         let waiting = self.current.iter().chain(&self.later).map(|(time, _)| time.watermark()).min();
         let told = frontier.into_iter().chain(waiting).min()?;

@@ -264,7 +264,7 @@ fn describe(
     metrics: &[Vec<Arc<SubtaskMetrics>>],
     checkpoints: Arc<Mutex<CheckpointsReport>>,
 ) -> Describe {
-    let id = |task: usize| format!("{}", plan.uids[plan.heads[task]]);
+    let id = |task: usize| plan.uids[plan.heads[task]].to_string();
     let vertices = metrics
         .iter()
         .enumerate()
@@ -312,8 +312,8 @@ fn run_workers(workers: usize, shared: Arc<BuildShared>) -> Result<()> {
     let guards = timely::execute(config, move |worker| work(worker, &shared))
         .map_err(|e| Error::bug(format!("the workers could not be started: {e}")))?;
     for outcome in guards.join() {
-        if let Err(panic) = outcome {
-            control.fail(Error::bug(format!("a worker panicked: {panic}")));
+        if outcome.is_err() {
+            control.fail(Error::bug("a worker panicked outside of any task; what it said stands on standard error"));
         }
     }
     Ok(())

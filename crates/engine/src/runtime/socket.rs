@@ -1,6 +1,7 @@
 //! The control socket of a job process (docs/reference/job-process.md): one JSON object a line in, one out.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,9 @@ pub(crate) fn listen(job_dir: &Path, job: JobHandle) -> Result<SocketFile> {
         .map_err(|e| Error::io(format!("make the job folder `{}`", job_dir.display()), e))?;
     let path = job_dir.join("control.sock");
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)
+    // A socket's address has room for about a hundred bytes; through the folder's descriptor the path is always short.
+    let listener = std::fs::File::open(job_dir)
+        .and_then(|dir| UnixListener::bind(format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd())))
         .map_err(|e| Error::io(format!("listen on the control socket `{}`", path.display()), e))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .map_err(|e| Error::io(format!("keep the control socket `{}` to its owner", path.display()), e))?;

@@ -30,7 +30,7 @@ mod windowed;
 
 pub use collection::{CollectionSource, SequenceSource};
 pub use data_stream::DataStream;
-pub use environment::Environment;
+pub use environment::{Environment, JobHandle};
 pub use keyed::KeyedStream;
 pub use keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
 pub use print::flink_text;

@@ -22,6 +22,31 @@ pub trait Aggregate<T>: Clone + Send + 'static {
     fn result(&mut self, accumulator: Self::Accumulator) -> Self::Output;
 }
 
+/// Counts records.
+#[derive(Clone, Copy, Default)]
+pub struct Count;
+
+impl<T: Data> Aggregate<T> for Count {
+    type Accumulator = u64;
+    type Output = u64;
+
+    fn create(&self) -> u64 {
+        0
+    }
+
+    fn add(&mut self, count: &mut u64, _value: T) {
+        *count += 1;
+    }
+
+    fn merge(&mut self, count: &mut u64, other: u64) {
+        *count += other;
+    }
+
+    fn result(&mut self, count: u64) -> u64 {
+        count
+    }
+}
+
 /// Combines records two by two.
 #[derive(Clone)]
 pub struct Reduce<F>(pub F);

@@ -10,7 +10,7 @@ mod aggregate;
 pub mod count;
 mod time;
 
-pub use aggregate::{Aggregate, Elements, Reduce};
+pub use aggregate::{Aggregate, Count, Elements, Reduce};
 pub use time::{Sliding, TimeWindows, Tumbling};
 
 use tidemill_core::{Data, Result, SharedClock};

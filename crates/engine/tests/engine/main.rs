@@ -1,5 +1,8 @@
 //! The engine through its API, on real workers.
 
+#![allow(clippy::unwrap_used)]
+
+mod formats;
 mod recovery;
 mod windows;
 mod words;

@@ -121,3 +121,16 @@ fn a_panic_and_an_error_fail_the_job_with_a_message_on_all_workers() {
         assert!(error.contains("no sevens") && error.contains("Map"), "{error}");
     }
 }
+
+#[test]
+fn a_job_that_cannot_be_built_says_why_and_ends() {
+    use tidemill_engine::window::Tumbling;
+    for parallelism in 1..=3 {
+        let env = Environment::new();
+        env.set_parallelism(parallelism);
+        let windows = Tumbling::event_time(std::time::Duration::ZERO);
+        env.from_sequence(1, 10).key_by(|n| *n).window(windows).reduce(|a, _| a).collect();
+        let error = env.execute("no size").unwrap_err().to_string();
+        assert!(error.contains("at least 1 ms"), "{error}");
+    }
+}
