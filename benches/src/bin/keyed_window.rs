@@ -98,6 +98,7 @@ fn engine(events: u64, keys: u64, checkpoints: bool) -> u64 {
 /// Two threads, each makes half of the events, sends what belongs to the other in batches, and counts its own keys.
 fn by_hand(events: u64, keys: u64) -> u64 {
     type Batch = Vec<(u64, u64)>;
+    type WindowValues = (i64, HashMap<u64, (u64, u64), TableHasher>);
     let mut channels: Vec<_> = (0..WORKERS).map(|_| sync_channel::<(usize, Batch, i64)>(64)).collect();
     let senders: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
     let owners: Vec<usize> = (0..128).map(|group| owner(group, WORKERS)).collect();
@@ -108,7 +109,7 @@ fn by_hand(events: u64, keys: u64) -> u64 {
             let (senders, owners) = (senders.clone(), owners.clone());
             std::thread::spawn(move || {
                 let mut total = 0u64;
-                let mut windows: Vec<(i64, HashMap<u64, (u64, u64), TableHasher>)> = Vec::new();
+                let mut windows: Vec<WindowValues> = Vec::new();
                 let mut watermarks = [i64::MIN; WORKERS];
                 let mut buffers: Vec<Batch> = (0..WORKERS).map(|_| Vec::with_capacity(1024)).collect();
                 let mut index = me as u64;

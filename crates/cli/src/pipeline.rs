@@ -1,14 +1,41 @@
-//! Declarative pipelines: `[source]` → `[sink]` without a program. The one place where their runtime is to be put.
+//! Declarative pipelines: `[source]` → `[sink]` without a program. Runs one in this process, as the server would start it.
 
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tidemill::engine::Environment;
+use tidemill::pipeline::{Options, build};
 use tidemill_core::{Error, Result};
 
 use crate::job_file::Pipeline;
 
-/// Runs a pipeline to its end.
-pub fn run(pipeline: &Pipeline) -> Result<()> {
-    let connector =
-        |table: &toml::Table| table.get("connector").and_then(toml::Value::as_str).unwrap_or("?").to_owned();
-    let (source, sink) = (connector(&pipeline.source), connector(&pipeline.sink));
-    Err(Error::input(format!("job `{}` is a pipeline from `{source}` to `{sink}`", pipeline.spec.name))
-        .hint("this build runs job files with a `program` only"))
+/// Runs a pipeline to its end. Its relative paths are below `folder`, its topics in `data`.
+pub fn run(pipeline: &Pipeline, folder: &Path, data: PathBuf) -> Result<ExitCode> {
+    let (from, to) = (options("source", &pipeline.source)?, options("sink", &pipeline.sink)?);
+    let spec = &pipeline.spec;
+    // Once aside, so that a wrong file is told as every other wrong use.
+    build(&Environment::new(), folder, &data, &from, &to).map_err(|e| e.context(format!("job `{}`", spec.name)))?;
+    Ok(tidemill::run_job(&spec.name, |env| {
+        let mut settings = env.settings();
+        settings.parallelism = spec.parallelism.or(settings.parallelism);
+        if let Some(interval_ms) = spec.checkpoint_interval_ms {
+            settings.checkpoint_interval_ms = Some(interval_ms as i64);
+        }
+        drop(settings);
+        build(env, folder, &data, &from, &to)
+    }))
+}
+
+/// Options as text, whatever they are in the file.
+fn options(part: &str, table: &toml::Table) -> Result<Options> {
+    table
+        .iter()
+        .map(|(name, value)| match value {
+            toml::Value::String(text) => Ok((name.clone(), text.clone())),
+            toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => {
+                Ok((name.clone(), value.to_string()))
+            }
+            _ => Err(Error::input(format!("[{part}]: `{name}` must be text, a number, or true or false"))),
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@
 //! | [`event`] | event time, watermarks as numbers, dead letters |
 //! | [`source`] | splits, readers: how records come in |
 //! | [`sink`] | writers, tokens, committers: how results leave, exactly once if wanted |
-//! | [`format`] | bytes to values and back |
+//! | [`mod@format`] | bytes to values and back |
 //! | [`report`] | what a job process tells about itself |
 
 pub mod clock;

@@ -15,6 +15,7 @@
 //! ```
 
 mod connect;
+pub mod pipeline;
 
 pub use connect::Connect;
 pub use tidemill_connectors as connectors;

@@ -38,15 +38,8 @@ impl BadKind {
 }
 
 /// Appends a spoilt copy of the JSON text `good`, whose event time is `event_ms`.
-pub(crate) fn write_bad(
-    kind: BadKind,
-    good: &[u8],
-    event_ms: i64,
-    random: &mut Random,
-    out: &mut Vec<u8>,
-) {
-    let mut choose =
-        |choices: &[&'static str]| choices[random.below(choices.len() as u64) as usize];
+pub(crate) fn write_bad(kind: BadKind, good: &[u8], event_ms: i64, random: &mut Random, out: &mut Vec<u8>) {
+    let mut choose = |choices: &[&'static str]| choices[random.below(choices.len() as u64) as usize];
     match kind {
         BadKind::Malformed => {
             let at = good.iter().position(|byte| *byte == b',').unwrap_or(0);
@@ -60,32 +53,18 @@ pub(crate) fn write_bad(
             _ => write_with(good, "phone", "null", out),
         },
         BadKind::MissingField => {
-            let field = choose(&[
-                "orderId",
-                "status",
-                "orderTimeSeries",
-                "totalPrice",
-                "userId",
-            ]);
+            let field = choose(&["orderId", "status", "orderTimeSeries", "totalPrice", "userId"]);
             let Some((start, _, end)) = place_of(good, field) else {
                 return;
             };
             out.extend_from_slice(&good[..start]);
             out.extend_from_slice(&good[(end + 1).min(good.len())..]);
         }
-        BadKind::NegativeAmount => {
-            write_with(good, choose(&["price", "totalPrice"]), "\"-19.90\"", out)
-        }
+        BadKind::NegativeAmount => write_with(good, choose(&["price", "totalPrice"]), "\"-19.90\"", out),
         BadKind::FractionOfFen => write_with(good, choose(&["price", "totalPrice"]), "19.999", out),
         BadKind::AbsurdTime => {
-            let times = [
-                0,
-                -event_ms,
-                event_ms / 1000,
-                event_ms * 1000,
-                253_402_300_799_000,
-                event_ms + 3 * 86_400_000,
-            ];
+            let times =
+                [0, -event_ms, event_ms / 1000, event_ms * 1000, 253_402_300_799_000, event_ms + 3 * 86_400_000];
             let time_ms = times[random.below(times.len() as u64) as usize];
             write_with(good, "orderTimeSeries", &time_ms.to_string(), out);
         }
@@ -114,13 +93,9 @@ fn write_with(good: &[u8], field: &str, value: &str, out: &mut Vec<u8>) {
 /// hold neither commas nor quotes.
 fn place_of(good: &[u8], field: &str) -> Option<(usize, usize, usize)> {
     let name = format!("\"{field}\":");
-    let start = good
-        .windows(name.len())
-        .position(|window| window == name.as_bytes())?;
+    let start = good.windows(name.len()).position(|window| window == name.as_bytes())?;
     let value_start = start + name.len();
-    let length = good[value_start..]
-        .iter()
-        .position(|byte| matches!(byte, b',' | b'}'))?;
+    let length = good[value_start..].iter().position(|byte| matches!(byte, b',' | b'}'))?;
     Some((start, value_start, value_start + length))
 }
 
@@ -136,19 +111,11 @@ mod tests {
         for round in 0..400 {
             let event_ms = 1_795_170_331_042 + round;
             let mut good = Vec::new();
-            Draft::new(&mut random, 5, 100, event_ms, round as u64).write(
-                5,
-                Status::Paid,
-                event_ms,
-                &mut good,
-            );
+            Draft::new(&mut random, 5, 100, event_ms, round as u64).write(5, Status::Paid, event_ms, &mut good);
             for kind in BadKind::ALL {
                 let mut bad = Vec::new();
                 write_bad(kind, &good, event_ms, &mut random, &mut bad);
-                assert!(
-                    !bad.is_empty() && bad != good && !bad.contains(&b'\n'),
-                    "{kind:?}"
-                );
+                assert!(!bad.is_empty() && bad != good && !bad.contains(&b'\n'), "{kind:?}");
                 let reason = Order::decode(&bad).unwrap_err();
                 let expected: &[&str] = match kind {
                     BadKind::Malformed => &["expected", "control character"],
@@ -160,10 +127,7 @@ mod tests {
                     BadKind::UnknownName => &["已丢失", "亚特兰蒂斯"],
                     BadKind::HalfWritten => &["EOF", "unicode", "UTF-8", "utf-8"],
                 };
-                assert!(
-                    expected.iter().any(|part| reason.contains(part)),
-                    "{kind:?}: {reason}"
-                );
+                assert!(expected.iter().any(|part| reason.contains(part)), "{kind:?}: {reason}");
             }
         }
     }

@@ -20,24 +20,13 @@ pub const CATEGORIES: [Category; 8] = [
         name: "数码",
         price_yuan: (400, 12_000),
         weights: (24, 10),
-        brands: &[
-            ("苹果", 30),
-            ("华为", 28),
-            ("小米", 22),
-            ("三星", 8),
-            ("OPPO", 12),
-        ],
+        brands: &[("苹果", 30), ("华为", 28), ("小米", 22), ("三星", 8), ("OPPO", 12)],
     },
     Category {
         name: "美食",
         price_yuan: (20, 300),
         weights: (22, 26),
-        brands: &[
-            ("三只松鼠", 34),
-            ("良品铺子", 28),
-            ("百草味", 22),
-            ("卫龙", 16),
-        ],
+        brands: &[("三只松鼠", 34), ("良品铺子", 28), ("百草味", 22), ("卫龙", 16)],
     },
     Category {
         name: "时尚",
@@ -154,14 +143,14 @@ pub const FAMILY_NAMES: [(&str, u32); 32] = [
 
 /// Given names of men.
 pub const MEN: [&str; 20] = [
-    "伟", "强", "磊", "军", "勇", "杰", "涛", "明", "超", "浩", "志强", "建国", "俊杰", "宇轩",
-    "浩然", "子豪", "文博", "嘉伟", "海波", "一鸣",
+    "伟", "强", "磊", "军", "勇", "杰", "涛", "明", "超", "浩", "志强", "建国", "俊杰", "宇轩", "浩然", "子豪", "文博",
+    "嘉伟", "海波", "一鸣",
 ];
 
 /// Given names of women.
 pub const WOMEN: [&str; 20] = [
-    "芳", "娜", "敏", "静", "丽", "艳", "娟", "霞", "婷", "雪", "秀英", "桂英", "欣怡", "梓涵",
-    "诗涵", "雨婷", "佳怡", "思琪", "晓燕", "一诺",
+    "芳", "娜", "敏", "静", "丽", "艳", "娟", "霞", "婷", "雪", "秀英", "桂英", "欣怡", "梓涵", "诗涵", "雨婷", "佳怡",
+    "思琪", "晓燕", "一诺",
 ];
 
 /// Whether `name` is one of the 34 full province names.
@@ -177,25 +166,11 @@ mod tests {
 
     #[test]
     fn eight_categories_twenty_eight_brands_thirty_four_provinces() {
-        let brands: BTreeSet<_> = CATEGORIES
-            .iter()
-            .flat_map(|category| category.brands)
-            .map(|(name, _)| name)
-            .collect();
+        let brands: BTreeSet<_> =
+            CATEGORIES.iter().flat_map(|category| category.brands).map(|(name, _)| name).collect();
         assert_eq!(brands.len(), 28);
-        assert!(
-            CATEGORIES
-                .iter()
-                .all(|category| (3..=5).contains(&category.brands.len()))
-        );
-        assert_eq!(
-            PROVINCES
-                .iter()
-                .map(|(name, _)| name)
-                .collect::<BTreeSet<_>>()
-                .len(),
-            34
-        );
+        assert!(CATEGORIES.iter().all(|category| (3..=5).contains(&category.brands.len())));
+        assert_eq!(PROVINCES.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 34);
         assert!(is_province("内蒙古自治区") && !is_province("内蒙古"));
     }
 }

@@ -5,8 +5,7 @@ use crate::time::{DAY_MS, LOCAL_OFFSET_MS};
 
 /// Orders per unit of time at the full hours 0 to 23 (local time), in thousandths of the peak.
 const PER_MILLE_AT_HOUR: [i64; 24] = [
-    220, 130, 80, 55, 45, 60, 120, 240, 420, 580, 680, 700, 640, 600, 620, 640, 660, 710, 840, 950,
-    1000, 970, 720, 430,
+    220, 130, 80, 55, 45, 60, 120, 240, 420, 580, 680, 700, 640, 600, 620, 640, 660, 710, 840, 950, 1000, 970, 720, 430,
 ];
 
 /// The rate at `time_ms` in thousandths of the peak, a straight line between the full hours.

@@ -41,30 +41,12 @@ impl Draft {
             Gender::Man => category.weights.0,
             Gender::Woman => category.weights.1,
         }));
-        let brand = random.weighted(
-            CATEGORIES[category]
-                .brands
-                .iter()
-                .map(|(_, weight)| *weight),
-        );
+        let brand = random.weighted(CATEGORIES[category].brands.iter().map(|(_, weight)| *weight));
         let goods = random.between(1, GOODS_PER_BRAND) as u8;
         let price = price_of(category, brand, goods);
-        let pieces = if price >= ONE_PIECE_FROM {
-            1
-        } else {
-            random.skewed(1, PIECES_MAX) as u8
-        };
+        let pieces = if price >= ONE_PIECE_FROM { 1 } else { random.skewed(1, PIECES_MAX) as u8 };
         let serial = (serial % 1_000_000) as u32;
-        Draft {
-            placed_ms,
-            serial,
-            user: number,
-            category: category as u8,
-            brand: brand as u8,
-            goods,
-            pieces,
-            price,
-        }
+        Draft { placed_ms, serial, user: number, category: category as u8, brand: brand as u8, goods, pieces, price }
     }
 
     /// Appends the event in which this order has `status` at `event_ms`, without a line end.
@@ -117,8 +99,7 @@ impl Draft {
 /// The price of certain goods: the same in every run, cheap goods more common than dear ones.
 fn price_of(category: usize, brand: usize, goods: u8) -> Fen {
     let (low, high) = CATEGORIES[category].price_yuan;
-    let mut random =
-        Random::new(((category as u64) << 32) | ((brand as u64) << 16) | u64::from(goods));
+    let mut random = Random::new(((category as u64) << 32) | ((brand as u64) << 16) | u64::from(goods));
     let yuan = random.skewed(low, high - 1);
     let cents = [0, 0, 50, 80, 90, 99][random.below(6) as usize];
     Fen(yuan * 100 + cents)
@@ -138,10 +119,7 @@ mod tests {
             let mut bytes = Vec::new();
             draft.write(3, Status::Shipping, placed_ms + 60_000, &mut bytes);
             let order = Order::decode(&bytes).unwrap();
-            assert_eq!(
-                String::from_utf8(bytes).unwrap(),
-                serde_json::to_string(&order).unwrap()
-            );
+            assert_eq!(String::from_utf8(bytes).unwrap(), serde_json::to_string(&order).unwrap());
             assert_eq!(order.total_price.0, order.price.0 * i64::from(order.num));
             assert_eq!(order.order_id.len(), ORDER_ID_BYTES);
         }
@@ -153,11 +131,7 @@ mod tests {
             for goods in 1..=GOODS_PER_BRAND as u8 {
                 let price = price_of(index, 0, goods);
                 let (low, high) = category.price_yuan;
-                assert!(
-                    (low * 100..=high * 100).contains(&price.0),
-                    "{} {price}",
-                    category.name
-                );
+                assert!((low * 100..=high * 100).contains(&price.0), "{} {price}", category.name);
             }
         }
     }

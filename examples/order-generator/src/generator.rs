@@ -38,10 +38,7 @@ const LIVES: [(&[Status], u32); 6] = [
     (&[Status::Unpaid, Status::Cancelled], 60),
     (&[Status::Unpaid, Status::Paid], 470),
     (&[Status::Unpaid, Status::Paid, Status::Shipping], 200),
-    (
-        &[Status::Unpaid, Status::Paid, Status::Shipping, Status::Done],
-        180,
-    ),
+    (&[Status::Unpaid, Status::Paid, Status::Shipping, Status::Done], 180),
     (&[Status::Unpaid, Status::Paid, Status::Cancelled], 20),
 ];
 /// About how many events an order has, from `LIVES`, in tenths.
@@ -170,19 +167,11 @@ impl OrderGenerator {
     /// Appends the next event's JSON text to `out`, without a line end, and tells about it. This is what the iterator
     /// does, without a new vector for each event.
     pub fn write_next(&mut self, out: &mut Vec<u8>) -> EventInfo {
-        let (event_time_ms, note) = if self.config.bad.happens(&mut self.random) {
-            self.write_bad(out)
-        } else {
-            self.write_good(out)
-        };
+        let (event_time_ms, note) =
+            if self.config.bad.happens(&mut self.random) { self.write_bad(out) } else { self.write_good(out) };
         let arrival_order = self.arrivals;
         self.arrivals += 1;
-        EventInfo {
-            arrival_order,
-            arrival_ms: self.now_ns / NS_PER_MS,
-            event_time_ms,
-            note,
-        }
+        EventInfo { arrival_order, arrival_ms: self.now_ns / NS_PER_MS, event_time_ms, note }
     }
 
     /// How many events wait for their arrival.
@@ -197,22 +186,15 @@ impl OrderGenerator {
                 && let Some(Reverse(first)) = self.waiting.pop()
             {
                 self.now_ns = first.arrival_ns;
-                first
-                    .draft
-                    .write(self.config.seed, first.status, first.event_ms, out);
+                first.draft.write(self.config.seed, first.status, first.event_ms, out);
                 let told = (first.event_ms, first.note);
                 if first.status != Status::Unpaid || first.note == Note::Duplicate {
                     self.take_turn();
                 }
-                if first.note != Note::Duplicate && self.config.duplicates.happens(&mut self.random)
-                {
+                if first.note != Note::Duplicate && self.config.duplicates.happens(&mut self.random) {
                     let delay_ms = self.random.between(DUPLICATE_MS.0, DUPLICATE_MS.1);
                     let arrival_ns = first.arrival_ns + delay_ms * NS_PER_MS;
-                    self.enqueue(Waiting {
-                        arrival_ns,
-                        note: Note::Duplicate,
-                        ..first
-                    });
+                    self.enqueue(Waiting { arrival_ns, note: Note::Duplicate, ..first });
                 }
                 return told;
             }
@@ -236,23 +218,14 @@ impl OrderGenerator {
     fn draft(&mut self, placed_ms: i64) -> Draft {
         let serial = self.orders;
         self.orders += 1;
-        Draft::new(
-            &mut self.random,
-            self.config.seed,
-            self.config.users,
-            placed_ms,
-            serial,
-        )
+        Draft::new(&mut self.random, self.config.seed, self.config.users, placed_ms, serial)
     }
 
     /// Puts all events of the next order into the queue.
     fn place_order(&mut self) {
         let placed_ns = self.next_order_ns;
         let draft = self.draft(placed_ns / NS_PER_MS);
-        let life = LIVES[self
-            .random
-            .weighted(LIVES.iter().map(|(_, weight)| *weight))]
-        .0;
+        let life = LIVES[self.random.weighted(LIVES.iter().map(|(_, weight)| *weight))].0;
         let mut event_ns = placed_ns;
         for &status in life {
             let (least, most) = match status {
@@ -263,11 +236,7 @@ impl OrderGenerator {
                 Status::Cancelled => CANCELLED_AFTER_MS,
             };
             event_ns += self.random.skewed(least, most) * NS_PER_MS / self.haste;
-            let note = if status == Status::Unpaid {
-                Note::Fresh
-            } else {
-                Note::StatusChange
-            };
+            let note = if status == Status::Unpaid { Note::Fresh } else { Note::StatusChange };
             let (delay_ms, note) = self.delay(note);
             let event_ms = event_ns / NS_PER_MS;
             self.enqueue(Waiting {
@@ -286,11 +255,7 @@ impl OrderGenerator {
     /// every other event when it is sent, so that all together keep to the rate from the first second on, however
     /// many orders are on their way.
     fn take_turn(&mut self) {
-        let per_mille = if self.config.curve {
-            per_mille_at(self.next_order_ns / NS_PER_MS)
-        } else {
-            1000
-        };
+        let per_mille = if self.config.curve { per_mille_at(self.next_order_ns / NS_PER_MS) } else { 1000 };
         let mean_ns = (i128::from(self.gap_ns) * 1000 / i128::from(per_mille)) as i64;
         self.next_order_ns += self.random.between(mean_ns / 2, mean_ns + mean_ns / 2);
     }

@@ -69,10 +69,7 @@ impl FromStr for Fen {
         let part: i64 = fraction.parse().map_err(|_| refused())?;
         let fen = whole * 100 + if fraction.len() == 1 { part * 10 } else { part };
         if fen > Fen::MAX.0 {
-            return Err(format!(
-                "`{text}` is more than the largest amount, {}",
-                Fen::MAX
-            ));
+            return Err(format!("`{text}` is more than the largest amount, {}", Fen::MAX));
         }
         Ok(Fen(if negative { -fen } else { fen }))
     }
@@ -80,11 +77,7 @@ impl FromStr for Fen {
 
 impl Serialize for Fen {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_i64(self.0)
-        }
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
     }
 }
 
@@ -96,10 +89,7 @@ impl<'de> Deserialize<'de> for Fen {
         // The raw text of the number: going through `f64` would already be too late for exactness.
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
-        let digits = text
-            .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .unwrap_or(text);
+        let digits = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         digits.parse().map_err(D::Error::custom)
     }
 }
@@ -118,11 +108,7 @@ mod tests {
             ("\"-0.50\"", -50),
             ("1234567890.29", 123_456_789_029),
         ] {
-            assert_eq!(
-                serde_json::from_str::<Fen>(text).unwrap(),
-                Fen(fen),
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<Fen>(text).unwrap(), Fen(fen), "{text}");
         }
     }
 
@@ -147,11 +133,7 @@ mod tests {
 
     #[test]
     fn three_ways_of_writing_agree() {
-        for (fen, text) in [
-            (Fen(7), "0.07"),
-            (Fen(-1230), "-12.30"),
-            (Fen(123_456_789_029), "1234567890.29"),
-        ] {
+        for (fen, text) in [(Fen(7), "0.07"), (Fen(-1230), "-12.30"), (Fen(123_456_789_029), "1234567890.29")] {
             let mut bytes = Vec::new();
             fen.write_to(&mut bytes);
             assert_eq!(String::from_utf8(bytes).unwrap(), text);

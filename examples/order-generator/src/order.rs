@@ -127,8 +127,7 @@ impl Order {
     /// event time outside the years 2000 to 2099 or different from the same event's `orderTime`: one event from a wrong
     /// clock would otherwise move the watermark past all others.
     pub fn decode(bytes: &[u8]) -> Result<Order, String> {
-        let order: Order =
-            serde_json::from_slice(bytes).map_err(|e| format!("no order event: {e}"))?;
+        let order: Order = serde_json::from_slice(bytes).map_err(|e| format!("no order event: {e}"))?;
         order.check()?;
         Ok(order)
     }
@@ -147,9 +146,7 @@ impl Order {
         }
         for (field, text) in [("goodsType", &self.goods_type), ("brand", &self.brand)] {
             if text.contains('/') {
-                return Err(format!(
-                    "`{field}` is `{text}`, but `/` separates the parts of a key"
-                ));
+                return Err(format!("`{field}` is `{text}`, but `/` separates the parts of a key"));
             }
         }
         for (field, amount) in [("price", self.price), ("totalPrice", self.total_price)] {
@@ -161,10 +158,7 @@ impl Order {
             return Err("`num` is 0".into());
         }
         if !is_province(&self.address) {
-            return Err(format!(
-                "`address` is `{}`, none of the 34 provinces",
-                self.address
-            ));
+            return Err(format!("`address` is `{}`, none of the 34 provinces", self.address));
         }
         self.check_time()
     }
@@ -172,20 +166,12 @@ impl Order {
     fn check_time(&self) -> Result<(), String> {
         let time_ms = self.order_time_series;
         if !(EARLIEST_MS..LATEST_MS).contains(&time_ms) {
-            return Err(format!(
-                "`orderTimeSeries` is {time_ms}, outside the years 2000 to 2099"
-            ));
+            return Err(format!("`orderTimeSeries` is {time_ms}, outside the years 2000 to 2099"));
         }
         match parse_local(&self.order_time) {
             Some(local_ms) if local_ms == time_ms - time_ms.rem_euclid(1000) => Ok(()),
-            Some(_) => Err(format!(
-                "`orderTime` {} and `orderTimeSeries` {time_ms} differ",
-                self.order_time
-            )),
-            None => Err(format!(
-                "`orderTime` is `{}`, not `yyyy-MM-dd HH:mm:ss`",
-                self.order_time
-            )),
+            Some(_) => Err(format!("`orderTime` {} and `orderTimeSeries` {time_ms} differ", self.order_time)),
+            None => Err(format!("`orderTime` is `{}`, not `yyyy-MM-dd HH:mm:ss`", self.order_time)),
         }
     }
 }
@@ -212,21 +198,15 @@ mod tests {
     #[test]
     fn a_good_event_is_read_and_written_again() {
         let order = Order::decode(good().to_string().as_bytes()).unwrap();
-        assert_eq!(
-            (order.price, order.num, order.total_price),
-            (Fen(990), 2, Fen(1980))
-        );
+        assert_eq!((order.price, order.num, order.total_price), (Fen(990), 2, Fen(1980)));
         assert_eq!((order.status, order.gender), (Status::Paid, Gender::Woman));
         assert_eq!(serde_json::to_value(&order).unwrap(), good());
     }
 
     #[test]
     fn amounts_may_be_numbers_and_more_fields_may_come() {
-        let text = good()
-            .to_string()
-            .replace("\"9.90\"", "9.9")
-            .replace("\"19.80\"", "19.80")
-            .replace('{', "{\"more\":[1],");
+        let text =
+            good().to_string().replace("\"9.90\"", "9.9").replace("\"19.80\"", "19.80").replace('{', "{\"more\":[1],");
         let order = Order::decode(text.as_bytes()).unwrap();
         assert_eq!((order.price, order.total_price), (Fen(990), Fen(1980)));
     }
@@ -252,11 +232,7 @@ mod tests {
             ("brand", json!("A/B"), "brand"),
             ("orderId", json!(""), "orderId"),
             ("orderTimeSeries", json!(0), "orderTimeSeries"),
-            (
-                "orderTimeSeries",
-                json!(1_795_170_331_042_000_i64),
-                "orderTimeSeries",
-            ),
+            ("orderTimeSeries", json!(1_795_170_331_042_000_i64), "orderTimeSeries"),
             ("orderTimeSeries", json!(1_795_170_332_042_i64), "differ"),
             ("orderTimeSeries", json!("1795170331042"), "i64"),
             ("orderTime", json!("20.11.2026"), "orderTime"),
@@ -267,19 +243,8 @@ mod tests {
         }
         let mut missing = good();
         missing.as_object_mut().unwrap().remove("status");
-        assert!(
-            Order::decode(missing.to_string().as_bytes())
-                .unwrap_err()
-                .contains("status")
-        );
-        for bytes in [
-            &b""[..],
-            b"{",
-            b"null",
-            b"[]",
-            b"\xff\xfe",
-            &good().to_string().as_bytes()[..60],
-        ] {
+        assert!(Order::decode(missing.to_string().as_bytes()).unwrap_err().contains("status"));
+        for bytes in [&b""[..], b"{", b"null", b"[]", b"\xff\xfe", &good().to_string().as_bytes()[..60]] {
             assert!(Order::decode(bytes).is_err());
         }
     }

@@ -24,21 +24,15 @@ pub struct User {
 
 /// The customer of this number.
 pub fn user(seed: u64, number: u32) -> User {
-    let mut random =
-        Random::new(seed ^ (u64::from(number) + 1).wrapping_mul(0xd6e8_feb8_6659_fd93));
-    let gender = if random.below(100) < 52 {
-        Gender::Woman
-    } else {
-        Gender::Man
-    };
+    let mut random = Random::new(seed ^ (u64::from(number) + 1).wrapping_mul(0xd6e8_feb8_6659_fd93));
+    let gender = if random.below(100) < 52 { Gender::Woman } else { Gender::Man };
     let given_names = match gender {
         Gender::Man => &MEN,
         Gender::Woman => &WOMEN,
     };
     User {
         number,
-        family_name: FAMILY_NAMES[random.weighted(FAMILY_NAMES.iter().map(|(_, weight)| *weight))]
-            .0,
+        family_name: FAMILY_NAMES[random.weighted(FAMILY_NAMES.iter().map(|(_, weight)| *weight))].0,
         given_name: given_names[random.below(given_names.len() as u64) as usize],
         gender,
         province: PROVINCES[random.weighted(PROVINCES.iter().map(|(_, weight)| *weight))].0,
@@ -57,10 +51,7 @@ mod tests {
         assert_eq!(user(1, 42), user(1, 42));
         assert_ne!(user(1, 42).phone, user(2, 42).phone);
         let users: Vec<User> = (0..5000).map(|number| user(1, number)).collect();
-        let names: BTreeSet<_> = users
-            .iter()
-            .map(|u| (u.family_name, u.given_name))
-            .collect();
+        let names: BTreeSet<_> = users.iter().map(|u| (u.family_name, u.given_name)).collect();
         assert!(names.len() < users.len());
         let provinces: BTreeSet<_> = users.iter().map(|u| u.province).collect();
         assert_eq!(provinces.len(), 34);

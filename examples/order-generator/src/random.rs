@@ -59,15 +59,11 @@ pub struct Fraction {
 
 impl Fraction {
     /// Never.
-    pub const NONE: Fraction = Fraction {
-        parts_per_million: 0,
-    };
+    pub const NONE: Fraction = Fraction { parts_per_million: 0 };
 
     /// `parts` of a million; more than a million counts as all.
     pub const fn per_million(parts: u32) -> Self {
-        Fraction {
-            parts_per_million: if parts > 1_000_000 { 1_000_000 } else { parts },
-        }
+        Fraction { parts_per_million: if parts > 1_000_000 { 1_000_000 } else { parts } }
     }
 
     /// How many of a million.
@@ -85,14 +81,9 @@ impl std::str::FromStr for Fraction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || {
-            format!("`{text}` is no fraction from 0 to 1 with at most six digits after the point")
-        };
+        let refused = || format!("`{text}` is no fraction from 0 to 1 with at most six digits after the point");
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        if fraction.is_empty()
-            || fraction.len() > 6
-            || !fraction.bytes().all(|b| b.is_ascii_digit())
-        {
+        if fraction.is_empty() || fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
             return Err(refused());
         }
         let parts: u32 = format!("{fraction:0<6}").parse().map_err(|_| refused())?;

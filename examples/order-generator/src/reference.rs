@@ -52,62 +52,30 @@ pub const TABLES: [&str; 8] = [
 
 /// The live tables after all `messages` in their sequence of arrival, with the order job's bound of 3 s.
 pub fn live_tables<B: AsRef<[u8]>>(messages: impl IntoIterator<Item = B>) -> Tables {
-    let readings = messages
-        .into_iter()
-        .map(|bytes| Order::decode(bytes.as_ref()));
+    let readings = messages.into_iter().map(|bytes| Order::decode(bytes.as_ref()));
     live_tables_of(readings, OUT_OF_ORDERNESS_MS)
 }
 
 /// The same from messages already read, under another bound.
-pub fn live_tables_of(
-    readings: impl IntoIterator<Item = Result<Order, String>>,
-    out_of_orderness_ms: i64,
-) -> Tables {
+pub fn live_tables_of(readings: impl IntoIterator<Item = Result<Order, String>>, out_of_orderness_ms: i64) -> Tables {
     let arrivals = Arrivals::of(readings, out_of_orderness_ms);
     let counted = counted_events(&arrivals.accepted);
-    let sales: Vec<&Order> = counted
-        .iter()
-        .copied()
-        .filter(|order| order.status.group() == Group::Paid)
-        .collect();
+    let sales: Vec<&Order> = counted.iter().copied().filter(|order| order.status.group() == Group::Paid).collect();
 
-    let mut tables: Tables = TABLES
-        .iter()
-        .map(|name| (name.to_string(), BTreeMap::new()))
-        .collect();
-    let mut put =
-        |table: &str, rows: BTreeMap<String, Value>| tables.insert(table.to_string(), rows);
+    let mut tables: Tables = TABLES.iter().map(|name| (name.to_string(), BTreeMap::new())).collect();
+    let mut put = |table: &str, rows: BTreeMap<String, Value>| tables.insert(table.to_string(), rows);
     put("orders.total", total_rows(&arrivals, &counted, &sales));
     put("orders.minute", minute_rows(&arrivals, &sales));
     put("orders.user", user_rows(&sales));
-    put(
-        "orders.category",
-        sum_rows(&sales, |o| {
-            vec![("day", day(o)), ("category", o.goods_type.to_string())]
-        }),
-    );
+    put("orders.category", sum_rows(&sales, |o| vec![("day", day(o)), ("category", o.goods_type.to_string())]));
     put(
         "orders.brand",
         sum_rows(&sales, |o| {
-            vec![
-                ("day", day(o)),
-                ("category", o.goods_type.to_string()),
-                ("brand", o.brand.to_string()),
-            ]
+            vec![("day", day(o)), ("category", o.goods_type.to_string()), ("brand", o.brand.to_string())]
         }),
     );
-    put(
-        "orders.gender",
-        sum_rows(&sales, |o| {
-            vec![("day", day(o)), ("gender", o.gender.text().to_string())]
-        }),
-    );
-    put(
-        "orders.province",
-        sum_rows(&sales, |o| {
-            vec![("day", day(o)), ("province", o.address.to_string())]
-        }),
-    );
+    put("orders.gender", sum_rows(&sales, |o| vec![("day", day(o)), ("gender", o.gender.text().to_string())]));
+    put("orders.province", sum_rows(&sales, |o| vec![("day", day(o)), ("province", o.address.to_string())]));
     put("orders.gender_10min", gender_window_rows(&sales));
     tables
 }
@@ -118,9 +86,7 @@ pub fn without_empty_rows(mut tables: Tables) -> Tables {
     for (name, rows) in &mut tables {
         if name != "orders.total" {
             rows.retain(|_, row| {
-                ["orders", "quantity", "late"]
-                    .iter()
-                    .any(|field| row[*field].as_i64().unwrap_or(0) != 0)
+                ["orders", "quantity", "late"].iter().any(|field| row[*field].as_i64().unwrap_or(0) != 0)
             });
         }
     }
@@ -140,10 +106,7 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    fn of(
-        readings: impl IntoIterator<Item = Result<Order, String>>,
-        out_of_orderness_ms: i64,
-    ) -> Arrivals {
+    fn of(readings: impl IntoIterator<Item = Result<Order, String>>, out_of_orderness_ms: i64) -> Arrivals {
         let mut arrivals = Arrivals::default();
         let mut seen = BTreeSet::new();
         let mut greatest_ms: Option<i64> = None;
@@ -151,9 +114,7 @@ impl Arrivals {
         for reading in readings {
             let Ok(order) = reading else {
                 match greatest_ms {
-                    Some(time_ms) => {
-                        *arrivals.dead_letters.entry(day_text(time_ms)).or_default() += 1
-                    }
+                    Some(time_ms) => *arrivals.dead_letters.entry(day_text(time_ms)).or_default() += 1,
                     None => dead_before_any += 1,
                 }
                 continue;
@@ -163,17 +124,12 @@ impl Arrivals {
             if greatest_ms.is_none() && dead_before_any > 0 {
                 arrivals.dead_letters.insert(day.clone(), dead_before_any);
             }
-            let greatest_of_day = arrivals
-                .greatest_time_by_day
-                .entry(day.clone())
-                .or_insert(time_ms);
+            let greatest_of_day = arrivals.greatest_time_by_day.entry(day.clone()).or_insert(time_ms);
             *greatest_of_day = time_ms.max(*greatest_of_day);
             if seen.insert((order.order_id.clone(), order.status)) {
                 let minute_ms = window_start(time_ms, MINUTE_MS);
                 let last_of_minute_ms = minute_ms + MINUTE_MS - 1;
-                if greatest_ms
-                    .is_some_and(|greatest| last_of_minute_ms < greatest - out_of_orderness_ms)
-                {
+                if greatest_ms.is_some_and(|greatest| last_of_minute_ms < greatest - out_of_orderness_ms) {
                     *arrivals.late_by_day.entry(day).or_default() += 1;
                     *arrivals.late_by_minute.entry(minute_ms).or_default() += 1;
                 }
@@ -193,17 +149,9 @@ fn counted_events(accepted: &[Order]) -> Vec<&Order> {
     for order in accepted {
         by_order.entry(&order.order_id).or_default().push(order);
     }
-    let furthest_then_earliest = |order: &&&Order| {
-        (
-            Reverse(order.status.group()),
-            order.order_time_series,
-            order.status,
-        )
-    };
-    by_order
-        .values()
-        .filter_map(|events| events.iter().min_by_key(furthest_then_earliest).copied())
-        .collect()
+    let furthest_then_earliest =
+        |order: &&&Order| (Reverse(order.status.group()), order.order_time_series, order.status);
+    by_order.values().filter_map(|events| events.iter().min_by_key(furthest_then_earliest).copied()).collect()
 }
 
 fn day(order: &Order) -> String {
@@ -217,26 +165,14 @@ fn minute(order: &Order) -> i64 {
 /// Amount, pieces and number of some orders.
 fn sums<'a>(orders: impl Iterator<Item = &'a &'a Order>) -> (i64, i64, i64) {
     orders.fold((0, 0, 0), |(fen, quantity, count), order| {
-        (
-            fen + order.total_price.0,
-            quantity + i64::from(order.num),
-            count + 1,
-        )
+        (fen + order.total_price.0, quantity + i64::from(order.num), count + 1)
     })
 }
 
-fn total_rows(
-    arrivals: &Arrivals,
-    counted: &[&Order],
-    sales: &[&Order],
-) -> BTreeMap<String, Value> {
+fn total_rows(arrivals: &Arrivals, counted: &[&Order], sales: &[&Order]) -> BTreeMap<String, Value> {
     let mut rows = BTreeMap::new();
     for (day_name, &event_time_ms) in &arrivals.greatest_time_by_day {
-        let of_group = |group| {
-            counted
-                .iter()
-                .filter(move |o| o.status.group() == group && day(o) == *day_name)
-        };
+        let of_group = |group| counted.iter().filter(move |o| o.status.group() == group && day(o) == *day_name);
         let (fen, quantity, orders) = sums(of_group(Group::Paid));
         let (unpaid_fen, _, unpaid_orders) = sums(of_group(Group::Unpaid));
         let (cancelled_fen, _, cancelled_orders) = sums(of_group(Group::Cancelled));
@@ -258,14 +194,7 @@ fn yesterday_fen(arrivals: &Arrivals, sales: &[&Order], event_time_ms: i64) -> O
     let same_minute_ms = window_start(event_time_ms - DAY_MS, MINUTE_MS);
     let from_ms = day_start(event_time_ms - DAY_MS);
     arrivals.greatest_time_by_day.get(&day_text(from_ms))?;
-    Some(
-        sums(
-            sales
-                .iter()
-                .filter(|o| o.order_time_series >= from_ms && minute(o) <= same_minute_ms),
-        )
-        .0,
-    )
+    Some(sums(sales.iter().filter(|o| o.order_time_series >= from_ms && minute(o) <= same_minute_ms)).0)
 }
 
 fn minute_rows(arrivals: &Arrivals, sales: &[&Order]) -> BTreeMap<String, Value> {
@@ -278,11 +207,7 @@ fn minute_rows(arrivals: &Arrivals, sales: &[&Order]) -> BTreeMap<String, Value>
     }
     let row = |(minute_ms, sales): (i64, Vec<&Order>)| {
         let (fen, quantity, orders) = sums(sales.iter());
-        let late = arrivals
-            .late_by_minute
-            .get(&minute_ms)
-            .copied()
-            .unwrap_or(0);
+        let late = arrivals.late_by_minute.get(&minute_ms).copied().unwrap_or(0);
         let row = json!({"minute_ms": minute_ms, "fen": fen, "quantity": quantity, "orders": orders, "late": late});
         (format!("{minute_ms:013}"), row)
     };
@@ -292,12 +217,7 @@ fn minute_rows(arrivals: &Arrivals, sales: &[&Order]) -> BTreeMap<String, Value>
 fn user_rows(sales: &[&Order]) -> BTreeMap<String, Value> {
     let mut by_day_and_user: BTreeMap<String, BTreeMap<&str, Vec<&Order>>> = BTreeMap::new();
     for sale in sales {
-        by_day_and_user
-            .entry(day(sale))
-            .or_default()
-            .entry(&sale.user_id)
-            .or_default()
-            .push(sale);
+        by_day_and_user.entry(day(sale)).or_default().entry(&sale.user_id).or_default().push(sale);
     }
     let mut rows = BTreeMap::new();
     for (day, users) in by_day_and_user {
@@ -306,9 +226,7 @@ fn user_rows(sales: &[&Order]) -> BTreeMap<String, Value> {
         for (index, (user_id, sales)) in ranking.into_iter().take(RANKING_LENGTH).enumerate() {
             let rank = index + 1;
             let (fen, _, orders) = sums(sales.iter());
-            let latest = sales
-                .iter()
-                .max_by_key(|o| (o.order_time_series, &o.order_id));
+            let latest = sales.iter().max_by_key(|o| (o.order_time_series, &o.order_id));
             let user = latest.map_or("", |o| o.user_name.as_str());
             let row = json!({"day": day, "rank": rank, "user_id": user_id, "user": user, "fen": fen, "orders": orders});
             rows.insert(format!("{day}/{rank:02}"), row);
@@ -321,25 +239,18 @@ fn gender_window_rows(sales: &[&Order]) -> BTreeMap<String, Value> {
     let mut windows: BTreeMap<(i64, &str), Vec<&Order>> = BTreeMap::new();
     for sale in sales {
         let window_ms = window_start(sale.order_time_series, 10 * MINUTE_MS);
-        windows
-            .entry((window_ms, sale.gender.text()))
-            .or_default()
-            .push(sale);
+        windows.entry((window_ms, sale.gender.text())).or_default().push(sale);
     }
     let row = |((window_ms, gender), sales): ((i64, &str), Vec<&Order>)| {
         let (fen, quantity, _) = sums(sales.iter());
-        let row =
-            json!({"window_ms": window_ms, "gender": gender, "fen": fen, "quantity": quantity});
+        let row = json!({"window_ms": window_ms, "gender": gender, "fen": fen, "quantity": quantity});
         (format!("{window_ms:013}/{gender}"), row)
     };
     windows.into_iter().map(row).collect()
 }
 
 /// Rows `{…key fields, fen, quantity, orders}` under the key fields joined by `/`.
-fn sum_rows(
-    sales: &[&Order],
-    key: impl Fn(&Order) -> Vec<(&'static str, String)>,
-) -> BTreeMap<String, Value> {
+fn sum_rows(sales: &[&Order], key: impl Fn(&Order) -> Vec<(&'static str, String)>) -> BTreeMap<String, Value> {
     let mut by_key: BTreeMap<Vec<(&str, String)>, Vec<&Order>> = BTreeMap::new();
     for sale in sales {
         by_key.entry(key(sale)).or_default().push(sale);

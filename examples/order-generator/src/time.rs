@@ -28,15 +28,10 @@ impl Civil {
         let shifted = local_ms.div_euclid(DAY_MS) + 719_468;
         let era = shifted.div_euclid(146_097);
         let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         Civil {
             year: era * 400 + year_of_era + i64::from(month <= 2),
             month: month as u32,
@@ -113,18 +108,11 @@ pub fn parse_local(text: &str) -> Option<i64> {
         return None;
     }
     let number = |from: usize, to: usize| -> Option<i64> {
-        bytes[from..to].iter().try_fold(0, |sum, b| {
-            b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0'))
-        })
+        bytes[from..to].iter().try_fold(0, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     let shifted_year = if month <= 2 { year - 1 } else { year };
@@ -151,10 +139,7 @@ mod tests {
         write_local(&mut out, time_ms);
         out.push(b'|');
         write_compact(&mut out, time_ms);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "2026-11-20 18:25:31|20261120182531042"
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "2026-11-20 18:25:31|20261120182531042");
         assert_eq!(parse_local("2026-11-20 18:25:31"), Some(time_ms - 42));
         assert_eq!(day_text(time_ms), "2026-11-20");
         assert_eq!(parse_local("2026-11-20 00:00:00"), Some(day_start(time_ms)));
@@ -190,10 +175,7 @@ mod tests {
             let time_ms = EARLIEST_MS + day * DAY_MS + day * 1000;
             let mut text = Vec::new();
             write_local(&mut text, time_ms);
-            assert_eq!(
-                parse_local(std::str::from_utf8(&text).unwrap()),
-                Some(time_ms)
-            );
+            assert_eq!(parse_local(std::str::from_utf8(&text).unwrap()), Some(time_ms));
         }
     }
 }

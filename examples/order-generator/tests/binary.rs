@@ -29,36 +29,20 @@ fn expected(count: usize) -> Vec<Vec<u8>> {
         bad: Fraction::per_million(10_000),
         ..GeneratorConfig::default()
     };
-    OrderGenerator::new(config)
-        .take(count)
-        .map(|event| event.json)
-        .collect()
+    OrderGenerator::new(config).take(count).map(|event| event.json).collect()
 }
 
 #[test]
 fn standard_output_holds_the_librarys_bytes() {
     let count = "12345";
-    let output = run(&[
-        "--stdout",
-        "--start",
-        START,
-        "--backfill",
-        "1",
-        "--bad",
-        "0.01",
-        "--count",
-        count,
-        "--unpaced",
-    ]);
+    let output =
+        run(&["--stdout", "--start", START, "--backfill", "1", "--bad", "0.01", "--count", count, "--unpaced"]);
     assert!(output.status.success());
     let mut lines = expected(12_345).join(&b'\n');
     lines.push(b'\n');
     assert!(output.stdout == lines);
     let summary = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        summary.starts_with("12345 events (") && summary.lines().count() == 1,
-        "{summary}"
-    );
+    assert!(summary.starts_with("12345 events (") && summary.lines().count() == 1, "{summary}");
 }
 
 #[test]
@@ -67,36 +51,18 @@ fn a_topic_holds_every_event_and_an_order_stays_in_its_partition() {
     let data = folder.path().to_str().unwrap();
     let started = Instant::now();
     // Backfill is written at once, though paced.
-    let options = [
-        "--data",
-        data,
-        "--start",
-        START,
-        "--backfill",
-        "1",
-        "--bad",
-        "0.01",
-        "--count",
-        "20000",
-    ];
+    let options = ["--data", data, "--start", START, "--backfill", "1", "--bad", "0.01", "--count", "20000"];
     assert!(run(&options).status.success());
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "20,000 events would take minutes at 50 a second"
-    );
+    assert!(started.elapsed() < Duration::from_secs(60), "20,000 events would take minutes at 50 a second");
 
-    let topic = Topics::open(folder.path().join("topics"))
-        .unwrap()
-        .open_topic("orders")
-        .unwrap();
+    let topic = Topics::open(folder.path().join("topics")).unwrap().open_topic("orders").unwrap();
     assert_eq!(topic.partitions(), 4);
     let mut partition_of = BTreeMap::new();
     let mut got = Vec::new();
     for partition in 0..4 {
         let mut offset = 0;
         loop {
-            let ReadOutcome::Batches(batches) = topic.read(partition, offset, 1 << 20).unwrap()
-            else {
+            let ReadOutcome::Batches(batches) = topic.read(partition, offset, 1 << 20).unwrap() else {
                 panic!("partition {partition} has no offset {offset}")
             };
             if batches.is_empty() {
@@ -106,10 +72,7 @@ fn a_topic_holds_every_event_and_an_order_stays_in_its_partition() {
                 offset = record.offset + 1;
                 assert_eq!(record.key, key_of(record.value));
                 if let Some(key) = record.key {
-                    assert_eq!(
-                        *partition_of.entry(key.to_vec()).or_insert(partition),
-                        partition
-                    );
+                    assert_eq!(*partition_of.entry(key.to_vec()).or_insert(partition), partition);
                 }
                 got.push(record.value.to_vec());
             }
@@ -124,23 +87,9 @@ fn a_topic_holds_every_event_and_an_order_stays_in_its_partition() {
 #[test]
 fn live_events_are_paced() {
     let started = Instant::now();
-    let options = [
-        "--stdout",
-        "--rate",
-        "100",
-        "--curve",
-        "off",
-        "--count",
-        "40",
-        "--out-of-order",
-        "0",
-    ];
+    let options = ["--stdout", "--rate", "100", "--curve", "off", "--count", "40", "--out-of-order", "0"];
     assert_eq!(run(&options).stdout.lines().count(), 40);
-    assert!(
-        started.elapsed() >= Duration::from_millis(200),
-        "40 events of 100 a second in {:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(200), "40 events of 100 a second in {:?}", started.elapsed());
 }
 
 #[test]
@@ -153,13 +102,7 @@ fn ctrl_c_ends_it_behind_a_whole_line() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     stdout.read_line(&mut text).unwrap();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     stdout.read_to_string(&mut text).unwrap();
     assert!(text.ends_with("}\n"));
     assert!(child.wait().unwrap().success());
@@ -168,26 +111,10 @@ fn ctrl_c_ends_it_behind_a_whole_line() {
 #[test]
 fn an_error_is_one_clear_line() {
     let cases: [(&[&str], i32, &str); 4] = [
-        (
-            &["--stdout", "--start", "yesterday"],
-            1,
-            "error: --start `yesterday` is no time",
-        ),
-        (
-            &["--stdout", "--start", "0"],
-            1,
-            "error: a start at 0 ms leaves the years",
-        ),
-        (
-            &["--data", "/dev/null/x", "--count", "1"],
-            1,
-            "error: cannot",
-        ),
-        (
-            &["--stdout", "--bad", "1.5"],
-            2,
-            "`1.5` is no fraction from 0 to 1",
-        ),
+        (&["--stdout", "--start", "yesterday"], 1, "error: --start `yesterday` is no time"),
+        (&["--stdout", "--start", "0"], 1, "error: a start at 0 ms leaves the years"),
+        (&["--data", "/dev/null/x", "--count", "1"], 1, "error: cannot"),
+        (&["--stdout", "--bad", "1.5"], 2, "`1.5` is no fraction from 0 to 1"),
     ];
     for (arguments, code, part) in cases {
         let output = run(arguments);

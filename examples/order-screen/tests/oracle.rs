@@ -4,17 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use order_generator::config::GeneratorConfig;
-use order_generator::generator::{OrderGenerator, key_of};
+use order_generator::generator::OrderGenerator;
 use order_generator::reference::{Tables, live_tables, without_empty_rows};
-use order_screen::job::OrderScreen;
 use order_screen::row::Row;
 use serde_json::Value;
+use support::{append, fill, newest, screen};
 use tidemill::engine::{Environment, JobSettings};
-use tidemill_topic::{NewRecord, TopicConfig, Topics};
+
+mod support;
 
 fn events(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let config = GeneratorConfig {
@@ -31,48 +31,9 @@ fn events(seed: u64, count: usize) -> Vec<Vec<u8>> {
     OrderGenerator::new(config).take(count).map(|event| event.json).collect()
 }
 
-fn fill(folder: &Path, events: &[Vec<u8>]) {
-    let topics = Topics::open(folder).unwrap();
-    topics.create("orders", &TopicConfig { partitions: 3, ..TopicConfig::default() }).unwrap();
-    let topic = topics.open_topic("orders").unwrap();
-    for chunk in events.chunks(500) {
-        let keys: Vec<_> = chunk.iter().map(|json| key_of(json)).collect();
-        let records: Vec<NewRecord<'_>> = chunk
-            .iter()
-            .zip(&keys)
-            .map(|(json, key)| NewRecord {
-                partition: key.as_ref().map_or(0, |key| topic.partition_for(key.as_ref())),
-                timestamp_ms: 0,
-                key: None,
-                value: json,
-            })
-            .collect();
-        topic.append(&records, None, 0).unwrap();
-    }
-}
-
-fn screen(topics: &Path) -> OrderScreen {
-    OrderScreen {
-        topics: topics.to_path_buf(),
-        topic: "orders".into(),
-        bounded: true,
-        tick: Duration::from_millis(5),
-        remember: Duration::from_secs(100 * 3600),
-        watermark_interval: Duration::ZERO,
-    }
-}
-
 /// The newest row of each key; without what depends on when the job looked.
 fn tables(rows: impl IntoIterator<Item = Row>) -> Tables {
-    let mut tables: Tables = Tables::new();
-    for row in rows {
-        let table = tables.entry(row.table.name().to_string()).or_default();
-        match row.value() {
-            Some(value) => table.insert(row.key, value),
-            None => table.remove(&row.key),
-        };
-    }
-    timeless(without_empty_rows(tables))
+    timeless(without_empty_rows(newest(rows)))
 }
 
 fn timeless(mut tables: Tables) -> Tables {
@@ -129,10 +90,10 @@ fn equals_the_reference_at_every_parallelism() {
     for (seed, parallelism) in [(1, 1), (2, 2), (3, 3), (4, 4)] {
         let folder = tempfile::tempdir().unwrap();
         let events = events(seed, 12_000);
-        fill(folder.path(), &events);
+        fill(folder.path(), 3, &events);
         let env = Environment::new();
         env.set_parallelism(parallelism);
-        let built = screen(folder.path()).build(&env);
+        let built = screen(folder.path(), true).build(&env);
         let (rows, dead) = (built.rows.collect(), built.dead_letters.collect());
         env.execute("order screen").unwrap();
         let rows = rows.take();
@@ -155,14 +116,12 @@ fn late_orders_are_counted_in_the_sums_and_shown() {
             .unwrap();
     late["orderId"] = "20261120235000000999999".into();
     late["status"] = "已支付".into();
-    fill(folder.path(), &events);
-    let topic = Topics::open(folder.path()).unwrap().open_topic("orders").unwrap();
+    fill(folder.path(), 3, &events);
     events.push(late.to_string().into_bytes());
     let env = Environment::new();
     env.set_parallelism(1);
-    let rows = screen(folder.path());
-    let record = NewRecord { partition: 0, timestamp_ms: 0, key: None, value: events.last().unwrap() };
-    topic.append(&[record], None, 0).unwrap();
+    let rows = screen(folder.path(), true);
+    append(folder.path(), &events[events.len() - 1..]);
     let rows = rows.build(&env).rows.collect();
     env.execute("order screen").unwrap();
     let rows = rows.take();
@@ -175,7 +134,7 @@ fn crashes_at_random_points_change_nothing() {
     for seed in 1..=6u64 {
         let (topics, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let events = events(seed + 100, 8_000);
-        fill(topics.path(), &events);
+        fill(topics.path(), 3, &events);
         let mut all = Vec::new();
         for attempt in 0..=5u64 {
             let env = Environment::with_settings(JobSettings {
@@ -184,7 +143,7 @@ fn crashes_at_random_points_change_nothing() {
                 parallelism: Some(1 + ((seed + attempt) % 3) as usize),
                 ..JobSettings::default()
             });
-            let rows = screen(topics.path()).build(&env).rows.collect();
+            let rows = screen(topics.path(), true).build(&env).rows.collect();
             let crash_after = Duration::from_millis((seed * 37 + attempt * 53) % 150);
             let outcome = env.execute_with("order screen", |job| {
                 if attempt < 5 {

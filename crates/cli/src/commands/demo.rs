@@ -23,7 +23,7 @@ use crate::supervise::{interrupts, wait_true};
 /// The topic between generator and job.
 const TOPIC: &str = "orders";
 /// How long the topic keeps orders.
-const RETENTION_MS: u64 = 3 * 24 * 3600 * 1000;
+const RETENTION_MS: i64 = 3 * 24 * 3600 * 1000;
 /// The generator has this long to end after the interrupt before it is killed.
 const GENERATOR_GRACE: Duration = Duration::from_secs(5);
 

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 use tidemill_core::Error;
@@ -76,8 +77,9 @@ impl Run {
         let file = JobFile::read(path)?;
         match &file.work {
             Work::Pipeline(pipeline) => {
-                pipeline::run(pipeline)?;
-                std::process::exit(0);
+                let data = std::env::var_os("TIDEMILL_DATA").map_or_else(|| self.data.data.clone(), PathBuf::from);
+                let code = pipeline::run(pipeline, parent, data)?;
+                std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
             }
             Work::Program(spec) => {
                 let program = program::find(parent, &spec.program)

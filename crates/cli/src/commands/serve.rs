@@ -27,7 +27,7 @@ pub struct Serve {
         value_name = "ADDRESS:PORT"
     )]
     listen: SocketAddr,
-    /// The folder programs are taken from [default: <data>/jobs-programs]
+    /// The folder programs are taken from [default: `<data>/jobs-programs`]
     #[arg(long, env = "TIDEMILL_JOBS", hide_env_values = true, value_name = "FOLDER")]
     jobs: Option<PathBuf>,
     /// The administrator token: with it everything that changes anything wants it

@@ -89,9 +89,19 @@ fn what_cannot_run_is_told() {
         "d.toml",
         "[source]\nconnector = \"topic\"\n[sink]\nconnector = \"live\"",
         2,
-        "job `d` is a pipeline from `topic` to `live`; this build runs job files with a `program` only",
+        "job `d`: [source] `topic` has no `topic`",
     );
     assert!(in_folder(dir.path(), &["/no/such/file"]).failed(3).contains("`/no/such/file` cannot be run"));
     let usage = script(dir.path(), "usage", "exit 2");
     assert!(in_folder(dir.path(), &[usage.to_str().unwrap()]).failed(1).contains("refused its arguments"));
+}
+
+#[test]
+fn a_pipeline_of_a_job_file_runs_here_and_now() {
+    let dir = folder();
+    std::fs::write(dir.path().join("in.txt"), "one\ntwo\n").unwrap();
+    let text = "parallelism = 1\n[source]\nconnector = \"file\"\npath = \"in.txt\"\n[sink]\nconnector = \"print\"\n";
+    let file = dir.path().join("copy.toml");
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(in_folder(dir.path(), &[file.to_str().unwrap()]).ok(), "one\ntwo\n");
 }

@@ -1,8 +1,8 @@
 //! Checkpoints: a consistent copy of a job's state and positions, from which it goes on as if nothing had happened.
 //!
 //! A checkpoint is a folder `chk-<epoch>` with state files and, written last and atomically, the manifest `_metadata`.
-//! *A checkpoint exists if and only if its manifest does.* Tasks hand their copies to the [`writer`] threads; the
-//! [`coordinator`] starts epochs, waits for every subtask, writes the manifest and then has sinks commit. A savepoint is
+//! *A checkpoint exists if and only if its manifest does.* Tasks hand their copies to the `writer` threads; the
+//! `coordinator` starts epochs, waits for every subtask, writes the manifest and then has sinks commit. A savepoint is
 //! the same, in a folder of its own, asked for by a person and never deleted by us.
 
 pub(crate) mod coordinator;

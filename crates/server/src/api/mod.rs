@@ -1,4 +1,4 @@
-//! The HTTP interface. One resource, one file; the list in [`router`] is the only place that joins them.
+//! The HTTP interface. One resource, one file; the list in `router` is the only place that joins them.
 
 mod error;
 mod events;

@@ -37,11 +37,7 @@ impl Event {
     pub fn at(self, time_ms: i64) -> Event {
         let mut text = Vec::new();
         write_local(&mut text, time_ms);
-        self.with(
-            "orderTime",
-            String::from_utf8(text).expect("a local time is text"),
-        )
-        .with("orderTimeSeries", time_ms)
+        self.with("orderTime", String::from_utf8(text).expect("a local time is text")).with("orderTimeSeries", time_ms)
     }
 
     /// With another status.
@@ -67,13 +63,8 @@ pub fn tables(events: &[Event]) -> Tables {
 
 /// Compares the row's fields that `expected` names.
 pub fn check(tables: &Tables, table: &str, key: &str, expected: Value) {
-    let row = tables[table]
-        .get(key)
-        .unwrap_or_else(|| panic!("no row `{key}` in {:?}", tables[table]));
+    let row = tables[table].get(key).unwrap_or_else(|| panic!("no row `{key}` in {:?}", tables[table]));
     for (field, value) in expected.as_object().expect("the fields expected") {
-        assert_eq!(
-            &row[field], value,
-            "field `{field}` of `{key}` in {table}: {row}"
-        );
+        assert_eq!(&row[field], value, "field `{field}` of `{key}` in {table}: {row}");
     }
 }

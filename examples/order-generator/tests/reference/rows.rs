@@ -15,29 +15,14 @@ fn yesterday_counts_up_to_and_including_the_same_minute() {
         order(3).at(yesterday + MINUTE_MS).costs("50.00"),
         order(4).at(noon() + 7),
     ]);
-    check(
-        &got,
-        "orders.total",
-        DAY,
-        json!({"fen": 1000, "yesterday_fen": 1100}),
-    );
+    check(&got, "orders.total", DAY, json!({"fen": 1000, "yesterday_fen": 1100}));
 }
 
 #[test]
 fn provinces_and_brands_have_their_sums() {
-    let got = tables(&[
-        order(1),
-        order(2)
-            .with("address", "西藏自治区")
-            .with("brand", "百草味"),
-        order(3).costs("0.05"),
-    ]);
-    check(
-        &got,
-        "orders.province",
-        &format!("{DAY}/广东省"),
-        json!({"province": "广东省", "fen": 1005, "orders": 2}),
-    );
+    let got =
+        tables(&[order(1), order(2).with("address", "西藏自治区").with("brand", "百草味"), order(3).costs("0.05")]);
+    check(&got, "orders.province", &format!("{DAY}/广东省"), json!({"province": "广东省", "fen": 1005, "orders": 2}));
     check(
         &got,
         "orders.brand",
@@ -49,10 +34,7 @@ fn provinces_and_brands_have_their_sums() {
 
 #[test]
 fn rows_that_fell_back_to_nothing_can_be_left_out_of_a_comparison() {
-    let mut of_a_job = tables(&[
-        order(1).status("已支付"),
-        order(1).status("已取消").at(noon() + 9),
-    ]);
+    let mut of_a_job = tables(&[order(1).status("已支付"), order(1).status("已取消").at(noon() + 9)]);
     let expected = of_a_job.clone();
     of_a_job.get_mut("orders.minute").unwrap().insert(
         format!("{:013}", noon()),

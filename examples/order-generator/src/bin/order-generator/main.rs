@@ -40,9 +40,7 @@ fn run(options: &Options) -> Result<String> {
     let live_start_ms = options.live_start_ms(SystemClock.now_ms())?;
     let mut output = Output::open(options)?;
     let mut generator = OrderGenerator::new(options.generator_config(live_start_ms));
-    let mut pace = options
-        .paced()
-        .then(|| Pace::new(live_start_ms, options.speed));
+    let mut pace = options.paced().then(|| Pace::new(live_start_ms, options.speed));
     let mut batch = Batch::default();
     let began = Instant::now();
     let (mut sent, mut bad, mut duplicates, mut late) = (0u64, 0u64, 0u64, 0u64);
@@ -73,25 +71,17 @@ fn run(options: &Options) -> Result<String> {
     output.send(&mut batch)?;
     let elapsed_ms = began.elapsed().as_millis().max(1);
     let per_s = u128::from(sent) * 1000 / elapsed_ms;
-    Ok(format!(
-        "{sent} events ({duplicates} duplicates, {late} late, {bad} bad) in {elapsed_ms} ms, {per_s} a second"
-    ))
+    Ok(format!("{sent} events ({duplicates} duplicates, {late} late, {bad} bad) in {elapsed_ms} ms, {per_s} a second"))
 }
 
 /// The first Ctrl-C (or SIGTERM) lets the batch at hand be finished; the second ends the process where it stands.
 fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<()> {
     let failed = |e| Error::io("listen for Ctrl-C", e);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
     let (mut interrupt, mut terminate) = {
         use tokio::signal::unix::{SignalKind, signal};
         let _guard = runtime.enter();
-        (
-            signal(SignalKind::interrupt()).map_err(failed)?,
-            signal(SignalKind::terminate()).map_err(failed)?,
-        )
+        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
     };
     std::thread::spawn(move || {
         runtime.block_on(async {

@@ -14,12 +14,7 @@ use tidemill_core::{Error, Result};
 #[command(version)]
 pub struct Options {
     /// The data folder; the topic stands in `<data>/topics`.
-    #[arg(
-        long,
-        env = "TIDEMILL_DATA",
-        required_unless_present = "stdout",
-        value_name = "FOLDER"
-    )]
+    #[arg(long, env = "TIDEMILL_DATA", required_unless_present = "stdout", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// The topic; it is created when it is not there.
     #[arg(long, default_value = "orders")]
@@ -90,19 +85,13 @@ impl Options {
     pub fn live_start_ms(&self, now_ms: i64) -> Result<i64> {
         let start_ms = match &self.start {
             None => now_ms,
-            Some(text) => parse_local(text)
-                .or_else(|| text.parse().ok())
-                .ok_or_else(|| {
-                    Error::input(format!("--start `{text}` is no time"))
-                        .hint("write `yyyy-MM-dd HH:mm:ss` (UTC+8) or milliseconds since 1970")
-                })?,
+            Some(text) => parse_local(text).or_else(|| text.parse().ok()).ok_or_else(|| {
+                Error::input(format!("--start `{text}` is no time"))
+                    .hint("write `yyyy-MM-dd HH:mm:ss` (UTC+8) or milliseconds since 1970")
+            })?,
         };
-        if !(EARLIEST_MS..LATEST_MS).contains(&(start_ms - self.backfill_ms()))
-            || start_ms >= LATEST_MS
-        {
-            return Err(Error::input(format!(
-                "a start at {start_ms} ms leaves the years 2000 to 2099"
-            )));
+        if !(EARLIEST_MS..LATEST_MS).contains(&(start_ms - self.backfill_ms())) || start_ms >= LATEST_MS {
+            return Err(Error::input(format!("a start at {start_ms} ms leaves the years 2000 to 2099")));
         }
         Ok(start_ms)
     }

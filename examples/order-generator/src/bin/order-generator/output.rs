@@ -68,10 +68,7 @@ impl Output {
         if topics.exists(&options.topic)? {
             return topics.open_topic(&options.topic).map(Output::Topic);
         }
-        let config = TopicConfig {
-            partitions: options.partitions,
-            ..TopicConfig::default()
-        };
+        let config = TopicConfig { partitions: options.partitions, ..TopicConfig::default() };
         topics.create(&options.topic, &config).map(Output::Topic)
     }
 
@@ -128,12 +125,7 @@ fn append(topic: &Topic, lines: &[u8], events: &[(usize, EventInfo)]) -> Result<
             Some(key) => topic.partition_for(key),
             None => (info.arrival_order % u64::from(topic.partitions())) as u32,
         };
-        records.push(NewRecord {
-            partition,
-            timestamp_ms: info.event_time_ms,
-            key,
-            value,
-        });
+        records.push(NewRecord { partition, timestamp_ms: info.event_time_ms, key, value });
     }
     topic.append(&records, None, SystemClock.now_ms())?;
     Ok(Sent::Written)

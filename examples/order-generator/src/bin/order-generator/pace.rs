@@ -22,12 +22,7 @@ pub struct Pace {
 impl Pace {
     /// Live events begin now.
     pub fn new(live_start_ms: i64, speed: u32) -> Self {
-        Pace {
-            began: Instant::now(),
-            live_start_ms,
-            speed,
-            due_until_ms: live_start_ms,
-        }
+        Pace { began: Instant::now(), live_start_ms, speed, due_until_ms: live_start_ms }
     }
 
     /// Whether an event that arrives at `arrival_ms` of event time is to be sent now.
@@ -42,9 +37,7 @@ impl Pace {
     /// Waits until the event is due; `false` when `stop` was set meanwhile.
     pub fn wait_for(&mut self, arrival_ms: i64, stop: &AtomicBool) -> bool {
         while !self.is_due(arrival_ms) {
-            let left_ms = (arrival_ms - self.due_until_ms)
-                .unsigned_abs()
-                .div_ceil(u64::from(self.speed));
+            let left_ms = (arrival_ms - self.due_until_ms).unsigned_abs().div_ceil(u64::from(self.speed));
             std::thread::sleep(Duration::from_millis(left_ms).clamp(TICK, NAP));
             if stop.load(Ordering::Relaxed) {
                 return false;

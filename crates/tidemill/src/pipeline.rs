@@ -1,0 +1,236 @@
+//! Jobs without a program: records go from a `[source]` into a `[sink]` as they are, exactly once where both can.
+//!
+//! ```toml
+//! name = "archive"
+//! [source]
+//! connector = "topic"
+//! topic = "orders"
+//! format = "json"
+//! dead_letters = "orders.dead"
+//! [sink]
+//! connector = "file"
+//! folder = "archive"
+//! ```
+//!
+//! Each connector offered here is a line in `source` or `sink` below.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tidemill_connectors::file::{FileSink, FileSource};
+use tidemill_connectors::format::{Json, Text};
+use tidemill_connectors::live::LiveSink;
+use tidemill_connectors::socket::SocketSource;
+use tidemill_connectors::topic::{TopicSink, TopicSource, TopicStart};
+use tidemill_core::format::Decode;
+use tidemill_core::{Error, Result};
+use tidemill_engine::stream::{DataStream, Environment, WatermarkStrategy};
+
+/// The options of one end, by name.
+pub type Options = BTreeMap<String, String>;
+
+/// Lines of text, or of JSON that is checked and passed on as it came.
+#[derive(Clone)]
+enum Lines {
+    Text,
+    Json,
+}
+
+impl Decode for Lines {
+    type Value = String;
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<String, String> {
+        if let Lines::Json = self {
+            Json::<serde::de::IgnoredAny>::new().decode(bytes)?;
+        }
+        Text.decode(bytes)
+    }
+}
+
+/// Takes options out one by one, so that those left over are unknown.
+struct Taken<'a> {
+    part: &'a str,
+    connector: String,
+    left: Options,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(part: &'a str, options: &Options) -> Result<Self> {
+        let mut left = options.clone();
+        let connector = left.remove("connector").ok_or_else(|| Error::input(format!("[{part}] has no `connector`")))?;
+        Ok(Taken { part, connector, left, known: Vec::new() })
+    }
+
+    fn optional(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        self.left.remove(name)
+    }
+
+    fn required(&mut self, name: &'static str) -> Result<String> {
+        self.optional(name).ok_or_else(|| Error::input(format!("[{}] `{}` has no `{name}`", self.part, self.connector)))
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, name: &'static str, default: T) -> Result<T> {
+        let (part, connector) = (self.part, self.connector.clone());
+        match self.optional(name) {
+            None => Ok(default),
+            Some(text) => {
+                text.parse().map_err(|_| Error::input(format!("[{part}] `{connector}`: `{name}` cannot be `{text}`")))
+            }
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self.left.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::input(format!("[{}] `{}` has no option `{name}`", self.part, self.connector))
+                .hint(format!("it has: {}", self.known.join(", ")))),
+        }
+    }
+
+    fn unknown(&self, offered: &str) -> Error {
+        Error::input(format!("[{}]: connector `{}` is not offered in job files", self.part, self.connector))
+            .hint(format!("take one of {offered}, or write a program"))
+    }
+}
+
+/// Builds the pipeline on an environment. Relative paths are below `folder`, embedded topics in `<data>/topics`.
+pub fn build(env: &Environment, folder: &Path, data: &Path, from: &Options, to: &Options) -> Result<()> {
+    let topics = data.join("topics");
+    let records = source(env, folder, &topics, Taken::new("source", from)?)?;
+    sink(&records, folder, &topics, Taken::new("sink", to)?)
+}
+
+fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<DataStream<String>> {
+    let format = match options.optional("format").as_deref() {
+        None | Some("text") => Lines::Text,
+        Some("json") => Lines::Json,
+        Some(other) => {
+            return Err(Error::input(format!("[source]: format `{other}` is not known")).hint("take text or json"));
+        }
+    };
+    let dead_letters = options.optional("dead_letters");
+    let name = options.connector.clone();
+    let none = WatermarkStrategy::none;
+    let records = match name.as_str() {
+        "file" => {
+            let path = folder.join(options.required("path")?);
+            let follow = options.parsed("follow", false)?;
+            env.from_source(FileSource::new(path, format).follow(follow), none(), &name)
+        }
+        "socket" => {
+            let (host, port) = (options.required("host")?, options.parsed("port", 9999)?);
+            env.from_source(SocketSource::new(host, port).format(format), none(), &name).set_parallelism(1)
+        }
+        "topic" => {
+            let start = match options.optional("start").as_deref() {
+                None | Some("earliest") => TopicStart::Earliest,
+                Some("latest") => TopicStart::Latest,
+                Some(other) => {
+                    return Err(
+                        Error::input(format!("[source]: `start` cannot be `{other}`")).hint("take earliest or latest")
+                    );
+                }
+            };
+            let bounded = options.parsed("bounded", false)?;
+            let source = TopicSource::new(topics, options.required("topic")?, format).start(start).bounded(bounded);
+            env.from_source(source, none(), &name)
+        }
+        _ => return Err(options.unknown("file, socket, topic")),
+    };
+    options.finish()?;
+    if let Some(topic) = dead_letters {
+        let sink = TopicSink::new(topics, topic, Json::new()).create_if_missing(Default::default());
+        records.dead_letters().sink_to(sink).uid("dead-letters");
+    }
+    Ok(records.uid("source"))
+}
+
+fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<()> {
+    let end = match options.connector.as_str() {
+        "print" => records.print(),
+        "file" => {
+            let into: PathBuf = folder.join(options.required("folder")?);
+            records.sink_to(FileSink::new(into, Text).suffix(options.parsed("suffix", ".txt".to_string())?))
+        }
+        "topic" => {
+            let sink = TopicSink::new(topics, options.required("topic")?, Text);
+            records.sink_to(sink.create_if_missing(Default::default()))
+        }
+        "live" => {
+            let environment = |name: &str| {
+                std::env::var(name).map_err(|_| {
+                    Error::input(format!("[sink] `live` needs `{name}`")).hint("submit the job to a server")
+                })
+            };
+            let (table, field) = (options.required("table")?, options.required("key")?);
+            let row = move |record: &String| {
+                let value: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+                let key = match &value[&field] {
+                    serde_json::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                (key, Some(value))
+            };
+            records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
+        }
+        _ => return Err(options.unknown("file, live, print, topic")),
+    };
+    options.finish()?;
+    end.uid("sink");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> Options {
+        text.split_whitespace()
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    }
+
+    fn fails(from: &str, to: &str) -> String {
+        let folder = Path::new("folder");
+        build(&Environment::new(), folder, folder, &options(from), &options(to)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn records_go_from_file_to_topic_to_file_and_bad_ones_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("in.jsonl"), "{\"a\":1}\nbroken\n{\"a\":2}\n").expect("written");
+        let run = |from: &str, to: &str| {
+            let env = Environment::new();
+            env.set_parallelism(2);
+            build(&env, folder.path(), folder.path(), &options(from), &options(to)).expect("built");
+            env.execute("pipeline").expect("runs");
+        };
+        run("connector=file path=in.jsonl format=json dead_letters=dead", "connector=topic topic=t");
+        run("connector=topic topic=t bounded=true", "connector=file folder=out");
+        run("connector=topic topic=dead bounded=true", "connector=file folder=bad");
+        let read = |name: &str| {
+            let files = std::fs::read_dir(folder.path().join(name)).expect("a folder");
+            let text = files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text"));
+            let mut lines: Vec<String> =
+                text.flat_map(|text| text.lines().map(String::from).collect::<Vec<_>>()).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(read("out"), ["{\"a\":1}", "{\"a\":2}"]);
+        let bad = read("bad");
+        assert!(bad.len() == 1 && bad[0].contains("broken") && bad[0].contains("line 2"), "{bad:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(fails("connector=file", "connector=print").contains("`file` has no `path`"));
+        let error = fails("connector=file path=x fllow=true", "connector=print");
+        assert!(error.contains("no option `fllow`") && error.contains("follow"), "{error}");
+        assert!(fails("connector=kafka", "connector=print").contains("not offered in job files"));
+        assert!(fails("connector=socket host=h port=http", "connector=print").contains("`port` cannot be `http`"));
+        assert!(fails("connector=file path=x format=xml", "connector=print").contains("format `xml`"));
+    }
+}
