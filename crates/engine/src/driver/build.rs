@@ -253,6 +253,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             control: self.shared.control.clone(),
             metrics: self.metrics.clone(),
             activator: self.scope.worker().activator_for(address),
+            wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
             closed: false,
         }

@@ -2,7 +2,6 @@
 //! begins a new epoch when the coordinator says so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidemill_core::source::{Poll, Source, SourceOutput, SourceReader, Split};
 use tidemill_core::{DeadLetter, Error, NO_TIMESTAMP, Result, WATERMARK_MAX};
@@ -119,6 +118,8 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             }
             again = self.reader.poll(&mut self.output)?;
             self.emit()?;
+            // Also when nothing came: a split may have become idle.
+            self.periodic_watermark()?;
             if again != Poll::More {
                 break;
             }
@@ -130,14 +131,11 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         match again {
             Poll::More => self.core.activator.activate(),
             Poll::Pending { wake_at_ms } => {
-                self.periodic_watermark()?;
                 let now_ms = self.core.control.clock().now_ms();
                 let watermark_at = self.watermarks.next_periodic_ms();
                 let at = [wake_at_ms, watermark_at, self.next_discovery_ms].into_iter().flatten().min();
                 if let Some(at) = at {
-                    self.core
-                        .activator
-                        .activate_after(Duration::from_millis(at.saturating_sub(now_ms).clamp(1, 60_000) as u64));
+                    self.core.wake_at(at, now_ms);
                 }
             }
             Poll::End => {
@@ -200,7 +198,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
                 self.head.borrow_mut().push(records)?;
             }
         }
-        self.periodic_watermark()
+        Ok(())
     }
 
     fn periodic_watermark(&mut self) -> Result<()> {

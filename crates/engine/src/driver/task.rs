@@ -22,6 +22,9 @@ use crate::operator::Signal;
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 
+/// Nobody sleeps longer than this, whatever the clock says.
+const WAKE_MS_MAX: i64 = 60_000;
+
 /// What every task has: its place, its chain and its outputs.
 pub(crate) struct TaskCore {
     pub task: usize,
@@ -32,6 +35,9 @@ pub(crate) struct TaskCore {
     pub control: Arc<JobControl>,
     pub metrics: Arc<SubtaskMetrics>,
     pub activator: Activator,
+    /// When the activator is due already. timely keeps every activation asked for, so asking at each run for one more
+    /// would let them pile up.
+    pub wakes_at_ms: Option<i64>,
     pub watermark_ms: i64,
     pub closed: bool,
 }
@@ -80,8 +86,17 @@ impl TaskCore {
                 None => return Ok(()),
             }
         }
-        self.activator.activate_after(Duration::from_millis(at.saturating_sub(now_ms).clamp(1, 60_000) as u64));
+        self.wake_at(at, now_ms);
         Ok(())
+    }
+
+    /// Has the task run again at `at_ms` at the latest.
+    pub fn wake_at(&mut self, at_ms: i64, now_ms: i64) {
+        let at_ms = at_ms.clamp(now_ms.saturating_add(1), now_ms.saturating_add(WAKE_MS_MAX));
+        if self.wakes_at_ms.is_none_or(|due| due <= now_ms || due > at_ms) {
+            self.wakes_at_ms = Some(at_ms);
+            self.activator.activate_after(Duration::from_millis((at_ms - now_ms) as u64));
+        }
     }
 
     pub fn finish_round(&self) -> Result<()> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod formats;
+mod pressure;
 mod recovery;
 mod windows;
 mod words;
