@@ -20,5 +20,5 @@ web: ## build the page into web/dist
 bench: ## the figures, as ratios within one run; keep a run with its machine under benches/runs/
 	@scripts/bench.sh
 
-soak: ## the kill tests, many more rounds than in CI (KILLS=1000)
-	TIDEMILL_KILLS=$(or $(KILLS),1000) cargo test --workspace --no-fail-fast -- kill --nocapture
+soak: ## the kill tests for long (MINUTES=60 each, or SEEDS=100)
+	@TIDEMILL_SOAK_MINUTES=$(or $(MINUTES),$(TIDEMILL_SOAK_MINUTES)) TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/soak.sh

@@ -1,0 +1,25 @@
+//! The whole under faults: processes killed with signal 9 at any moment, full disks, a Redis that goes away, bad input,
+//! wrong use. Chance comes from seeds, which are printed; `TIDEMILL_SOAK_SEEDS` and `TIDEMILL_SOAK_MINUTES` make the kill
+//! tests longer, `TIDEMILL_SEED` repeats one run.
+//!
+//! | module | shows |
+//! |---|---|
+//! | [`job_kills`] | the order job is killed |
+//! | [`server_kills`] | the server is killed |
+//! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
+//! | [`full_disk`] | no room for a checkpoint, none for a topic |
+//! | [`redis_outage`] | Redis is killed and comes back |
+//! | [`bad_input`] | what no job can read |
+//! | [`behaviour`] | exit codes, the one line of an error, a second try |
+
+// A helper that breaks fails its test, as it should.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod behaviour;
+mod full_disk;
+mod job_kills;
+mod redis_outage;
+mod server_kills;
+mod sum_kills;
+mod support;

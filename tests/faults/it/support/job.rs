@@ -1,0 +1,62 @@
+//! A job process without a server, as `docs/reference/job-process.md` describes it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::{Process, clean};
+
+/// A job over a data folder: what it is started with each time.
+pub struct Job {
+    pub id: String,
+    pub dir: PathBuf,
+    pub data: PathBuf,
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    pub interval_ms: u64,
+}
+
+impl Job {
+    pub fn new(data: &Path, number: u32, program: &str) -> Job {
+        let id = format!("{number:032x}");
+        let dir = data.join("jobs").join(&id);
+        std::fs::create_dir_all(&dir).unwrap();
+        Job { id, dir, data: data.to_path_buf(), program: program.into(), args: Vec::new(), interval_ms: 20 }
+    }
+
+    pub fn command(&self, parallelism: u64) -> Command {
+        let mut command = clean(&self.program);
+        command.args(&self.args).env("TIDEMILL_JOB_ID", &self.id).env("TIDEMILL_JOB_DIR", &self.dir);
+        command.env("TIDEMILL_DATA", &self.data).env("TIDEMILL_PARALLELISM", parallelism.to_string());
+        command.env("TIDEMILL_CHECKPOINT_INTERVAL_MS", self.interval_ms.to_string());
+        command
+    }
+
+    pub fn start(&self, parallelism: u64, more: &[&str]) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("job.log")).unwrap();
+        let mut command = self.command(parallelism);
+        Process::start(command.args(more).stdout(log.try_clone().unwrap()).stderr(log))
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("job.log")).unwrap_or_default()
+    }
+
+    /// What the process says about itself.
+    pub fn report(&self) -> Result<Value, String> {
+        let ask = || -> std::io::Result<String> {
+            let mut socket = UnixStream::connect(self.dir.join("control.sock"))?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            socket.write_all(b"{\"op\":\"report\"}\n")?;
+            let mut line = String::new();
+            BufReader::new(socket).read_line(&mut line)?;
+            Ok(line)
+        };
+        let line = ask().map_err(|e| format!("{e}; log: {}", self.log()))?;
+        serde_json::from_str(&line).map_err(|e| format!("{e}: {line}"))
+    }
+}
