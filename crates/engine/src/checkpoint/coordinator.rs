@@ -288,6 +288,10 @@ impl Coordinator {
             if small.len() > STATE_MAGIC.len() {
                 write_file(&folder.join("small.state"), &[&small])?;
             }
+            if let (Some(checkpoints), true) = (&self.config.checkpoints, is_savepoint && pending.last) {
+                // Its output is published with it. A job started again goes on from its newest checkpoint: that must be this.
+                checkpoints.adopt(folder, &manifest)?;
+            }
             folder::publish(folder, &manifest)?;
         }
         let bytes = manifest.state_bytes();

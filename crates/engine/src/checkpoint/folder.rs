@@ -61,6 +61,23 @@ impl CheckpointFolder {
         complete.into_iter().take(surplus).try_for_each(|epoch| self.remove(epoch))
     }
 
+    /// Makes the complete state files in `folder`, with this manifest, a checkpoint of this folder as well.
+    pub(crate) fn adopt(&self, folder: &Path, manifest: &Manifest) -> Result<()> {
+        let own = self.path(manifest.epoch);
+        let tried = || format!("keep a copy of `{}` in `{}`", folder.display(), own.display());
+        fs::create_dir_all(&own).map_err(|e| Error::io(tried(), e))?;
+        for entry in fs::read_dir(folder).map_err(|e| Error::io(tried(), e))? {
+            let (from, to) =
+                entry.map(|entry| (entry.path(), own.join(entry.file_name()))).map_err(|e| Error::io(tried(), e))?;
+            // A second name costs nothing; on another file system it takes a copy.
+            if fs::hard_link(&from, &to).is_err() {
+                let copied = fs::copy(&from, &to).and_then(|_| File::open(&to)).and_then(|copy| copy.sync_all());
+                copied.map_err(|e| Error::io(tried(), e))?;
+            }
+        }
+        publish(&own, manifest)
+    }
+
     /// Removes one checkpoint: its manifest first, so that half a removal leaves none.
     pub fn remove(&self, epoch: u64) -> Result<()> {
         let path = self.path(epoch);

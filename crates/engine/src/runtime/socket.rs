@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,12 +33,47 @@ enum Request {
     Cancel,
 }
 
-/// Removes the socket file when the job ends.
-pub(crate) struct SocketFile(PathBuf);
+/// How long an ending job waits for answers that are being written.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(5);
+
+/// Removes the socket file when the job ends, once those who asked have their answers: the process may be gone right
+/// behind it, and a savepoint that stopped the job must not look like one that failed.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    answering: Arc<Answering>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
+        let requests = self.answering.lock();
+        let _ = self.answering.changed.wait_timeout_while(requests, LAST_ANSWERS_MAX, |requests| *requests > 0);
+    }
+}
+
+/// How many requests have no answer yet.
+#[derive(Default)]
+struct Answering {
+    requests: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Answering {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request until what is returned is dropped.
+    fn begin(&self) -> impl Drop + '_ {
+        struct Request<'a>(&'a Answering);
+        impl Drop for Request<'_> {
+            fn drop(&mut self) {
+                *self.0.lock() -= 1;
+                self.0.changed.notify_all();
+            }
+        }
+        *self.lock() += 1;
+        Request(self)
     }
 }
 
@@ -53,14 +90,16 @@ pub(crate) fn listen(job_dir: &Path, job: JobHandle) -> Result<SocketFile> {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .map_err(|e| Error::io(format!("keep the control socket `{}` to its owner", path.display()), e))?;
     let job_dir = job_dir.to_path_buf();
+    let answering: Arc<Answering> = Arc::default();
+    let socket = SocketFile { path, answering: answering.clone() };
     spawn(move || {
         for connection in listener.incoming().flatten() {
-            let (job, job_dir) = (job.clone(), job_dir.clone());
+            let (job, job_dir, answering) = (job.clone(), job_dir.clone(), answering.clone());
             // Each connection has its own thread: a savepoint may take long, and reports go on meanwhile.
-            let _ = spawn(move || serve(connection, &job, &job_dir));
+            let _ = spawn(move || serve(connection, &job, &job_dir, &answering));
         }
     })?;
-    Ok(SocketFile(path))
+    Ok(socket)
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -71,7 +110,7 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> Result<()> {
         .map_err(|e| Error::io("start the thread `control`", e))
 }
 
-fn serve(connection: UnixStream, job: &JobHandle, job_dir: &Path) {
+fn serve(connection: UnixStream, job: &JobHandle, job_dir: &Path, answering: &Answering) {
     let Ok(reading) = connection.try_clone() else { return };
     let (mut reader, mut writer) = (BufReader::new(reading), connection);
     loop {
@@ -80,10 +119,12 @@ fn serve(connection: UnixStream, job: &JobHandle, job_dir: &Path) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
+        let request = answering.begin();
         let (answer, cancel) = answer(&line, job);
         if writeln!(writer, "{answer}").is_err() {
             return;
         }
+        drop(request);
         if cancel {
             super::process::write_outcome(job_dir, "CANCELED", None);
             let _ = std::fs::remove_file(job_dir.join("control.sock"));

@@ -205,19 +205,21 @@ fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() 
     }
 }
 
-#[test]
-fn stop_with_a_savepoint_and_go_on_from_it_as_another_job() {
-    let expected = undisturbed();
-    let (first, second, savepoints) =
-        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let ledger = Ledger::default();
+/// Runs the job until a savepoint has stopped it, taken when an operator has seen so many records; the savepoint.
+fn stopped(settings: JobSettings, savepoints: &Path, ledger: &Ledger, records: u64) -> PathBuf {
     let path: Arc<Mutex<Option<PathBuf>>> = Arc::default();
-    let env = Environment::with_settings(settings(first.path(), 3));
-    build(&env, &ledger);
-    let (taken, folder) = (path.clone(), savepoints.path().to_path_buf());
+    let env = Environment::with_settings(settings);
+    build(&env, ledger);
+    let (taken, folder) = (path.clone(), savepoints.to_path_buf());
     let result = env
         .execute_with("first", |job| {
-            std::thread::spawn(move || *taken.lock().unwrap() = job.savepoint(Some(folder), true, false).ok());
+            std::thread::spawn(move || {
+                let processed = || job.report().vertices.iter().flat_map(|v| &v.subtasks).map(|s| s.records_in).max();
+                while processed() < Some(records) {
+                    std::thread::yield_now();
+                }
+                *taken.lock().unwrap() = job.savepoint(Some(folder), true, false).ok();
+            });
         })
         .unwrap();
     let savepoint = loop {
@@ -227,10 +229,37 @@ fn stop_with_a_savepoint_and_go_on_from_it_as_another_job() {
         std::thread::yield_now();
     };
     assert_eq!(result.end, tidemill_engine::runtime::JobEnd::Suspended);
+    savepoint
+}
+
+#[test]
+fn stop_with_a_savepoint_and_go_on_from_it_as_another_job() {
+    let expected = undisturbed();
+    let (first, second, savepoints) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ledger = Ledger::default();
+    let savepoint = stopped(settings(first.path(), 3), savepoints.path(), &ledger, 0);
     assert!(ledger.rows().len() < expected.len(), "stopped before the end");
     let env = Environment::with_settings(JobSettings { restore_from: Some(savepoint), ..settings(second.path(), 2) });
     build(&env, &ledger);
     env.execute("second").unwrap();
+    assert_eq!(ledger.rows(), expected);
+}
+
+#[test]
+fn a_job_stopped_with_a_savepoint_and_started_again_publishes_nothing_twice() {
+    let expected = undisturbed();
+    let (folder, savepoints) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ledger = Ledger::default();
+    // What the savepoint publishes stands in no checkpoint taken before.
+    let settings = |parallelism| JobSettings { checkpoint_interval_ms: None, ..settings(folder.path(), parallelism) };
+    let savepoint = stopped(settings(3), savepoints.path(), &ledger, 1_000);
+    assert!(!ledger.rows().is_empty(), "the savepoint has published");
+    // It is the owner's, who may move it away.
+    std::fs::remove_dir_all(savepoint).unwrap();
+    let env = Environment::with_settings(settings(2));
+    build(&env, &ledger);
+    env.execute("again").unwrap();
     assert_eq!(ledger.rows(), expected);
 }
 
