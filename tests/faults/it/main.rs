@@ -7,6 +7,7 @@
 //! | [`job_kills`] | the order job is killed |
 //! | [`server_kills`] | the server is killed |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
+//! | [`stops`] | a job is stopped with a savepoint and started again |
 //! | [`full_disk`] | no room for a checkpoint, none for a topic |
 //! | [`redis_outage`] | Redis is killed and comes back |
 //! | [`bad_input`] | what no job can read |
@@ -21,5 +22,6 @@ mod full_disk;
 mod job_kills;
 mod redis_outage;
 mod server_kills;
+mod stops;
 mod sum_kills;
 mod support;
