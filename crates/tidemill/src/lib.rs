@@ -32,8 +32,9 @@ pub mod prelude {
     pub use tidemill_engine::runtime::run_job;
     pub use tidemill_engine::state::{ListState, MapState, ValueState};
     pub use tidemill_engine::stream::{
-        DataStream, Environment, KeyedContext, KeyedProcessFunction, ProcessContext, ProcessFunction, RuntimeContext,
-        TimeDomain, WatermarkGenerator, WatermarkStrategy,
+        DataStream, Environment, KeyedContext, KeyedProcessFunction, KeyedScope, ProcessContext, ProcessFunction,
+        RichFilterFunction, RichFlatMapFunction, RichMapFunction, RuntimeContext, TimeDomain, WatermarkGenerator,
+        WatermarkStrategy,
     };
     pub use tidemill_engine::window::{Aggregate, Count, Sliding, Tumbling, Window};
 
