@@ -26,8 +26,11 @@ fn is_fresh(folder: &Path, name: &str) -> bool {
     let sources = std::fs::read_to_string(folder.join(format!("{name}.d"))).unwrap_or_default();
     let Some((_, sources)) = sources.split_once(": ") else { return false };
     let built = changed(&folder.join(name));
-    let newest = sources.split_whitespace().map(|source| changed(Path::new(source)));
-    built.is_some() && newest.into_iter().all(|source| source.is_some() && source <= built)
+    // A target folder may be shared by several copies of the repository.
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let mut sources = sources.split_whitespace().map(Path::new);
+    let older = |source: &Path| source.starts_with(ours) && changed(source).is_some_and(|at| Some(at) <= built);
+    built.is_some() && sources.all(older)
 }
 
 fn build(folder: &Path) {
