@@ -94,6 +94,9 @@ impl Drop for Program {
     }
 }
 
+/// Between two checkpoints, as `tidemill demo` has it.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 5_000;
+
 /// A server with the order screen's job on it, in a folder of its own, and no load.
 pub struct Screen {
     /// Its base address.
@@ -107,7 +110,7 @@ pub struct Screen {
 
 impl Screen {
     /// Starts `tidemill serve`, makes the topic `orders` and submits `order-screen` with these arguments.
-    pub fn start(arguments: &[&str]) -> Result<Screen, Failure> {
+    pub fn start(arguments: &[&str], checkpoint_interval_ms: u64) -> Result<Screen, Failure> {
         let (tidemill, order_screen, data) = (beside("tidemill")?, beside("order-screen")?, tempfile::tempdir()?);
         let programs = data.path().join("jobs-programs");
         std::fs::create_dir_all(&programs)?;
@@ -121,7 +124,8 @@ impl Screen {
         until(Duration::from_secs(20), || agent.get(format!("{url}/healthz")).call().is_ok())?;
         agent.post(format!("{url}/api/topics")).send_json(json!({"name": "orders", "partitions": 4}))?;
         let arguments: Vec<&str> = ["--topic", "orders"].iter().chain(arguments).copied().collect();
-        let spec = json!({"name": "order screen", "program": "order-screen", "args": arguments, "checkpoint_interval_ms": 5000});
+        let spec = json!({"name": "order screen", "program": "order-screen", "args": arguments,
+            "checkpoint_interval_ms": checkpoint_interval_ms});
         let answer: Value = agent.post(format!("{url}/api/jobs")).send_json(spec)?.body_mut().read_json()?;
         let job = answer["id"].as_str().unwrap_or_default().to_owned();
         let screen = Screen { url, server, job, _data: data };

@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use tidemill_benches::{Failure, Screen, cpu_seconds, load, number, resident_mb};
+use tidemill_benches::{CHECKPOINT_INTERVAL_MS, Failure, Screen, cpu_seconds, load, number, resident_mb};
 
 fn main() -> Result<(), Failure> {
     let seconds = number(1, 20);
-    let screen = Screen::start(&[])?;
+    let screen = Screen::start(&[], CHECKPOINT_INTERVAL_MS)?;
     let processes = [("server", screen.server.id()), ("order job", screen.job_process()?)];
     std::thread::sleep(Duration::from_secs(5));
     let before = processes.each_ref().map(|(_, id)| cpu_seconds(id));

@@ -6,7 +6,7 @@
 //! written once a tick: a request was in it when its orders are at least all posted until then. Two readers listen: one as a
 //! page does (20 frames a second), one without a limit: the difference is the page's own pace.
 //!
-//! `latency [seconds] [orders a second] [job's tick in ms]`
+//! `latency [seconds] [orders a second] [job's tick in ms, 0: its own] [checkpoint interval in ms]`
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use order_generator::time::{write_compact, write_local};
 use serde_json::Value;
-use tidemill_benches::{Failure, Screen, agent, cpu_seconds, load, number, quantile};
+use tidemill_benches::{CHECKPOINT_INTERVAL_MS, Failure, Screen, agent, cpu_seconds, load, number, quantile};
 
 const POSTERS: u64 = 4;
 /// A request each 10 ms.
@@ -106,7 +106,8 @@ fn show(name: &str, mut values: Vec<f64>, of: u64) {
 fn main() -> Result<(), Failure> {
     let (seconds, rate, tick) = (number(1, 30), number(2, 10_000), number(3, 0).to_string());
     let arguments = ["--tick-ms", &tick];
-    let screen = Screen::start(if tick == "0" { &[] } else { &arguments })?;
+    let interval_ms = number(4, CHECKPOINT_INTERVAL_MS);
+    let screen = Screen::start(if tick == "0" { &[] } else { &arguments }, interval_ms)?;
     let requests = (WARM_UP_S + seconds) * REQUESTS_PER_S;
     let (count, stop) = (rate / REQUESTS_PER_S, Arc::new(AtomicBool::new(false)));
     let readers = ["", "&fps=0"].map(|fps| {
@@ -148,6 +149,9 @@ fn main() -> Result<(), Failure> {
         });
         show(&format!("day's total, {name}"), total.collect(), seconds * REQUESTS_PER_S);
     }
+    let checkpoint = &screen.detail()?["checkpoints"]["latest"];
+    let part = |name: &str| checkpoint[name].as_f64().unwrap_or(f64::NAN);
+    println!("  last checkpoint: {:.1} MB in {} ms, every {interval_ms} ms", part("bytes") / 1e6, part("duration_ms"));
     for ((name, _), (before, after)) in processes.iter().zip(before.iter().zip(after)) {
         println!("  {name:<9} {:5.1} % of a core", (after - before) / took * 100.0);
     }
