@@ -159,16 +159,22 @@ impl KeyedProcessFunction<i64, Top, Row> for DayRanking {
         let now: BTreeMap<usize, Spender> =
             all.into_iter().enumerate().map(|(at, spender)| (at + 1, spender)).collect();
         let text = day_text(day);
-        for (rank, spender) in &now {
-            if shown.get(rank) != Some(spender) {
+        let left = |rank: usize| {
+            let before = &shown.get(&rank)?.user_id;
+            let stays = now.values().any(|spender| spender.user_id == *before);
+            (!stays).then(|| before.to_string())
+        };
+        for (&rank, spender) in &now {
+            if shown.get(&rank) != Some(spender) {
                 let Spender { fen: Reverse(fen), user_id, user, orders } = spender;
                 let value =
                     json!({"day": text, "rank": rank, "user_id": user_id, "user": user, "fen": fen, "orders": orders});
-                context.emit(Row::new(Table::User, format!("{text}/{rank:02}"), &value))?;
+                let row = Row::new(Table::User, format!("{text}/{rank:02}"), &value);
+                context.emit(Row { left: left(rank), ..row })?;
             }
         }
-        for rank in shown.keys().filter(|rank| !now.contains_key(rank)) {
-            context.emit(Row { table: Table::User, key: format!("{text}/{rank:02}"), json: None })?;
+        for &rank in shown.keys().filter(|rank| !now.contains_key(rank)) {
+            context.emit(Row { table: Table::User, key: format!("{text}/{rank:02}"), json: None, left: left(rank) })?;
         }
         self.shown.set(context, now)?;
         context.register_event_timer(day + KEPT_MS);

@@ -62,12 +62,14 @@ pub struct Row {
     pub key: String,
     /// The row's value; `None` deletes it.
     pub json: Option<String>,
+    /// In the ranking: the user who stood in this row and stands in none any more.
+    pub left: Option<String>,
 }
 
 impl Row {
     /// A row with a value.
     pub fn new(table: Table, key: String, value: &Value) -> Self {
-        Row { table, key, json: Some(value.to_string()) }
+        Row { table, key, json: Some(value.to_string()), left: None }
     }
 
     /// The value, to be handed to the server.
@@ -85,14 +87,20 @@ impl Row {
                 vec![RedisCommand::Set { key: format!("{name}:{}", self.key), value: value(json), ttl_ms }]
             }
             (Table::Total, None) => vec![RedisCommand::Delete { key: format!("{name}:{}", self.key) }],
-            (Table::User, Some(_)) => {
-                let row = self.value().unwrap_or_default();
-                let member = row["user_id"].as_str().unwrap_or_default().to_string();
-                // Exact up to 2^53 fen; the exact amount stands in the live table.
-                let score = row["fen"].as_i64().unwrap_or(0) as f64;
-                vec![RedisCommand::SortedSetAdd { key: format!("{name}:{front}"), member, score, ttl_ms }]
+            (Table::User, _) => {
+                let key = format!("{name}:{front}");
+                let remove = self
+                    .left
+                    .iter()
+                    .map(|member| RedisCommand::SortedSetRemove { key: key.clone(), member: member.clone() });
+                let add = self.value().map(|row| {
+                    let member = row["user_id"].as_str().unwrap_or_default().to_string();
+                    // Exact up to 2^53 fen; the exact amount stands in the live table.
+                    let score = row["fen"].as_i64().unwrap_or(0) as f64;
+                    RedisCommand::SortedSetAdd { key: key.clone(), member, score, ttl_ms }
+                });
+                remove.chain(add).collect()
             }
-            (Table::User, None) => Vec::new(),
             (_, Some(json)) => {
                 vec![RedisCommand::HashSet {
                     key: format!("{name}:{front}"),

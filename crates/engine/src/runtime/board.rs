@@ -1,6 +1,6 @@
 //! Where sources see each other's watermarks. A source subtask without an active split must not hold event time back, and
 //! must not run ahead either, since it could not come back: it follows the slowest active one among the sources whose
-//! records can meet its own (those connected with it in the job's graph).
+//! records can meet its own (those connected with it in the job's graph), and when all are silent the furthest of them.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
@@ -35,8 +35,9 @@ impl Board {
         self.slots[slot].state.store(ACTIVE, Ordering::Release);
     }
 
-    /// The subtask has nothing to read now.
-    pub fn idle(&self, slot: usize) {
+    /// The subtask has nothing to read now; the furthest any of its splits has come is `watermark_ms`.
+    pub fn idle(&self, slot: usize, watermark_ms: i64) {
+        self.slots[slot].watermark_ms.fetch_max(watermark_ms, Ordering::AcqRel);
         self.slots[slot].state.store(IDLE, Ordering::Release);
     }
 
@@ -46,14 +47,17 @@ impl Board {
         before != FINISHED && self.slots.iter().all(|slot| slot.state.load(Ordering::Acquire) == FINISHED)
     }
 
-    /// The lowest watermark among the other active subtasks of the slot's group; `None` when none is active.
-    pub fn slowest_active(&self, slot: usize) -> Option<i64> {
+    /// What an idle subtask follows: the lowest watermark among the active subtasks of its group; when all are idle, the
+    /// highest any of them had, as Flink does; `None` when there is nothing to follow.
+    pub fn followed(&self, slot: usize) -> Option<i64> {
         let group = self.slots[slot].group;
-        self.slots
-            .iter()
-            .filter(|other| other.group == group && other.state.load(Ordering::Acquire) == ACTIVE)
-            .map(|other| other.watermark_ms.load(Ordering::Acquire))
-            .min()
+        let of_state = |state: u8| {
+            let members = self.slots.iter().filter(move |other| other.group == group);
+            members
+                .filter(move |other| other.state.load(Ordering::Acquire) == state)
+                .map(|other| other.watermark_ms.load(Ordering::Acquire))
+        };
+        of_state(ACTIVE).min().or_else(|| of_state(IDLE).max())
     }
 }
 
@@ -67,11 +71,13 @@ mod tests {
         board.active(0, 50);
         board.active(1, 30);
         board.active(3, 10);
-        board.idle(2);
-        assert_eq!(board.slowest_active(2), Some(30));
-        board.idle(1);
-        assert_eq!(board.slowest_active(2), Some(50));
+        board.idle(2, WATERMARK_MIN);
+        assert_eq!(board.followed(2), Some(30));
+        board.idle(1, 30);
+        assert_eq!(board.followed(2), Some(50));
+        board.idle(0, 50);
+        assert_eq!(board.followed(2), Some(50), "all are idle: the furthest");
         board.finished(0);
-        assert_eq!(board.slowest_active(2), None, "a finished source does not lift the idle ones to the end of time");
+        assert_eq!(board.followed(2), Some(30), "a finished source does not lift the idle ones to the end of time");
     }
 }

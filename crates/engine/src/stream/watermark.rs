@@ -265,8 +265,9 @@ impl<T: 'static> SplitWatermarks<T> {
             board.active(slot, own.max(self.emitted_ms));
             own
         } else {
-            board.idle(slot);
-            board.slowest_active(slot).unwrap_or(WATERMARK_MIN)
+            let furthest = self.splits.iter().map(|split| split.watermark_ms).max();
+            board.idle(slot, furthest.unwrap_or(WATERMARK_MIN));
+            board.followed(slot).unwrap_or(WATERMARK_MIN)
         };
         (watermark_ms > self.emitted_ms).then(|| {
             self.emitted_ms = watermark_ms;
