@@ -148,8 +148,22 @@ where
     D::Value: Send + 'static,
 {
     fn add_splits(&mut self, mut splits: Vec<Split>) -> Result<()> {
-        for split in splits.iter_mut().filter(|split| split.position.is_null()) {
-            let position = first_position(&self.topic, &self.source, partition_of(&split.id)?)?;
+        for split in &mut splits {
+            let partition = partition_of(&split.id)?;
+            let position = match &split.position {
+                serde_json::Value::Null => first_position(&self.topic, &self.source, partition)?,
+                saved => {
+                    let mut saved: TopicPosition = serde_json::from_value(saved.clone())
+                        .map_err(|error| Error::corrupt(format!("position of `{}` is not one: {error}", split.id)))?;
+                    // A job may be started again the other way: what it is told now counts.
+                    saved.end = match (self.source.bounded, saved.end) {
+                        (true, None) => Some(self.topic.latest(partition)?),
+                        (true, end) => end,
+                        (false, _) => None,
+                    };
+                    saved
+                }
+            };
             split.position = serde_json::to_value(position)
                 .map_err(|error| Error::bug(format!("a position does not become JSON: {error}")))?;
         }

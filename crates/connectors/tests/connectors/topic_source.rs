@@ -88,6 +88,23 @@ fn where_it_began_is_settled_before_anything_is_read() {
 }
 
 #[test]
+fn started_again_bounded_it_ends_and_unbounded_it_goes_on() {
+    let (folder, topic) = topic(1);
+    append(&topic, 0..5);
+    let unbounded = TopicSource::new(folder.path(), "t", Json::<u64>::new());
+    let bounded = unbounded.clone().bounded(true);
+    let snapshot = Driven::start(&unbounded, 0, 1, &unbounded.splits().unwrap()).snapshot();
+    let mut driven = Driven::start(&bounded, 0, 1, &snapshot);
+    assert!(driven.run_until(100, |_| false), "what ran without an end has one now");
+    assert_eq!(driven.records["partition-0"], [0, 1, 2, 3, 4]);
+    let snapshot = driven.snapshot();
+    append(&topic, 5..7);
+    let mut driven = Driven::start(&unbounded, 0, 1, &snapshot);
+    driven.run_until(100, |driven| driven.count == 2);
+    assert_eq!(driven.records["partition-0"], [5, 6], "what had an end has none now");
+}
+
+#[test]
 fn a_tailing_reader_is_woken_by_new_records_and_knows_how_many_wait() {
     let (folder, topic) = topic(3);
     let source = TopicSource::new(folder.path(), "t", Json::<u64>::new());
