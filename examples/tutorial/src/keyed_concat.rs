@@ -7,7 +7,5 @@ pub type Text = (String, String);
 
 /// For each text all of its key so far.
 pub fn build(_env: &Environment, texts: DataStream<Text>) -> DataStream<Text> {
-    texts
-        .key_by(|(key, _)| key.clone())
-        .reduce(|(_, so_far): &Text, (key, text): Text| (key, format!("{so_far}{text}")))
+    texts.key_by(|(key, _)| key.clone()).reduce(|(_, so_far), (_, text)| so_far.push_str(&text))
 }

@@ -20,7 +20,7 @@ pub fn build(_env: &Environment, readings: DataStream<TimedReading>) -> DataStre
         .set_parallelism(1)
         .key_by(|reading| reading.0.clone())
         .window(Tumbling::event_time(SIZE))
-        .process(|_: &String, _: Window, mut readings: Vec<TimedReading>| {
+        .apply(|_: &String, _: Window, mut readings: Vec<TimedReading>| {
             // Stable: readings of the same time stay in the order they came.
             readings.sort_by_key(|reading| reading.1);
             readings

@@ -46,7 +46,7 @@ pub fn build(actions: &DataStream<Action>) -> DataStream<HourViews> {
         .key_by(|visitor| visitor.window_end_ms)
         .window(Tumbling::event_time(SIZE))
         .reduce(|hour, visitor| {
-            let views = PageViews { pv: hour.views.pv + visitor.views.pv, uv: hour.views.uv + visitor.views.uv };
-            HourViews { views, ..hour }
+            hour.views.pv += visitor.views.pv;
+            hour.views.uv += visitor.views.uv;
         })
 }

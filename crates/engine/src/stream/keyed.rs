@@ -39,9 +39,17 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         })
     }
 
-    /// Combines each record with its key's value so far and emits the result.
-    pub fn reduce(&self, mut function: impl FnMut(&T, T) -> T + Clone + Send + 'static) -> DataStream<T> {
-        self.named_process("Keyed Reduce", Rolling::new(move |held: &mut T, value| *held = function(held, value)))
+    /// Folds each record into its key's value so far, in place, and emits the result. The first record is the first value.
+    ///
+    /// ```
+    /// let env = tidemill_engine::Environment::new();
+    /// let texts = env.from_collection(vec![("a".to_string(), "x".to_string()), ("a".to_string(), "y".to_string())]);
+    /// let joined = texts.key_by(|(key, _)| key.clone()).reduce(|(_, held), (_, next)| held.push_str(&next)).collect();
+    /// env.execute("texts so far").unwrap();
+    /// assert_eq!(joined.take(), [("a".into(), "x".into()), ("a".into(), "xy".to_string())]);
+    /// ```
+    pub fn reduce(&self, function: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
+        self.named_process("Keyed Reduce", Rolling::new(function))
     }
 
     /// The running sum of a field; the other fields are those of the key's first record.
@@ -87,7 +95,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
     }
 
     /// Windows over time: `Tumbling`, `Sliding`.
-    pub fn window<W: WindowKind>(&self, windows: W) -> WindowedStream<T, K, F, W> {
+    pub fn window<W: WindowKind<T>>(&self, windows: W) -> WindowedStream<T, K, F, W> {
         WindowedStream::new(self.stream.clone(), self.selector.clone(), windows)
     }
 

@@ -23,7 +23,7 @@ pub struct WindowedStream<T, K, F, W> {
     key: std::marker::PhantomData<fn() -> K>,
 }
 
-impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind> WindowedStream<T, K, F, W> {
+impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind<T>> WindowedStream<T, K, F, W> {
     pub(crate) fn new(stream: DataStream<T>, selector: F, windows: W) -> Self {
         WindowedStream {
             stream,
@@ -59,13 +59,13 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
         emit: impl FnMut(&K, Window, A::Output) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
         let name = self.windows.name();
-        let (windows, allowed_lateness_ms, late_tag) = (self.windows, self.allowed_lateness_ms, self.late_tag);
-        let functions = Mutex::new((self.selector, aggregate, emit));
+        let (allowed_lateness_ms, late_tag) = (self.allowed_lateness_ms, self.late_tag);
+        let functions = Mutex::new((self.windows, self.selector, aggregate, emit));
         self.stream.add_operator(name, move |builder, node| -> Result<_> {
+            let (windows, selector, aggregate, emit) = fresh(&functions);
             windows.check()?;
-            let (selector, aggregate, emit) = fresh(&functions);
             let clock = builder.runtime_context(node).clock;
-            Ok(windows.operator::<K, T, O, _, _, _, I>(WindowParts {
+            Ok(windows.operator::<K, O, _, _, _, I>(WindowParts {
                 selector,
                 aggregate,
                 emit,
@@ -76,15 +76,15 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
         })
     }
 
-    /// Combines the records of each key and window two by two.
-    pub fn reduce(self, function: impl FnMut(T, T) -> T + Clone + Send + 'static) -> DataStream<T> {
+    /// Folds each record of a key and window into the first one, in place, as `KeyedStream::reduce` does.
+    pub fn reduce(self, function: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
         self.aggregate(Reduce(function))
     }
 
-    /// Combines the records two by two, with key and window at hand when the result is there.
+    /// Like `reduce`, with key and window at hand when the result is there.
     pub fn reduce_with<O: Data, I: IntoIterator<Item = O>>(
         self,
-        function: impl FnMut(T, T) -> T + Clone + Send + 'static,
+        function: impl FnMut(&mut T, T) + Clone + Send + 'static,
         emit: impl FnMut(&K, Window, T) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
         self.aggregate_with(Reduce(function), emit)
@@ -92,7 +92,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
 
     /// All records of each key and window, in the order they came. They are kept until the window ends: prefer a running
     /// aggregation where one will do.
-    pub fn process<O: Data, I: IntoIterator<Item = O>>(
+    pub fn apply<O: Data, I: IntoIterator<Item = O>>(
         self,
         function: impl FnMut(&K, Window, Vec<T>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
@@ -104,7 +104,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.fold(sum(field))
+        self.reduce(sum(field))
     }
 
     /// The smallest value of a field; the other fields are those of the first record.
@@ -112,7 +112,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.fold(extreme_field(field, |new, held| new < held))
+        self.reduce(extreme_field(field, |new, held| new < held))
     }
 
     /// The largest value of a field; the other fields are those of the first record.
@@ -120,23 +120,16 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind>
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.fold(extreme_field(field, |new, held| new > held))
+        self.reduce(extreme_field(field, |new, held| new > held))
     }
 
     /// The whole record with the smallest value; of equals the first.
     pub fn min_by<N: PartialOrd + 'static>(self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.fold(extreme_by(by, |new, held| new < held))
+        self.reduce(extreme_by(by, |new, held| new < held))
     }
 
     /// The whole record with the largest value; of equals the first.
     pub fn max_by<N: PartialOrd + 'static>(self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.fold(extreme_by(by, |new, held| new > held))
-    }
-
-    fn fold(self, mut fold: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
-        self.reduce(move |mut held, value| {
-            fold(&mut held, value);
-            held
-        })
+        self.reduce(extreme_by(by, |new, held| new > held))
     }
 }

@@ -47,11 +47,11 @@ impl<T: Data> Aggregate<T> for Count {
     }
 }
 
-/// Combines records two by two.
+/// Folds each record into the first one: `|held, next| *held += next`.
 #[derive(Clone)]
 pub struct Reduce<F>(pub F);
 
-impl<T: Data, F: FnMut(T, T) -> T + Clone + Send + 'static> Aggregate<T> for Reduce<F> {
+impl<T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> Aggregate<T> for Reduce<F> {
     type Accumulator = Option<T>;
     type Output = T;
 
@@ -60,10 +60,10 @@ impl<T: Data, F: FnMut(T, T) -> T + Clone + Send + 'static> Aggregate<T> for Red
     }
 
     fn add(&mut self, accumulator: &mut Option<T>, value: T) {
-        *accumulator = Some(match accumulator.take() {
+        match accumulator {
             Some(held) => (self.0)(held, value),
-            None => value,
-        });
+            None => *accumulator = Some(value),
+        }
     }
 
     fn merge(&mut self, accumulator: &mut Option<T>, other: Option<T>) {

@@ -36,7 +36,7 @@ impl CountWindows {
 /// The window every count window stands in: all of time.
 const GLOBAL: Window = Window { start_ms: i64::MAX, end_ms: i64::MAX };
 
-impl WindowKind for CountWindows {
+impl<T: Data> WindowKind<T> for CountWindows {
     fn name(&self) -> &'static str {
         "Count Window"
     }
@@ -48,10 +48,9 @@ impl WindowKind for CountWindows {
         Ok(())
     }
 
-    fn operator<K, T, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
+    fn operator<K, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
     where
         K: Key,
-        T: Data,
         O: Data,
         S: FnMut(&T) -> K + Send + 'static,
         A: Aggregate<T>,

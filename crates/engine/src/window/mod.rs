@@ -51,8 +51,8 @@ pub struct WindowParts<S, A, W> {
     pub clock: SharedClock,
 }
 
-/// A kind of window.
-pub trait WindowKind: Clone + Send + Sync + 'static {
+/// A kind of window, for records of `T`.
+pub trait WindowKind<T: Data>: Clone + Send + 'static {
     /// A short name for graphs.
     fn name(&self) -> &'static str;
 
@@ -60,10 +60,9 @@ pub trait WindowKind: Clone + Send + Sync + 'static {
     fn check(&self) -> Result<()>;
 
     /// The operator of one subtask.
-    fn operator<K, T, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
+    fn operator<K, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
     where
         K: Key,
-        T: Data,
         O: Data,
         S: FnMut(&T) -> K + Send + 'static,
         A: Aggregate<T>,

@@ -100,7 +100,7 @@ fn floor(time_ms: i64, step_ms: i64, offset_ms: i64) -> i64 {
     time_ms - (time_ms.wrapping_sub(offset_ms)).rem_euclid(step_ms)
 }
 
-impl WindowKind for TimeWindows {
+impl<T: Data> WindowKind<T> for TimeWindows {
     fn name(&self) -> &'static str {
         if self.size_ms == self.slide_ms { "Tumbling Window" } else { "Sliding Window" }
     }
@@ -118,10 +118,9 @@ impl WindowKind for TimeWindows {
         Ok(())
     }
 
-    fn operator<K, T, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
+    fn operator<K, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
     where
         K: Key,
-        T: Data,
         O: Data,
         S: FnMut(&T) -> K + Send + 'static,
         A: Aggregate<T>,

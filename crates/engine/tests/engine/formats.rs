@@ -19,7 +19,7 @@ fn build(env: &Environment) -> tidemill_engine::stream::Collected<(i64, i64)> {
         .uid("times")
         .key_by(|n| n % 2)
         .window(Tumbling::event_time(Duration::from_millis(100_000)))
-        .reduce_with(|a, b| a + b, |key: &i64, _: Window, sum: i64| Some((100 + key, sum)))
+        .reduce_with(|a, b| *a += b, |key: &i64, _: Window, sum: i64| Some((100 + key, sum)))
         .uid("windows");
     sums.union(&[&windows]).collect()
 }

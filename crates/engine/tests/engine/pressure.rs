@@ -164,7 +164,7 @@ fn a_silent_split_does_not_hold_event_time_whatever_worker_it_is_on() {
             .from_source(Lopsided { released: released.clone() }, strategy, "lopsided")
             .key_by(|_| 0u8)
             .window(Tumbling::event_time(Duration::from_millis(100)))
-            .reduce_with(|a, b| a + b, |_: &u8, window: Window, sum| Some((window.end_ms, sum)))
+            .reduce_with(|a, b| *a += b, |_: &u8, window: Window, sum| Some((window.end_ms, sum)))
             .collect();
         let (watched, seen) = (windows.clone(), Arc::new(AtomicBool::new(false)));
         let in_time = seen.clone();

@@ -134,14 +134,14 @@ fn build(env: &Environment, ledger: &Ledger) {
         .key_by(|n| n % 31)
         .window(Sliding::event_time(Duration::from_millis(200), Duration::from_millis(50)))
         .reduce_with(
-            |a, b| a + b,
+            |a, b| *a += b,
             |key: &i64, window: Window, sum: i64| Some((format!("window {key}"), window.end_ms, sum)),
         )
         .uid("windows");
     let rolling = numbers
         .key_by(|n| n % 7)
         .count_window(5)
-        .reduce_with(|a, b| a + b, |key: &i64, _, _| Some((format!("fives {key}"), 0, 1)))
+        .reduce_with(|a, b| *a += b, |key: &i64, _, _| Some((format!("fives {key}"), 0, 1)))
         .uid("fives");
     let digest = numbers
         .key_by(|n| n % 17)

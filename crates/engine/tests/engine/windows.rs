@@ -84,13 +84,13 @@ fn tumbling_and_sliding_equal_the_reference() {
         let sums = keyed
             .window(Sliding::event_time(size_d, slide_d))
             .aggregate_with(
-                tidemill_engine::window::Reduce(|a: Event, b: Event| (a.0, a.1, a.2 + b.2)),
+                tidemill_engine::window::Reduce(|a: &mut Event, b: Event| a.2 += b.2),
                 |key: &u32, window: Window, sum: Event| Some((window.end_ms, *key, sum.2)),
             )
             .collect();
         let lists = keyed
             .window(Sliding::event_time(size_d, slide_d))
-            .process(|key: &u32, window: Window, events: Vec<Event>| {
+            .apply(|key: &u32, window: Window, events: Vec<Event>| {
                 Some((window.end_ms, *key, events.iter().map(|event| event.2).collect::<Vec<_>>()))
             })
             .collect();
@@ -157,7 +157,7 @@ fn late_records_fire_again_then_go_aside() {
         .allowed_lateness(Duration::from_millis(5))
         .side_output_late_data(LATE)
         .reduce_with(
-            |a: Event, b: Event| (a.0, a.1, a.2 + b.2),
+            |a: &mut Event, b: Event| a.2 += b.2,
             |_: &u32, window: Window, sum: Event| Some((window.end_ms, sum.2)),
         );
     let late = sums.side_output(LATE).collect();
@@ -187,10 +187,10 @@ fn count_windows_fire_on_the_count_and_leave_the_rest() {
     let env = Environment::new();
     env.set_parallelism(2);
     let keyed = env.from_sequence(1, 10).set_parallelism(1).map(|n| (n % 2, n)).key_by(|pair| pair.0);
-    let four = keyed.count_window(4).process(|key: &i64, _, pairs: Vec<(i64, i64)>| {
+    let four = keyed.count_window(4).apply(|key: &i64, _, pairs: Vec<(i64, i64)>| {
         Some((*key, pairs.into_iter().map(|pair| pair.1).collect::<Vec<_>>()))
     });
-    let sliding = keyed.sliding_count_window(3, 2).process(|key: &i64, _, pairs: Vec<(i64, i64)>| {
+    let sliding = keyed.sliding_count_window(3, 2).apply(|key: &i64, _, pairs: Vec<(i64, i64)>| {
         Some((*key, pairs.into_iter().map(|pair| pair.1).collect::<Vec<_>>()))
     });
     let (four, sliding) = (four.collect(), sliding.collect());
@@ -209,7 +209,7 @@ fn an_event_time_window_refuses_records_without_time() {
     env.from_sequence(1, 3)
         .key_by(|n| *n)
         .window(Tumbling::event_time(Duration::from_secs(1)))
-        .reduce(|a, _| a)
+        .reduce(|_, _| ())
         .collect();
     let error = env.execute("no time").unwrap_err().to_string();
     assert!(error.contains("without event time") && error.contains("assign timestamps"), "{error}");

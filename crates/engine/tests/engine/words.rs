@@ -129,7 +129,7 @@ fn a_job_that_cannot_be_built_says_why_and_ends() {
         let env = Environment::new();
         env.set_parallelism(parallelism);
         let windows = Tumbling::event_time(std::time::Duration::ZERO);
-        env.from_sequence(1, 10).key_by(|n| *n).window(windows).reduce(|a, _| a).collect();
+        env.from_sequence(1, 10).key_by(|n| *n).window(windows).reduce(|_, _| ()).collect();
         let error = env.execute("no size").unwrap_err().to_string();
         assert!(error.contains("at least 1 ms"), "{error}");
     }

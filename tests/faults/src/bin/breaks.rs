@@ -23,7 +23,7 @@ fn build(env: &Environment) -> Result<()> {
     };
     env.from_sequence(0, 100_000)
         .key_by(|n| n % 100)
-        .reduce(|_, n| n)
+        .reduce(|held, n| *held = n)
         .map(move |n| {
             assert!(n != worst, "no such order: {n}");
             n

@@ -66,7 +66,7 @@ fn build(env: &Environment) -> Result<()> {
     by_key
         .window(Tumbling::event_time(Duration::from_secs(1)))
         .reduce_with(
-            |a, b| (a.0, a.1, a.2 + b.2),
+            |a, b| a.2 += b.2,
             |key: &String, window, entry: Entry| [format!("{key},{},{}", window.start_ms, entry.2)],
         )
         .uid("seconds")
