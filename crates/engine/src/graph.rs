@@ -177,6 +177,23 @@ impl Graph {
         let (slots, groups) = slots(&nodes, &parallelism);
         Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups })
     }
+
+    /// Everything as one task of one subtask among `parallelism`, for the harness: its first node is the only source.
+    pub fn plan_by_hand(self, parallelism: usize) -> Result<Plan> {
+        let mut plan = self.plan(parallelism)?;
+        if let Some(node) = plan.nodes.iter().skip(1).find(|node| node.inputs.len() != 1) {
+            return Err(Error::input(format!(
+                "the harness cannot hold `{}`, which has {} inputs",
+                node.name,
+                node.inputs.len()
+            ))
+            .hint("test the branches one by one, or run a job"));
+        }
+        plan.task_of.fill(0);
+        plan.heads = vec![0];
+        plan.parallelism.fill(parallelism);
+        Ok(plan)
+    }
 }
 
 /// Given uids, and for operators without one a uid made from place and name.

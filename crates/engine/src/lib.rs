@@ -10,6 +10,7 @@
 //! | `driver` | all code that touches timely |
 //! | [`runtime`] | runs a job: threads, control, metrics, control socket |
 //! | [`key`] | which worker a key belongs to |
+//! | [`testing`] | a harness for user functions: one subtask, stepped by hand |
 
 pub mod checkpoint;
 mod driver;
@@ -19,6 +20,7 @@ pub mod operator;
 pub mod runtime;
 pub mod state;
 pub mod stream;
+pub mod testing;
 pub mod window;
 
 pub use driver::{BATCH_ROWS, Records};

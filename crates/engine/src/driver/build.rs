@@ -93,23 +93,54 @@ impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
     }
 }
 
-/// Builds one task on one worker.
-pub(crate) struct TaskBuilder<'a, 'scope> {
-    pub shared: &'a BuildShared,
+/// Edges that have their sender and wait for their receiver, by receiver and number of its input.
+type OpenEdges<'scope> = HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>>;
+
+/// The dataflow a task is built into.
+struct Dataflow<'a, 'scope> {
     scope: Scope<'scope, Ts>,
     builder: OperatorBuilder<'scope, Ts>,
-    open: &'a mut HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>>,
+    open: &'a mut OpenEdges<'scope>,
     outputs: Vec<Rc<dyn AnyOutput>>,
+}
+
+/// State to restore by hand, from no folder: for one operator, subtask and parallelism.
+pub(crate) type RestoreByHand = dyn Fn(&str, usize, usize) -> Restored;
+
+/// Builds one task on one worker, or one by hand (`crate::testing`), which has no dataflow and so no exchanged edges.
+pub(crate) struct TaskBuilder<'a, 'scope> {
+    pub shared: &'a BuildShared,
+    dataflow: Option<Dataflow<'a, 'scope>>,
+    by_hand: Option<&'a RestoreByHand>,
     task: usize,
     /// The subtask of this worker; `None` when the task's parallelism leaves this worker out.
     pub subtask: Option<usize>,
     metrics: Arc<SubtaskMetrics>,
+    waker: Waker,
+}
+
+impl<'a> TaskBuilder<'a, 'static> {
+    /// A builder of one subtask's chain without a dataflow.
+    pub fn by_hand(shared: &'a BuildShared, subtask: usize, restore: &'a RestoreByHand, waker: Waker) -> Self {
+        TaskBuilder {
+            shared,
+            dataflow: None,
+            by_hand: Some(restore),
+            task: 0,
+            subtask: Some(subtask),
+            metrics: Arc::default(),
+            waker,
+        }
+    }
 }
 
 impl<'scope> TaskBuilder<'_, 'scope> {
     /// What an operator restores from.
     pub fn restored(&self, node: usize) -> Result<Restored> {
         let parallelism = self.shared.plan.parallelism[node];
+        if let (Some(restore), Some(subtask)) = (self.by_hand, self.subtask) {
+            return Ok(restore(&self.shared.plan.uids[node], subtask, parallelism));
+        }
         match self.subtask {
             Some(subtask) => self.shared.restore.load(&self.shared.plan.uids[node], subtask, parallelism),
             None => Ok(Restored { uid: self.shared.plan.uids[node].clone(), parallelism, ..Restored::default() }),
@@ -118,18 +149,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
 
     /// Wakes this task from any thread.
     pub fn waker(&self) -> Waker {
-        struct WakeTask(std::sync::Mutex<SyncActivator>);
-        impl Wake for WakeTask {
-            fn wake(self: Arc<Self>) {
-                self.wake_by_ref();
-            }
-            fn wake_by_ref(self: &Arc<Self>) {
-                // An error means that the worker is gone already.
-                let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).activate();
-            }
-        }
-        let address = self.builder.operator_info().address.to_vec();
-        Waker::from(Arc::new(WakeTask(std::sync::Mutex::new(self.scope.worker().sync_activator_for(address)))))
+        self.waker.clone()
     }
 
     /// The link for an operator with everything below it.
@@ -175,7 +195,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
                     (to, index),
                     factory.as_ref(),
                     (plan.parallelism[node], plan.parallelism[to]),
-                ));
+                )?);
             }
         }
         match links.pop() {
@@ -204,23 +224,24 @@ impl<'scope> TaskBuilder<'_, 'scope> {
         edge: (usize, usize),
         factory: &dyn PartitionFactory<O>,
         (senders, receivers): (usize, usize),
-    ) -> Box<dyn Link<O>> {
-        let peers = self.scope.peers();
-        let (output, stream) = self.builder.new_output_connection([]);
+    ) -> Result<Box<dyn Link<O>>> {
+        let dataflow = self.dataflow.as_mut().ok_or_else(|| Error::bug("an exchanged edge in a task built by hand"))?;
+        let (peers, me) = (dataflow.scope.peers(), dataflow.scope.index());
+        let (output, stream) = dataflow.builder.new_output_connection([]);
         let flow = Flow::new(peers);
         let port = Rc::new(RefCell::new(OutputPort {
             output,
             capability: None,
-            partition: factory.make(self.scope.index(), senders, receivers),
+            partition: factory.make(me, senders, receivers),
             buffers: (0..peers).map(|_| Vec::new()).collect(),
             flow: flow.clone(),
-            me: self.scope.index() as u32,
+            me: me as u32,
             metrics: self.metrics.clone(),
         }));
-        let sender_address = self.builder.operator_info().address;
-        self.open.insert(edge, Box::new(Edge { stream, flow, sender_address, senders }));
-        self.outputs.push(port.clone());
-        Box::new(PortLink(port))
+        let sender_address = dataflow.builder.operator_info().address;
+        dataflow.open.insert(edge, Box::new(Edge { stream, flow, sender_address, senders }));
+        dataflow.outputs.push(port.clone());
+        Ok(Box::new(PortLink(port)))
     }
 
     /// The side outputs of a node that somebody reads. Their types are known to the readers' edges.
@@ -241,22 +262,24 @@ impl<'scope> TaskBuilder<'_, 'scope> {
         Ok(sides)
     }
 
-    fn core(&mut self, head: Rc<dyn AnyHead>) -> TaskCore {
-        let address = self.builder.operator_info().address;
-        self.shared.control.register(self.scope.worker().sync_activator_for(address.to_vec()));
-        TaskCore {
+    fn core(&mut self, head: Rc<dyn AnyHead>) -> Result<TaskCore> {
+        let dataflow = self.dataflow.as_mut().ok_or_else(|| Error::bug("a task outside of any dataflow"))?;
+        let address = dataflow.builder.operator_info().address;
+        self.shared.control.register(dataflow.scope.worker().sync_activator_for(address.to_vec()));
+        Ok(TaskCore {
             task: self.task,
             subtask: self.subtask.unwrap_or(0),
             epoch: self.shared.restore.epoch() + 1,
             head,
-            outputs: std::mem::take(&mut self.outputs),
+            outputs: std::mem::take(&mut dataflow.outputs),
             control: self.shared.control.clone(),
             metrics: self.metrics.clone(),
-            activator: self.scope.worker().activator_for(address),
+            activator: dataflow.scope.worker().activator_for(address),
+            waker: self.waker.clone(),
             wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
             closed: false,
-        }
+        })
     }
 }
 
@@ -294,7 +317,7 @@ pub(crate) fn source<T: Data>(
         false => None,
     };
     let parallelism = plan.parallelism[node];
-    let core = builder.core(Rc::new(SourceHead { records: head.clone(), dead_letters: dead_letters.clone() }));
+    let core = builder.core(Rc::new(SourceHead { records: head.clone(), dead_letters: dead_letters.clone() }))?;
     let subtask = core.subtask;
     let context = tidemill_core::source::ReaderContext {
         subtask,
@@ -346,26 +369,46 @@ impl Run {
     }
 }
 
+/// Wakes the task at an address of this worker, from any thread.
+fn task_waker(scope: Scope<'_, Ts>, address: &[usize]) -> Waker {
+    struct WakeTask(std::sync::Mutex<SyncActivator>);
+    impl Wake for WakeTask {
+        fn wake(self: Arc<Self>) {
+            self.wake_by_ref();
+        }
+        fn wake_by_ref(self: &Arc<Self>) {
+            // An error means that the worker is gone already.
+            let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).activate();
+        }
+    }
+    Waker::from(Arc::new(WakeTask(std::sync::Mutex::new(scope.worker().sync_activator_for(address.to_vec())))))
+}
+
 /// Builds all tasks on this worker.
 pub(crate) fn build<'scope>(scope: Scope<'scope, Ts>, shared: &BuildShared) -> Result<()> {
-    let mut open: HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>> = HashMap::new();
+    let mut open: OpenEdges<'scope> = HashMap::new();
     for (task, &head) in shared.plan.heads.iter().enumerate() {
         let subtask = (scope.index() < shared.plan.parallelism[head]).then_some(scope.index());
+        let operator = OperatorBuilder::new(shared.plan.task_name(task), scope);
+        let waker = task_waker(scope, &operator.operator_info().address);
         let mut builder = TaskBuilder {
             shared,
-            scope,
-            builder: OperatorBuilder::new(shared.plan.task_name(task), scope),
-            open: &mut open,
-            outputs: Vec::new(),
+            dataflow: Some(Dataflow { scope, builder: operator, open: &mut open, outputs: Vec::new() }),
+            by_hand: None,
             task,
             subtask,
             metrics: shared.metrics[task].get(scope.index()).cloned().unwrap_or_default(),
+            waker,
         };
-        match run(&mut builder, head) {
-            Ok(run) => install(builder, run, shared),
+        let built = run(&mut builder, head);
+        let TaskBuilder { dataflow: Some(Dataflow { builder: operator, .. }), metrics, .. } = builder else {
+            return Err(Error::bug("a task lost its dataflow while it was built"));
+        };
+        match built {
+            Ok(run) => install(operator, run, shared, task, subtask.is_some(), metrics),
             Err(error) => {
                 // timely wants every operator it has begun; this one does nothing, and the job fails.
-                builder.builder.build(|_capabilities| |_frontiers| {});
+                operator.build(|_capabilities| |_frontiers| {});
                 return Err(error);
             }
         }
@@ -390,20 +433,28 @@ fn run(builder: &mut TaskBuilder<'_, '_>, head: usize) -> Result<Run> {
 fn inputs(builder: &mut TaskBuilder<'_, '_>, node: usize, link: Box<dyn Any>) -> Result<Task> {
     let make_head = builder.shared.plan.nodes[node].inputs[0].head;
     let (any_head, head) = make_head(link)?;
-    let core = builder.core(any_head);
+    let core = builder.core(any_head)?;
     let mut inputs = Vec::new();
+    let dataflow = builder.dataflow.as_mut().ok_or_else(|| Error::bug("a task outside of any dataflow"))?;
     for index in 0..builder.shared.plan.nodes[node].inputs.len() {
-        let edge = builder.open.remove(&(node, index)).ok_or_else(|| Error::bug("an edge has no sender"))?;
-        inputs.push(edge.connect(&mut builder.builder, builder.scope, head.as_ref(), builder.metrics.clone())?);
+        let edge = dataflow.open.remove(&(node, index)).ok_or_else(|| Error::bug("an edge has no sender"))?;
+        inputs.push(edge.connect(&mut dataflow.builder, dataflow.scope, head.as_ref(), builder.metrics.clone())?);
     }
     Ok(Task { core, inputs })
 }
 
 /// Hands the task to timely. A failure or a panic in it fails the job, here and on all other workers.
-fn install(builder: TaskBuilder<'_, '_>, mut run: Run, shared: &BuildShared) {
-    let name = shared.plan.task_name(builder.task);
-    let (control, metrics, takes_part) = (shared.control.clone(), builder.metrics.clone(), builder.subtask.is_some());
-    builder.builder.build_reschedule(move |capabilities: Vec<Capability<Ts>>| {
+fn install(
+    operator: OperatorBuilder<'_, Ts>,
+    mut run: Run,
+    shared: &BuildShared,
+    task: usize,
+    takes_part: bool,
+    metrics: Arc<SubtaskMetrics>,
+) {
+    let name = shared.plan.task_name(task);
+    let control = shared.control.clone();
+    operator.build_reschedule(move |capabilities: Vec<Capability<Ts>>| {
         let core = run.core();
         for (output, capability) in core.outputs.iter().zip(capabilities) {
             output.start(capability, core.epoch);

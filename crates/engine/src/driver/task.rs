@@ -10,6 +10,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use tidemill_core::{Result, WATERMARK_MAX};
@@ -35,7 +36,9 @@ pub(crate) struct TaskCore {
     pub control: Arc<JobControl>,
     pub metrics: Arc<SubtaskMetrics>,
     pub activator: Activator,
-    /// When the activator is due already. timely keeps every activation asked for, so asking at each run for one more
+    /// The same from any thread, for a clock that wakes its sleepers itself.
+    pub waker: Waker,
+    /// When the task is woken already. timely keeps every activation asked for, so asking at each run for one more
     /// would let them pile up.
     pub wakes_at_ms: Option<i64>,
     pub watermark_ms: i64,
@@ -95,6 +98,9 @@ impl TaskCore {
         let at_ms = at_ms.clamp(now_ms.saturating_add(1), now_ms.saturating_add(WAKE_MS_MAX));
         if self.wakes_at_ms.is_none_or(|due| due <= now_ms || due > at_ms) {
             self.wakes_at_ms = Some(at_ms);
+            if self.control.clock().wake_at(at_ms, &self.waker) {
+                return;
+            }
             self.activator.activate_after(Duration::from_millis((at_ms - now_ms) as u64));
         }
     }

@@ -12,7 +12,7 @@ use super::collection::{CollectionSource, SequenceSource};
 use super::data_stream::{DataStream, Origin};
 use super::watermark::WatermarkStrategy;
 use crate::driver::source::SourceParts;
-use crate::graph::{Graph, Node, source_logic};
+use crate::graph::{Graph, Logic, Node, source_logic};
 use crate::runtime::{JobResult, JobSettings, execute};
 
 /// Collects the operators of a job; nothing runs before [`Environment::execute`].
@@ -78,6 +78,11 @@ impl Environment {
         name: &str,
     ) -> DataStream<T> {
         let parts = SourceParts { source: Arc::new(source) as Arc<dyn Source<T>>, strategy };
+        self.source(name, source_logic(parts))
+    }
+
+    /// A stream without inputs.
+    pub(crate) fn source<T: Data>(&self, name: &str, logic: Logic) -> DataStream<T> {
         let node = self.add(Node {
             name: format!("Source: {name}"),
             uid: None,
@@ -85,10 +90,15 @@ impl Environment {
             parallelism_max: usize::MAX,
             inputs: Vec::new(),
             chain: true,
-            logic: source_logic(parts),
+            logic,
             sink: None,
         });
         DataStream::new(self.clone(), Origin::of(node, None))
+    }
+
+    /// What was built so far; the environment is empty then.
+    pub(crate) fn take_graph(&self) -> Graph {
+        std::mem::take(&mut *self.graph.borrow_mut())
     }
 
     pub(crate) fn add(&self, node: Node) -> usize {
@@ -104,7 +114,7 @@ impl Environment {
 
     /// Like `execute`; `started` gets a handle on the running job.
     pub fn execute_with(&self, name: &str, started: impl FnOnce(JobHandle)) -> Result<JobResult> {
-        let graph = std::mem::take(&mut *self.graph.borrow_mut());
+        let graph = self.take_graph();
         let settings = self.settings.borrow().clone();
         execute(graph, name, settings, |handle| started(JobHandle(handle)))
     }

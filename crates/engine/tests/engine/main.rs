@@ -3,7 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod formats;
+mod harness;
 mod pressure;
 mod recovery;
 mod windows;
 mod words;
+
+/// Whether it came about within a minute. The caller lets the job end in either case.
+pub fn comes_about(mut done: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !done() {
+        if std::time::Instant::now() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemill_core::Result;
 use tidemill_core::sink::{PreCommit, Sink, SinkWriter, WriterContext};
@@ -11,6 +11,8 @@ use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutp
 use tidemill_engine::Environment;
 use tidemill_engine::stream::WatermarkStrategy;
 use tidemill_engine::window::{Tumbling, Window};
+
+use crate::comes_about;
 
 /// Takes nothing until it is opened.
 #[derive(Clone, Default)]
@@ -48,18 +50,6 @@ impl SinkWriter<i64> for Gate {
     fn pre_commit(&mut self, _: u64) -> Result<PreCommit> {
         Ok(Box::new(|| Ok(Vec::new())))
     }
-}
-
-/// Whether it came about within a minute. The caller lets the job end in either case.
-fn comes_about(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::yield_now();
-    }
-    true
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! The saved state of a pipeline in the harness, in memory.
+
+use std::collections::BTreeSet;
+
+use tidemill_core::{Error, Result};
+
+use crate::operator::OperatorSnapshot;
+use crate::state::{Restored, RestoredSection};
+
+/// What one or several subtasks have saved.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// By operator id.
+    sections: Vec<(String, RestoredSection)>,
+}
+
+impl Snapshot {
+    /// What the subtasks of a pipeline have saved together: what harnesses of another parallelism start from.
+    pub fn merged(subtasks: impl IntoIterator<Item = Snapshot>) -> Self {
+        Snapshot { sections: subtasks.into_iter().flat_map(|snapshot| snapshot.sections).collect() }
+    }
+
+    /// Bytes of state.
+    pub fn bytes(&self) -> usize {
+        self.sections.iter().map(|(_, section)| section.bytes.len()).sum()
+    }
+
+    pub(super) fn of(subtask: usize, operators: Vec<OperatorSnapshot>) -> Result<Self> {
+        let mut sections = Vec::new();
+        for operator in operators {
+            if let Some(pre_commit) = operator.parts.pre_commit {
+                pre_commit()?;
+            }
+            sections.extend(operator.parts.sections.into_iter().map(|section| {
+                let restored = RestoredSection {
+                    subtask,
+                    name: section.name,
+                    kind: section.kind,
+                    entries: section.entries,
+                    bytes: section.bytes.into(),
+                };
+                (operator.uid.clone(), restored)
+            }));
+        }
+        Ok(Snapshot { sections })
+    }
+
+    pub(super) fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Restored {
+        let own = self.sections.iter().filter(|(of, _)| of == uid).map(|(_, section)| section.clone());
+        Restored { uid: uid.to_string(), subtask, parallelism, sections: own.collect() }
+    }
+
+    pub(super) fn check_all_claimed(&self, uids: &BTreeSet<String>) -> Result<()> {
+        match self.sections.iter().find(|(uid, _)| !uids.contains(uid)) {
+            None => Ok(()),
+            Some((uid, _)) => Err(Error::input(format!("the pipeline has no operator for the state of `{uid}`"))
+                .hint("give operators the uids they had")),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The harness shows what a job shows: a subtask stepped by hand, saved between any two steps and restored by any number of
+//! subtasks, gives what an undisturbed one gives. And the job's own sleepers go by a manual clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
+use tidemill_core::{ManualClock, NO_TIMESTAMP, Result};
+use tidemill_engine::operator::OutputTag;
+use tidemill_engine::state::ValueState;
+use tidemill_engine::stream::{DataStream, KeyedContext, KeyedProcessFunction, TimeDomain, WatermarkStrategy};
+use tidemill_engine::testing::{Harness, Snapshot};
+use tidemill_engine::window::{Tumbling, Window};
+use tidemill_engine::{Environment, JobSettings};
+
+use crate::comes_about;
+use crate::windows::Chance;
+
+const SEEN: OutputTag<u32> = OutputTag::new("seen");
+
+/// Emits a key's sum when it was silent for 100 ms of processing time, and at each hundredth of event time.
+#[derive(Clone)]
+struct Sums {
+    sum: ValueState<i64>,
+    due: ValueState<i64>,
+}
+
+impl Sums {
+    fn new() -> Self {
+        Sums { sum: ValueState::new("sum"), due: ValueState::new("due") }
+    }
+}
+
+impl KeyedProcessFunction<u32, (u32, i64), (u32, i64)> for Sums {
+    fn process(&mut self, (key, n): (u32, i64), context: &mut KeyedContext<'_, u32, (u32, i64)>) -> Result<()> {
+        *self.sum.get_or(context, || 0)? += n;
+        let due = context.processing_time_ms() + 100;
+        if let Some(before) = self.due.replace(context, due)? {
+            context.delete_processing_timer(before);
+        }
+        context.register_processing_timer(due);
+        context.register_event_timer(context.timestamp_ms() / 100 * 100 + 99);
+        context.side_output(SEEN, key)
+    }
+
+    fn on_timer(&mut self, domain: TimeDomain, context: &mut KeyedContext<'_, u32, (u32, i64)>) -> Result<()> {
+        let key = *context.key();
+        let sum = match domain {
+            TimeDomain::Event => self.sum.get(context)?.copied().unwrap_or(0),
+            TimeDomain::Processing => {
+                self.due.clear(context)?;
+                -self.sum.take(context)?.unwrap_or(0)
+            }
+        };
+        context.emit((key, sum))
+    }
+}
+
+fn pipeline(input: DataStream<(u32, i64)>) -> DataStream<(u32, i64)> {
+    let doubled = input.map(|(key, n)| (key, n * 2)).key_by(|(key, _)| *key);
+    doubled.process(Sums::new()).uid("sums")
+}
+
+type Numbers = Harness<(u32, i64), (u32, i64)>;
+
+fn subtasks(parallelism: usize, now_ms: i64, snapshot: &Snapshot) -> Vec<Numbers> {
+    let of = |subtask| {
+        let builder = Harness::builder(pipeline).subtask(subtask, parallelism).clock(now_ms).side_output(SEEN);
+        builder.restore(snapshot).build().unwrap()
+    };
+    (0..parallelism).map(of).collect()
+}
+
+/// What all subtasks have given, in an order of its own.
+fn taken(subtasks: &mut [Numbers]) -> Vec<(i64, (u32, i64))> {
+    let mut all: Vec<_> = subtasks.iter_mut().flat_map(|harness| harness.take()).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn saved_between_any_two_steps_and_restored_by_any_number_of_subtasks() {
+    for seed in 1..=40u64 {
+        let mut chance = Chance(seed * 7919);
+        let mut whole = subtasks(1, 0, &Snapshot::default());
+        let mut divided = subtasks(1, 0, &Snapshot::default());
+        let (mut now_ms, mut event_ms) = (0, 0);
+        for step in 0..300 {
+            match chance.below(10) {
+                0 => {
+                    event_ms += chance.below(150) as i64;
+                    whole.iter_mut().chain(&mut divided).for_each(|harness| harness.watermark(event_ms).unwrap());
+                }
+                1 | 2 => {
+                    now_ms += chance.below(60) as i64;
+                    let all = whole.iter_mut().chain(&mut divided);
+                    all.for_each(|harness| harness.set_processing_time(now_ms).unwrap());
+                }
+                3 => {
+                    let saved = Snapshot::merged(divided.iter_mut().map(|harness| harness.snapshot().unwrap()));
+                    divided = subtasks(1 + chance.below(5) as usize, now_ms, &saved);
+                    for restored in &mut divided {
+                        restored.watermark(event_ms).unwrap();
+                        // Every subtask begins with a record, and so with its state in use.
+                        let key = (0..1000).find(|key| restored.owns(key)).unwrap();
+                        restored.push(event_ms + 200, (key, 0)).unwrap();
+                        whole[0].push(event_ms + 200, (key, 0)).unwrap();
+                        assert_eq!(restored.take_side(SEEN), [(event_ms + 200, key)]);
+                    }
+                }
+                _ => {
+                    let record = (chance.below(20) as u32, chance.below(100) as i64);
+                    // Never at the watermark itself: a timer set there fires with the next one, or with a restore.
+                    let timestamp_ms = event_ms + 1 + chance.below(300) as i64;
+                    whole[0].push(timestamp_ms, record).unwrap();
+                    let owner = divided.iter_mut().find(|harness| harness.owns(&record.0)).unwrap();
+                    owner.push(timestamp_ms, record).unwrap();
+                    assert_eq!(owner.take_side(SEEN), [(timestamp_ms, record.0)]);
+                }
+            }
+            assert_eq!(taken(&mut divided), taken(&mut whole), "seed {seed} step {step}");
+        }
+    }
+}
+
+#[test]
+fn what_the_harness_cannot_hold_is_named() {
+    let refused = |built: Result<Harness<i64, i64>>| built.err().unwrap().to_string();
+    let union = refused(Harness::new(|input: DataStream<i64>| input.union(&[&input]).map(|n| n)));
+    assert!(union.contains("`Map`, which has 2 inputs"), "{union}");
+    let subtask = refused(Harness::builder(|input: DataStream<i64>| input).subtask(2, 2).build());
+    assert!(subtask.contains("subtask 2 of 2 does not exist"), "{subtask}");
+    let mut keyed = Harness::new(pipeline).unwrap();
+    keyed.push(1, (1, 1)).unwrap();
+    let saved = keyed.snapshot().unwrap();
+    let error = refused(Harness::builder(|input: DataStream<i64>| input.map(|n| n)).restore(&saved).build());
+    assert!(error.contains("no operator for the state of `sums`"), "{error}");
+}
+
+#[test]
+fn watermarks_late_records_and_the_end_are_as_in_a_job() {
+    let mut windows = Harness::new(|input: DataStream<i64>| {
+        let windows = input.key_by(|n| n % 2).window(Tumbling::event_time(Duration::from_millis(10)));
+        windows.reduce_with(|a, b| *a += b, |_: &i64, window: Window, sum| Some((window.start_ms, sum)))
+    })
+    .unwrap();
+    for n in 0..10 {
+        windows.push(n, n).unwrap();
+    }
+    windows.watermark(9).unwrap();
+    windows.watermark(5).unwrap();
+    assert_eq!(windows.output_watermark_ms(), 9);
+    let mut sums = windows.take();
+    sums.sort_unstable();
+    assert_eq!(sums, [(9, (0, 20)), (9, (0, 25))]);
+    windows.push(3, 3).unwrap();
+    windows.push(13, 4).unwrap();
+    assert_eq!((windows.late_dropped().unwrap(), windows.take()), (1, vec![]));
+    windows.end().unwrap();
+    assert_eq!(windows.take(), [(19, (10, 4))]);
+}
+
+/// Has a few records, then stays silent until it is released.
+struct Held {
+    released: Arc<AtomicBool>,
+}
+
+struct HeldReader {
+    released: Arc<AtomicBool>,
+    splits: Vec<(Split, i64)>,
+    context: ReaderContext,
+}
+
+impl Source<i64> for Held {
+    fn name(&self) -> String {
+        "held".into()
+    }
+    fn boundedness(&self) -> Boundedness {
+        Boundedness::Unbounded
+    }
+    fn splits(&self) -> Result<Vec<Split>> {
+        Ok(vec![Split { id: "only".into(), slot: 0, position: 0.into() }])
+    }
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader<i64>>> {
+        Ok(Box::new(HeldReader { released: self.released.clone(), splits: Vec::new(), context }))
+    }
+}
+
+impl SourceReader<i64> for HeldReader {
+    fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
+        self.splits.extend(splits.into_iter().map(|split| (split, 0)));
+        Ok(())
+    }
+    fn poll(&mut self, output: &mut SourceOutput<i64>) -> Result<Poll> {
+        if self.released.load(Ordering::SeqCst) {
+            return Ok(Poll::End);
+        }
+        for (index, (_, next)) in self.splits.iter_mut().enumerate() {
+            while *next < 100 {
+                output.push(index, NO_TIMESTAMP, *next);
+                *next += 1;
+            }
+        }
+        // Looks again each second of the job's clock.
+        Ok(Poll::Pending { wake_at_ms: Some(self.context.clock.now_ms() + 1_000) })
+    }
+    fn snapshot(&mut self) -> Result<Vec<Split>> {
+        Ok(self.splits.iter().map(|(split, next)| Split { position: (*next).into(), ..split.clone() }).collect())
+    }
+}
+
+#[test]
+fn windows_by_the_clock_fire_when_a_manual_clock_gets_there_and_no_sooner() {
+    for parallelism in 1..=3 {
+        let (clock, released) = (Arc::new(ManualClock::new(2_000)), Arc::new(AtomicBool::new(false)));
+        let settings = JobSettings { clock: clock.clone(), parallelism: Some(parallelism), ..JobSettings::default() };
+        let env = Environment::with_settings(settings);
+        let source = Held { released: released.clone() };
+        let windows = env
+            .from_source(source, WatermarkStrategy::none(), "held")
+            .key_by(|n| n % 5)
+            .window(Tumbling::processing_time(Duration::from_secs(10)))
+            .reduce_with(|a, b| *a += b, |key: &i64, window: Window, sum| Some((*key, (window.end_ms, sum))))
+            .collect();
+        let (watched, moved) = (windows.clone(), clock.clone());
+        let mut early = None;
+        let seen = Arc::new(AtomicBool::new(false));
+        let fired = seen.clone();
+        env.execute_with("by the clock", |job| {
+            let read = move || job.report().vertices[1].subtasks.iter().map(|s| s.records_in).sum::<u64>() == 100;
+            early = Some(std::thread::spawn(move || {
+                // Everything has been read, and the clock stands: nothing fires.
+                let read = comes_about(read);
+                moved.set(9_999);
+                let early = watched.len();
+                moved.set(10_000);
+                fired.store(read && comes_about(|| watched.len() == 5), Ordering::SeqCst);
+                released.store(true, Ordering::SeqCst);
+                moved.advance(1_000);
+                early
+            }));
+        })
+        .unwrap();
+        assert_eq!(early.unwrap().join().unwrap(), 0);
+        assert!(seen.load(Ordering::SeqCst), "parallelism {parallelism}: the windows fire at their end");
+        let expected: BTreeMap<i64, (i64, i64)> =
+            (0..5).map(|key| (key, (10_000, (0..100).filter(|n| n % 5 == key).sum()))).collect();
+        assert_eq!(windows.take().into_iter().collect::<BTreeMap<_, _>>(), expected);
+    }
+}
