@@ -32,6 +32,10 @@ pub mod prelude {
     pub use tidemill_engine::runtime::run_job;
     pub use tidemill_engine::state::{ListState, MapState, ValueState};
     pub use tidemill_engine::stream::{
+        CoFlatMapFunction, CoMapFunction, CoProcessFunction, Either, KeyedCoProcessFunction, ProcessJoinContext,
+        ProcessJoinFunction, RichCoFlatMapFunction, RichCoMapFunction,
+    };
+    pub use tidemill_engine::stream::{
         DataStream, Environment, KeyedContext, KeyedProcessFunction, KeyedScope, ProcessContext, ProcessFunction,
         RichFilterFunction, RichFlatMapFunction, RichMapFunction, RuntimeContext, TimeDomain, WatermarkGenerator,
         WatermarkStrategy,

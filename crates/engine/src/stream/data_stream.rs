@@ -6,7 +6,7 @@ use tidemill_core::{Data, DeadLetter, Result};
 
 use super::environment::Environment;
 use super::keyed::KeyedStream;
-use super::partition::{Broadcast, ByKey, Forward, Global, PartitionFactory, Rebalance};
+use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance, by_key};
 use super::process::{ProcessFunction, ProcessOperator};
 use super::stateless::{BatchOperator, filter, flat_map, map};
 use super::watermark::WatermarkStrategy;
@@ -17,10 +17,10 @@ use crate::operator::{Operator, OutputTag};
 
 /// One output of one node, and how it is spread over the next operator's subtasks.
 pub(crate) struct Origin<T> {
-    node: usize,
-    tag: Option<&'static str>,
-    kind: ShipKind,
-    partition: Arc<dyn PartitionFactory<T>>,
+    pub(super) node: usize,
+    pub(super) tag: Option<&'static str>,
+    pub(super) kind: ShipKind,
+    pub(super) partition: Arc<dyn PartitionFactory<T>>,
 }
 
 impl<T> Clone for Origin<T> {
@@ -38,7 +38,7 @@ impl<T: Data> Origin<T> {
 /// A stream of values of `T`, each with an event time. Cloning it lets several operators read the same stream.
 pub struct DataStream<T> {
     pub(crate) env: Environment,
-    origins: Vec<Origin<T>>,
+    pub(super) origins: Vec<Origin<T>>,
 }
 
 impl<T> Clone for DataStream<T> {
@@ -119,6 +119,13 @@ impl<T: Data> DataStream<T> {
         self.change_node(|node| node.parallelism_max = parallelism)
     }
 
+    /// Gives the operator that makes this stream the parallelism of another node, so that it can be chained to it.
+    pub(super) fn parallel_to(self, node: usize) -> Self {
+        let like = |other: &Node| (other.parallelism, other.parallelism_max);
+        let Some((own, most)) = self.env.graph.borrow().nodes.get(node).map(like) else { return self };
+        self.change_node(|node| (node.parallelism, node.parallelism_max) = (own, most))
+    }
+
     /// The operator that makes this stream begins a task of its own.
     pub fn start_new_chain(self) -> Self {
         self.change_node(|node| node.chain = false)
@@ -179,11 +186,11 @@ impl<T: Data> DataStream<T> {
 
     /// Divides the stream by key: records of one key meet on one subtask, with state of their own.
     pub fn key_by<K: Key, F: FnMut(&T) -> K + Clone + Send + 'static>(&self, selector: F) -> KeyedStream<T, K, F> {
-        let partition: Arc<dyn PartitionFactory<T>> = Arc::new(ByKey(std::sync::Mutex::new(selector.clone())));
+        let partition: Arc<dyn PartitionFactory<T>> = Arc::new(by_key(selector.clone()));
         KeyedStream::new(self.ship(ShipKind::Hash, partition), selector)
     }
 
-    fn ship(&self, kind: ShipKind, partition: Arc<dyn PartitionFactory<T>>) -> DataStream<T> {
+    pub(super) fn ship(&self, kind: ShipKind, partition: Arc<dyn PartitionFactory<T>>) -> DataStream<T> {
         let origins =
             self.origins.iter().map(|origin| Origin { kind, partition: partition.clone(), ..origin.clone() }).collect();
         DataStream { env: self.env.clone(), origins }

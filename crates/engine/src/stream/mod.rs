@@ -15,8 +15,12 @@
 
 mod assign;
 mod collection;
+mod connected;
+mod connected_keyed;
 mod data_stream;
+mod either;
 mod environment;
+mod interval_join;
 mod keyed;
 mod keyed_process;
 pub(crate) mod partition;
@@ -27,11 +31,16 @@ mod rolling;
 mod sink;
 mod stateless;
 pub(crate) mod watermark;
+mod window_join;
 mod windowed;
 
 pub use collection::{CollectionSource, SequenceSource};
+pub use connected::{CoFlatMapFunction, CoMapFunction, CoProcessFunction, ConnectedStreams};
+pub use connected_keyed::{KeyedCoProcessFunction, KeyedConnectedStreams, RichCoFlatMapFunction, RichCoMapFunction};
 pub use data_stream::DataStream;
+pub use either::Either;
 pub use environment::{Environment, JobHandle};
+pub use interval_join::{IntervalJoin, IntervalJoined, ProcessJoinContext, ProcessJoinFunction};
 pub use keyed::KeyedStream;
 pub use keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
 pub use print::flink_text;
@@ -39,4 +48,5 @@ pub use process::{ProcessContext, ProcessFunction, RuntimeContext};
 pub use rich::{KeyedScope, RichFilterFunction, RichFlatMapFunction, RichMapFunction};
 pub use sink::Collected;
 pub use watermark::{WatermarkGenerator, WatermarkStrategy};
+pub use window_join::{CoGroup, Join, JoinedStreams, JoinedStreamsEqual, JoinedStreamsWhere, WindowJoin};
 pub use windowed::WindowedStream;

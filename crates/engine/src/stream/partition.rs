@@ -25,8 +25,22 @@ pub(crate) struct Rebalance;
 pub(crate) struct Broadcast;
 /// Everything to the first subtask.
 pub(crate) struct Global;
+/// By key group.
+pub(crate) struct ByKeyGroup<G>(std::sync::Mutex<G>);
+
+impl<G> ByKeyGroup<G> {
+    /// `group` tells the key group of a record.
+    pub fn new(group: G) -> Self {
+        ByKeyGroup(std::sync::Mutex::new(group))
+    }
+}
+
 /// By key group of a key.
-pub(crate) struct ByKey<F>(pub std::sync::Mutex<F>);
+pub(crate) fn by_key<T: Data, K: Key>(
+    mut selector: impl FnMut(&T) -> K + Clone + Send + 'static,
+) -> impl PartitionFactory<T> + 'static {
+    ByKeyGroup::new(move |value: &T| key_group(&selector(value)))
+}
 
 struct To(usize);
 impl<T> Partition<T> for To {
@@ -61,15 +75,15 @@ impl<T: Clone> Partition<T> for All {
     }
 }
 
-struct Keyed<F> {
-    selector: F,
+struct Keyed<G> {
+    group: G,
     /// Key group to subtask.
     owners: Vec<usize>,
 }
-impl<T, K: Key, F: FnMut(&T) -> K> Partition<T> for Keyed<F> {
+impl<T, G: FnMut(&T) -> u64> Partition<T> for Keyed<G> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) {
         for record in batch {
-            let to = self.owners[key_group(&(self.selector)(&record.1)) as usize];
+            let to = self.owners[(self.group)(&record.1) as usize];
             buffers[to].push(record);
         }
     }
@@ -95,13 +109,13 @@ impl<T: Data> PartitionFactory<T> for Global {
         Box::new(To(0))
     }
 }
-impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> PartitionFactory<T> for ByKey<F> {
+impl<T: Data, G: FnMut(&T) -> u64 + Clone + Send + 'static> PartitionFactory<T> for ByKeyGroup<G> {
     fn make(&self, _subtask: usize, _senders: usize, receivers: usize) -> Box<dyn Partition<T>> {
-        let selector = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let group = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if receivers == 1 {
             return Box::new(To(0));
         }
         let owners = (0..crate::key::KEY_GROUPS).map(|group| owner(group, receivers)).collect();
-        Box::new(Keyed { selector, owners })
+        Box::new(Keyed { group, owners })
     }
 }

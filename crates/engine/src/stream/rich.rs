@@ -12,8 +12,8 @@ use crate::state::{KeyedStore, StateAccess};
 
 /// The current key and its state.
 pub struct KeyedScope<'a, K> {
-    key: &'a K,
-    store: &'a mut KeyedStore<K>,
+    pub(super) key: &'a K,
+    pub(super) store: &'a mut KeyedStore<K>,
 }
 
 impl<K: Key> KeyedScope<'_, K> {
@@ -89,7 +89,7 @@ struct FlatMap<F>(F);
 #[derive(Clone)]
 struct Filter<F>(F);
 
-fn scope<'a, K: Key, O: 'static>(context: &'a mut KeyedContext<'_, K, O>) -> KeyedScope<'a, K> {
+pub(super) fn scope<'a, K: Key, O: 'static>(context: &'a mut KeyedContext<'_, K, O>) -> KeyedScope<'a, K> {
     let (key, store) = context.keyed_state();
     KeyedScope { key, store }
 }

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod connected;
 mod formats;
 mod harness;
+mod joins;
+mod joins_recovery;
 mod pressure;
 mod recovery;
 mod windows;

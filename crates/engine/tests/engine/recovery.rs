@@ -14,11 +14,11 @@ use tidemill_engine::{Environment, JobSettings};
 
 use crate::windows::Chance;
 
-type Row = (String, i64, i64);
+pub type Row = (String, i64, i64);
 
 /// A two-phase sink in memory: what is committed is visible, whatever attempt wrote it.
 #[derive(Clone, Default)]
-struct Ledger {
+pub struct Ledger {
     committed: Arc<Mutex<BTreeMap<Vec<u8>, Vec<Row>>>>,
     staged: Arc<Mutex<BTreeMap<Vec<u8>, Vec<Row>>>>,
 }
@@ -80,7 +80,7 @@ impl Sink<Row> for Ledger {
 }
 
 impl Ledger {
-    fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = self.committed.lock().unwrap().values().flatten().cloned().collect();
         rows.sort();
         rows
@@ -154,7 +154,7 @@ fn build(env: &Environment, ledger: &Ledger) {
     windows.union(&[&rolling, &digest]).sink_to(ledger.clone()).uid("ledger");
 }
 
-fn settings(folder: &Path, parallelism: usize) -> JobSettings {
+pub fn settings(folder: &Path, parallelism: usize) -> JobSettings {
     JobSettings {
         checkpoint_dir: Some(folder.to_path_buf()),
         checkpoint_interval_ms: Some(3),

@@ -1,0 +1,65 @@
+//! Two inputs as one: the records of two streams as one stream of [`Either`].
+//!
+//! There is no second kind of operator for two inputs. Each input is wrapped by a small node in its sender's chain, and
+//! each edge keeps its own way of spreading records; the operator below reads one type and takes the smaller watermark
+//! of its inputs, as every operator does.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidemill_core::Data;
+
+use super::data_stream::{DataStream, Origin};
+use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance};
+use super::stateless::{BatchOperator, map};
+use crate::graph::ShipKind;
+
+/// A record of one of two streams: of the one a function was called on (left, first) or of the other (right, second).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Either<L, R> {
+    /// Of the first stream.
+    Left(L),
+    /// Of the second stream.
+    Right(R),
+}
+
+/// How keyed edges spread their records, now that these are wrapped.
+pub(super) type ByKeyOfEither<A, B> = Arc<dyn PartitionFactory<Either<A, B>>>;
+
+/// Both streams as one. `by_key` takes the place of the partitioner on edges that are divided by key.
+pub(super) fn either<A: Data, B: Data>(
+    left: &DataStream<A>,
+    right: &DataStream<B>,
+    by_key: Option<ByKeyOfEither<A, B>>,
+) -> DataStream<Either<A, B>> {
+    let left = wrapped(left, "Left Input", Either::Left, by_key.as_ref());
+    left.union(&[&wrapped(right, "Right Input", Either::Right, by_key.as_ref())])
+}
+
+/// A stream with each origin followed by a node that wraps its records, as parallel as the origin and so in its chain.
+fn wrapped<T: Data, O: Data>(
+    stream: &DataStream<T>,
+    name: &str,
+    wrap: fn(T) -> O,
+    by_key: Option<&Arc<dyn PartitionFactory<O>>>,
+) -> DataStream<O> {
+    let mut origins = Vec::new();
+    for origin in &stream.origins {
+        let before = DataStream::new(stream.env.clone(), Origin::<T>::of(origin.node, origin.tag));
+        let after = before.add_operator(name, move |_, _| Ok(BatchOperator::new(map(wrap))));
+        let after = after.parallel_to(origin.node);
+        let partition: Arc<dyn PartitionFactory<O>> = match (origin.kind, by_key) {
+            (ShipKind::Hash, Some(by_key)) => by_key.clone(),
+            (ShipKind::Forward | ShipKind::Hash, _) => Arc::new(Forward),
+            (ShipKind::Rebalance, _) => Arc::new(Rebalance),
+            (ShipKind::Broadcast, _) => Arc::new(Broadcast),
+            (ShipKind::Global, _) => Arc::new(Global),
+        };
+        origins.extend(after.origins.into_iter().map(|new| Origin {
+            kind: origin.kind,
+            partition: partition.clone(),
+            ..new
+        }));
+    }
+    DataStream { env: stream.env.clone(), origins }
+}

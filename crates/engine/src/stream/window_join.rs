@@ -1,0 +1,312 @@
+//! Window join and co-group: the records of two streams that have the same key and fall into the same window. They are
+//! the windows of one keyed stream of [`Either`], with an aggregation that keeps both sides' records; so every kind of
+//! window will do, and lateness is what it is for windows.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use tidemill_core::Data;
+
+use super::connected_keyed::KeyedConnectedStreams;
+use super::data_stream::DataStream;
+use super::either::Either;
+use crate::key::Key;
+use crate::operator::OutputTag;
+use crate::window::{Aggregate, Elements, Window, WindowKind};
+
+/// The result is made of each pair; see [`DataStream::join`].
+pub struct Join;
+
+/// The result is made of both sides' records together; see [`DataStream::co_group`].
+pub struct CoGroup;
+
+/// Two streams to be joined; say by which keys.
+pub struct JoinedStreams<A, B, M> {
+    left: DataStream<A>,
+    right: DataStream<B>,
+    mode: PhantomData<M>,
+}
+
+/// Two streams to be joined, the first with its key; say which of the second it must equal.
+pub struct JoinedStreamsWhere<A, B, M, F> {
+    streams: JoinedStreams<A, B, M>,
+    first: F,
+}
+
+/// Two streams to be joined by key; say in which windows.
+pub struct JoinedStreamsEqual<A, B, M, K, F, G> {
+    connected: KeyedConnectedStreams<A, B, K, F, G>,
+    mode: PhantomData<M>,
+}
+
+/// Two streams to be joined by key and window; say what becomes of them.
+pub struct WindowJoin<A, B, M, K, F, G, W> {
+    connected: KeyedConnectedStreams<A, B, K, F, G>,
+    windows: W,
+    allowed_lateness: Duration,
+    late_tag: Option<OutputTag<Either<A, B>>>,
+    mode: PhantomData<M>,
+}
+
+impl<A: Data> DataStream<A> {
+    /// Pairs the records of this stream with those of `other` that have the same key and fall into the same window.
+    /// What has no partner there gives no result. Results have the window's last millisecond as their event time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidemill_engine::Environment;
+    /// use tidemill_engine::stream::WatermarkStrategy;
+    /// use tidemill_engine::window::Tumbling;
+    ///
+    /// let env = Environment::new();
+    /// let timed = |events: &[(u32, i64)]| {
+    ///     let strategy = WatermarkStrategy::monotonous().with_timestamps(|event: &(u32, i64), _| event.1);
+    ///     env.from_collection(events.to_vec()).assign_timestamps_and_watermarks(strategy)
+    /// };
+    /// let pairs = timed(&[(1, 100), (1, 200), (2, 300)])
+    ///     .join(&timed(&[(1, 900), (2, 1_000)]))
+    ///     .where_key(|left| left.0)
+    ///     .equal_to(|right| right.0)
+    ///     .window(Tumbling::event_time(Duration::from_secs(1)))
+    ///     .apply(|left, right| Some((left.1, right.1)))
+    ///     .collect();
+    /// env.execute("pairs").unwrap();
+    /// assert_eq!(pairs.take(), [(100, 900), (200, 900)]);
+    /// ```
+    pub fn join<B: Data>(&self, other: &DataStream<B>) -> JoinedStreams<A, B, Join> {
+        JoinedStreams { left: self.clone(), right: other.clone(), mode: PhantomData }
+    }
+
+    /// Brings together the records of this stream and of `other` that have the same key and fall into the same window;
+    /// one side may be empty, so outer joins can be written with it. Results have the window's last millisecond as their
+    /// event time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidemill_engine::Environment;
+    /// use tidemill_engine::stream::WatermarkStrategy;
+    /// use tidemill_engine::window::Tumbling;
+    ///
+    /// let env = Environment::new();
+    /// let timed = |events: &[(u32, i64)]| {
+    ///     let strategy = WatermarkStrategy::monotonous().with_timestamps(|event: &(u32, i64), _| event.1);
+    ///     env.from_collection(events.to_vec()).assign_timestamps_and_watermarks(strategy)
+    /// };
+    /// let unpaid = timed(&[(1, 100), (2, 300)])
+    ///     .co_group(&timed(&[(1, 900)]))
+    ///     .where_key(|order| order.0)
+    ///     .equal_to(|payment| payment.0)
+    ///     .window(Tumbling::event_time(Duration::from_secs(1)))
+    ///     .apply(|key, _window, orders, payments| (orders.len() > payments.len()).then_some(*key))
+    ///     .collect();
+    /// env.execute("unpaid").unwrap();
+    /// assert_eq!(unpaid.take(), [2]);
+    /// ```
+    pub fn co_group<B: Data>(&self, other: &DataStream<B>) -> JoinedStreams<A, B, CoGroup> {
+        JoinedStreams { left: self.clone(), right: other.clone(), mode: PhantomData }
+    }
+}
+
+impl<A: Data, B: Data, M> JoinedStreams<A, B, M> {
+    /// Takes the key from a record of the first stream (Flink's `where`).
+    pub fn where_key<K: Key, F: FnMut(&A) -> K + Clone + Send + 'static>(
+        self,
+        first: F,
+    ) -> JoinedStreamsWhere<A, B, M, F> {
+        JoinedStreamsWhere { streams: self, first }
+    }
+}
+
+impl<A: Data, B: Data, M, F> JoinedStreamsWhere<A, B, M, F> {
+    /// Takes the key from a record of the second stream.
+    pub fn equal_to<K: Key, G: FnMut(&B) -> K + Clone + Send + 'static>(
+        self,
+        second: G,
+    ) -> JoinedStreamsEqual<A, B, M, K, F, G>
+    where
+        F: FnMut(&A) -> K + Clone + Send + 'static,
+    {
+        let connected = self.streams.left.connect(&self.streams.right).key_by(self.first, second);
+        JoinedStreamsEqual { connected, mode: PhantomData }
+    }
+}
+
+impl<A: Data, B: Data, M, K, F, G> JoinedStreamsEqual<A, B, M, K, F, G> {
+    /// The windows within which records meet: `Tumbling`, `Sliding`, or any other kind.
+    pub fn window<W: WindowKind<Either<A, B>>>(self, windows: W) -> WindowJoin<A, B, M, K, F, G, W> {
+        let (connected, mode) = (self.connected, PhantomData);
+        WindowJoin { connected, windows, allowed_lateness: Duration::ZERO, late_tag: None, mode }
+    }
+}
+
+impl<A, B, M, K, F, G, W> WindowJoin<A, B, M, K, F, G, W>
+where
+    A: Data,
+    B: Data,
+    K: Key,
+    F: FnMut(&A) -> K + Clone + Send + 'static,
+    G: FnMut(&B) -> K + Clone + Send + 'static,
+    W: WindowKind<Either<A, B>>,
+{
+    /// Keeps windows this long behind their end: a record that comes in time makes the window emit all its results again.
+    pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
+        self.allowed_lateness = lateness;
+        self
+    }
+
+    /// Sends records that come too late to this side output of the result, instead of dropping and counting them.
+    pub fn side_output_late_data(mut self, tag: OutputTag<Either<A, B>>) -> Self {
+        self.late_tag = Some(tag);
+        self
+    }
+
+    fn both<O: Data, I: IntoIterator<Item = O>>(
+        self,
+        emit: impl FnMut(&K, Window, (Vec<A>, Vec<B>)) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        let windowed = self.connected.keyed().window(self.windows).allowed_lateness(self.allowed_lateness);
+        let windowed = match self.late_tag {
+            Some(tag) => windowed.side_output_late_data(tag),
+            None => windowed,
+        };
+        windowed.aggregate_with(BothSides::default(), emit)
+    }
+}
+
+impl<A, B, K, F, G, W> WindowJoin<A, B, Join, K, F, G, W>
+where
+    A: Data,
+    B: Data,
+    K: Key,
+    F: FnMut(&A) -> K + Clone + Send + 'static,
+    G: FnMut(&B) -> K + Clone + Send + 'static,
+    W: WindowKind<Either<A, B>>,
+{
+    /// Any number of results for each pair, in the order of the first stream's records, then of the second's.
+    pub fn apply<O: Data, I: IntoIterator<Item = O>>(
+        self,
+        mut function: impl FnMut(&A, &B) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        let pairs = move |_: &K, _, (lefts, rights): (Vec<A>, Vec<B>)| {
+            let mut results = Vec::new();
+            for left in &lefts {
+                rights.iter().for_each(|right| results.extend(function(left, right)));
+            }
+            results
+        };
+        self.both(pairs).name("Window Join")
+    }
+}
+
+impl<A, B, K, F, G, W> WindowJoin<A, B, CoGroup, K, F, G, W>
+where
+    A: Data,
+    B: Data,
+    K: Key,
+    F: FnMut(&A) -> K + Clone + Send + 'static,
+    G: FnMut(&B) -> K + Clone + Send + 'static,
+    W: WindowKind<Either<A, B>>,
+{
+    /// Any number of results for each key and window, from both sides' records in the order they came.
+    pub fn apply<O: Data, I: IntoIterator<Item = O>>(
+        self,
+        mut function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        self.both(move |key: &K, window, (lefts, rights)| function(key, window, lefts, rights)).name("Window Co-Group")
+    }
+}
+
+/// Keeps the records of both sides, each in the order they came.
+#[derive(Clone, Default)]
+struct BothSides {
+    left: Elements,
+    right: Elements,
+}
+
+impl<A: Data, B: Data> Aggregate<Either<A, B>> for BothSides {
+    type Accumulator = (Vec<(u64, A)>, Vec<(u64, B)>);
+    type Output = (Vec<A>, Vec<B>);
+
+    fn create(&self) -> Self::Accumulator {
+        (Vec::new(), Vec::new())
+    }
+
+    fn add(&mut self, (lefts, rights): &mut Self::Accumulator, value: Either<A, B>) {
+        match value {
+            Either::Left(value) => self.left.add(lefts, value),
+            Either::Right(value) => self.right.add(rights, value),
+        }
+    }
+
+    fn merge(&mut self, (lefts, rights): &mut Self::Accumulator, other: Self::Accumulator) {
+        Aggregate::<A>::merge(&mut self.left, lefts, other.0);
+        Aggregate::<B>::merge(&mut self.right, rights, other.1);
+    }
+
+    fn result(&mut self, (lefts, rights): Self::Accumulator) -> Self::Output {
+        (Aggregate::<A>::result(&mut self.left, lefts), Aggregate::<B>::result(&mut self.right, rights))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Harness, HarnessBuilder};
+    use crate::window::{Sliding, TimeWindows, Tumbling};
+
+    type Number = Either<i64, i64>;
+    type Group = (i64, Vec<i64>, Vec<i64>);
+    const LATE: OutputTag<Number> = OutputTag::new("late");
+
+    /// Both sides' numbers by window, all of one key; 5 ms of lateness are allowed.
+    fn groups(windows: TimeWindows) -> HarnessBuilder<Number, Group> {
+        let group = |_: &u8, window: Window, (lefts, rights)| Some((window.end_ms, lefts, rights));
+        let pipeline = |input: DataStream<Number>| {
+            let windowed = input.key_by(|_| 0u8).window(windows).allowed_lateness(Duration::from_millis(5));
+            windowed.side_output_late_data(LATE).aggregate_with(BothSides::default(), group)
+        };
+        Harness::builder(pipeline).side_output(LATE)
+    }
+
+    #[test]
+    fn both_sides_come_in_order_also_across_slices_and_one_side_may_be_empty() {
+        let sliding = Sliding::event_time(Duration::from_millis(10), Duration::from_millis(5));
+        let mut groups = groups(sliding).build().unwrap();
+        let (left, right) = (|time, n| (time, Either::Left(n)), |time, n| (time, Either::Right(n)));
+        let records = vec![left(7, 1), right(8, 2), left(2, 3), right(3, 4), left(6, 5), right(12, 6)];
+        groups.push_batch(records).unwrap();
+        groups.watermark(100).unwrap();
+        let expected: [Group; 4] = [
+            (5, vec![3], vec![4]),
+            (10, vec![1, 3, 5], vec![2, 4]),
+            (15, vec![1, 5], vec![2, 6]),
+            (20, vec![], vec![6]),
+        ];
+        assert_eq!(groups.take(), expected.map(|group| (group.0 - 1, group)));
+    }
+
+    #[test]
+    fn late_records_of_either_side_bring_the_window_again_and_then_go_aside() {
+        let mut groups = groups(Tumbling::event_time(Duration::from_millis(10))).build().unwrap();
+        groups.push_batch(vec![(3, Either::Left(1)), (4, Either::Right(2))]).unwrap();
+        groups.watermark(12).unwrap();
+        assert_eq!(groups.take(), [(9, (10, vec![1], vec![2]))]);
+        groups.push(5, Either::Right(3)).unwrap();
+        assert_eq!(groups.take(), [(9, (10, vec![1], vec![2, 3]))]);
+        groups.watermark(14).unwrap();
+        groups.push_batch(vec![(6, Either::Left(4)), (7, Either::Right(5))]).unwrap();
+        assert_eq!(groups.take(), []);
+        assert_eq!(groups.take_side(LATE), [(6, Either::Left(4)), (7, Either::Right(5))]);
+    }
+
+    #[test]
+    fn windows_of_processing_time_will_do_too() {
+        let mut groups = groups(Tumbling::processing_time(Duration::from_millis(10))).clock(3).build().unwrap();
+        groups.push(1_000, Either::Left(1)).unwrap();
+        groups.set_processing_time(9).unwrap();
+        groups.push(2_000, Either::Right(2)).unwrap();
+        assert_eq!(groups.take(), []);
+        groups.set_processing_time(10).unwrap();
+        assert_eq!(groups.take(), [(9, (10, vec![1], vec![2]))]);
+    }
+}

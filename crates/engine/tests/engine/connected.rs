@@ -1,0 +1,253 @@
+//! Two streams in one operator: what each function sees, and keyed state and timers that both streams share.
+
+use std::collections::BTreeMap;
+
+use tidemill_core::Result;
+use tidemill_engine::Environment;
+use tidemill_engine::operator::OutputTag;
+use tidemill_engine::state::{MapState, ValueState};
+use tidemill_engine::stream::{
+    CoFlatMapFunction, CoMapFunction, CoProcessFunction, KeyedCoProcessFunction, KeyedContext, KeyedScope,
+    ProcessContext, RichCoFlatMapFunction, RichCoMapFunction, RuntimeContext, TimeDomain,
+};
+
+use crate::joins::{Event, events, timed};
+use crate::windows::Chance;
+
+fn sorted<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
+    rows.sort();
+    rows
+}
+
+/// Says which method saw a value, and whether it was opened before.
+#[derive(Clone, Default)]
+struct Which {
+    opened: bool,
+}
+
+impl Which {
+    fn text(&self, side: &str, value: impl ToString) -> String {
+        assert!(self.opened, "opened before the first record");
+        format!("{side}{}", value.to_string())
+    }
+}
+
+impl CoMapFunction<i64, String, String> for Which {
+    fn open(&mut self, _: &RuntimeContext) -> Result<()> {
+        self.opened = true;
+        Ok(())
+    }
+    fn map_first(&mut self, value: i64) -> Result<String> {
+        Ok(self.text("<", value))
+    }
+    fn map_second(&mut self, value: String) -> Result<String> {
+        Ok(self.text(">", value))
+    }
+}
+
+impl CoFlatMapFunction<i64, String, String> for Which {
+    fn open(&mut self, _: &RuntimeContext) -> Result<()> {
+        self.opened = true;
+        Ok(())
+    }
+    fn flat_map_first(&mut self, value: i64, out: &mut Vec<String>) -> Result<()> {
+        out.extend((0..value).map(|n| self.text("<", n)));
+        Ok(())
+    }
+    fn flat_map_second(&mut self, value: String, out: &mut Vec<String>) -> Result<()> {
+        out.push(self.text(">", value));
+        Ok(())
+    }
+}
+
+const ASIDE: OutputTag<i64> = OutputTag::new("aside");
+
+impl CoProcessFunction<i64, String, String> for Which {
+    fn open(&mut self, _: &RuntimeContext) -> Result<()> {
+        self.opened = true;
+        Ok(())
+    }
+    fn process_first(&mut self, value: i64, context: &mut ProcessContext<'_, String>) -> Result<()> {
+        context.side_output(ASIDE, value)
+    }
+    fn process_second(&mut self, value: String, context: &mut ProcessContext<'_, String>) -> Result<()> {
+        context.emit(self.text(">", value))
+    }
+}
+
+#[test]
+fn each_stream_has_its_own_method() {
+    for parallelism in 1..=3 {
+        let env = Environment::new();
+        env.set_parallelism(parallelism);
+        let numbers = env.from_collection(vec![1i64, 2]);
+        let texts = env.from_collection(vec!["a".to_string()]);
+        let both = numbers.connect(&texts);
+        let map = both.map(|n| n.to_string(), |text| text).collect();
+        let flat_map = both.flat_map(|n| vec![n.to_string(); n as usize], Some).collect();
+        let rich_map = both.rich_map(Which::default()).collect();
+        let rich_flat_map = both.rich_flat_map(Which::default()).collect();
+        let process = both.process(Which::default());
+        let (aside, process) = (process.side_output(ASIDE).collect(), process.collect());
+        // Each edge has a way of its own: all texts to all subtasks, the numbers as they come.
+        let everywhere = numbers.connect(&texts.broadcast()).map(|n| n.to_string(), |text| text).collect();
+        env.execute("connected").unwrap();
+        assert_eq!(sorted(map.take()), ["1", "2", "a"]);
+        assert_eq!(sorted(flat_map.take()), ["1", "2", "2", "a"]);
+        assert_eq!(sorted(rich_map.take()), ["<1", "<2", ">a"]);
+        assert_eq!(sorted(rich_flat_map.take()), ["<0", "<0", "<1", ">a"]);
+        assert_eq!((process.take(), sorted(aside.take())), (vec![">a".to_string()], vec![1, 2]));
+        assert_eq!(sorted(everywhere.take()), [vec!["1"; 1], vec!["2"], vec!["a"; parallelism]].concat());
+    }
+}
+
+#[test]
+fn the_wrapping_of_the_two_inputs_makes_no_tasks_of_its_own() {
+    let env = Environment::new();
+    env.set_parallelism(3);
+    // One subtask before the join, and three that keep their records.
+    let alone = env.from_collection(vec![1i64]).name("alone");
+    let many = env.from_sequence(1, 9).name("many");
+    let (even, odd) = (many.filter(|n| n % 2 == 0), many.filter(|n| n % 2 == 1));
+    let all =
+        alone.key_by(|n| *n).connect(&even.union(&[&odd]).key_by(|n| *n)).map(|n| n, |n| n).name("both").collect();
+    let result = env.execute("tasks").unwrap();
+    assert_eq!(sorted(all.take()), [1, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let names: Vec<_> = result.report.vertices.iter().map(|v| (v.name.as_str(), v.parallelism)).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names[0].0.starts_with("Source: alone -> Left Input") && names[0].1 == 1, "{names:?}");
+    assert!(names[1].0.starts_with("Source: many -> Filter -> Filter") && names[1].1 == 3, "{names:?}");
+    assert!(names[2].0.starts_with("both") && names[2].1 == 3, "{names:?}");
+}
+
+/// Keeps the value of the second stream and adds it to those of the first.
+#[derive(Clone)]
+struct Enrich {
+    known: ValueState<i64>,
+    waiting: MapState<i64, i64>,
+}
+
+impl RichCoMapFunction<u32, Event, Event, i64> for Enrich {
+    fn map_first(&mut self, event: Event, state: &mut KeyedScope<'_, u32>) -> Result<i64> {
+        let held = self.known.get_or(state, || 0)?;
+        *held += event.2;
+        Ok(*held)
+    }
+    fn map_second(&mut self, event: Event, state: &mut KeyedScope<'_, u32>) -> Result<i64> {
+        let held = self.known.get_or(state, || 0)?;
+        *held += event.2;
+        Ok(*held)
+    }
+}
+
+impl RichCoFlatMapFunction<u32, Event, Event, (i64, i64)> for Enrich {
+    fn flat_map_first(
+        &mut self,
+        event: Event,
+        state: &mut KeyedScope<'_, u32>,
+        out: &mut Vec<(i64, i64)>,
+    ) -> Result<()> {
+        match self.known.get(state)? {
+            Some(known) => out.push((event.2, *known)),
+            None => drop(self.waiting.put(state, event.2, 0)?),
+        }
+        Ok(())
+    }
+    fn flat_map_second(
+        &mut self,
+        event: Event,
+        state: &mut KeyedScope<'_, u32>,
+        out: &mut Vec<(i64, i64)>,
+    ) -> Result<()> {
+        self.known.set(state, event.2)?;
+        out.extend(self.waiting.entries(state)?.into_iter().map(|(value, _)| (*value, event.2)));
+        self.waiting.clear(state)
+    }
+}
+
+#[test]
+fn rich_functions_on_keyed_streams_share_state_between_both() {
+    for parallelism in 1..=3 {
+        let env = Environment::new();
+        env.set_parallelism(parallelism);
+        let events: Vec<Event> = (0..200).map(|n| (0, n as u32 % 20, n)).collect();
+        let names: Vec<Event> = (0..20).map(|n| (0, n as u32, 1000 + n)).collect();
+        let both = env
+            .from_collection(events.clone())
+            .rebalance()
+            .map(|event| event)
+            .connect(&env.from_collection(names))
+            .key_by(|event| event.1, |name| name.1);
+        let enrich = Enrich { known: ValueState::new("known"), waiting: MapState::new("waiting") };
+        let sums = both.rich_map(enrich.clone()).collect();
+        let pairs = both.rich_flat_map(enrich).collect();
+        env.execute("enrich").unwrap();
+        assert_eq!(sorted(pairs.take()), events.iter().map(|event| (event.2, 1000 + event.2 % 20)).collect::<Vec<_>>());
+        let largest = sums.take().into_iter().max();
+        assert_eq!(largest, Some((0..10).map(|n| 19 + n * 20).sum::<i64>() + 1019), "all of key 19, of both streams");
+    }
+}
+
+/// At the end of each 100 ms of event time, what each stream had in it: a row for each key that had something.
+#[derive(Clone)]
+pub struct Tally {
+    pub first: MapState<i64, i64>,
+    pub second: MapState<i64, i64>,
+}
+
+pub type Tallied = (i64, u32, i64, i64);
+
+impl Tally {
+    pub fn new() -> Self {
+        Tally { first: MapState::new("first"), second: MapState::new("second") }
+    }
+
+    fn add(state: &MapState<i64, i64>, event: Event, context: &mut KeyedContext<'_, u32, Tallied>) -> Result<()> {
+        let end = event.0 - event.0.rem_euclid(100) + 100;
+        let before = state.get(context, &end)?.copied().unwrap_or(0);
+        state.put(context, end, before + event.2)?;
+        context.register_event_timer(end);
+        Ok(())
+    }
+
+    pub fn reference(first: &[Event], second: &[Event]) -> Vec<Tallied> {
+        let mut rows: BTreeMap<(i64, u32), (i64, i64)> = BTreeMap::new();
+        let at = |event: &Event| (event.0 - event.0.rem_euclid(100) + 100, event.1);
+        first.iter().for_each(|event| rows.entry(at(event)).or_default().0 += event.2);
+        second.iter().for_each(|event| rows.entry(at(event)).or_default().1 += event.2);
+        rows.into_iter().map(|((end, key), (first, second))| (end, key, first, second)).collect()
+    }
+}
+
+impl KeyedCoProcessFunction<u32, Event, Event, Tallied> for Tally {
+    fn process_first(&mut self, event: Event, context: &mut KeyedContext<'_, u32, Tallied>) -> Result<()> {
+        Self::add(&self.first, event, context)
+    }
+    fn process_second(&mut self, event: Event, context: &mut KeyedContext<'_, u32, Tallied>) -> Result<()> {
+        Self::add(&self.second, event, context)
+    }
+    fn on_timer(&mut self, domain: TimeDomain, context: &mut KeyedContext<'_, u32, Tallied>) -> Result<()> {
+        assert_eq!(domain, TimeDomain::Event);
+        let (end, key) = (context.timestamp_ms(), *context.key());
+        let first = self.first.remove(context, &end)?.unwrap_or(0);
+        let second = self.second.remove(context, &end)?.unwrap_or(0);
+        context.emit((end, key, first, second))
+    }
+}
+
+#[test]
+fn a_keyed_co_process_function_equals_the_reference() {
+    for seed in 1..=6u64 {
+        let mut chance = Chance(seed * 6_700_417);
+        let parallelism = 1 + (seed % 3) as usize;
+        println!("seed {seed}: parallelism {parallelism}");
+        let (first, second) = (events(&mut chance, 1500, 60), events(&mut chance, 900, 40));
+        let env = Environment::new();
+        env.set_parallelism(parallelism);
+        let firsts = timed(&env, first.clone(), 60).key_by(|event| event.1);
+        let seconds = timed(&env, second.clone(), 40).rebalance().map(|event| event).key_by(|event| event.1);
+        let rows = firsts.connect(&seconds).process(Tally::new()).collect();
+        env.execute("tally").unwrap();
+        assert!(sorted(rows.take()) == Tally::reference(&first, &second), "seed {seed}");
+    }
+}
