@@ -15,8 +15,9 @@ step "cargo doc" documentation
 step "house rules" cargo test -p tidemill-tests --test it --locked house::
 if have npm; then
   step "types of the page" types
+  step "types of the HTTP interface" scripts/types.sh check
 else
-  say "types of the page: not checked, Node is not there"
+  say "types of the page and of the HTTP interface: not checked, Node is not there"
 fi
 if have shellcheck; then
   step "shellcheck" shellcheck -x -P scripts scripts/*.sh .ci/run

@@ -1,5 +1,5 @@
 // Every REST call of the UI stands here, so pages never build URLs.
-import type { JobDetail, JobSummary, LiveRow, LiveTable, Overview, Topic, TopicRecords } from './types'
+import type { Answer, Posted, Refusal } from './types'
 
 /** The server's answer to a call it refused; `errors` are lines meant for people. */
 export class ApiError extends Error {
@@ -12,11 +12,21 @@ export class ApiError extends Error {
   }
 }
 
+/** What to tell a reader beside "the server cannot be reached": the server's own words, if it said any. */
+export function serverSaid(error: unknown): string {
+  return error instanceof ApiError ? error.message : ''
+}
+
 const TOKEN = 'tidemill.admin-token'
 
 /** Where the server has an administrator token, calls that change something need it; kept for this browser tab only. */
 export function setAdminToken(token: string): void {
-  sessionStorage.setItem(TOKEN, token)
+  // Nothing else fits into a header, so nothing else can be the token.
+  if (/^[!-~]+$/.test(token)) sessionStorage.setItem(TOKEN, token)
+}
+
+export function forgetAdminToken(): void {
+  sessionStorage.removeItem(TOKEN)
 }
 
 async function send(path: string, init?: RequestInit): Promise<Response> {
@@ -25,7 +35,7 @@ async function send(path: string, init?: RequestInit): Promise<Response> {
   if (token !== null && init?.method) headers.set('authorization', `Bearer ${token}`)
   const response = await fetch(path, { ...init, headers })
   if (response.ok) return response
-  const body: { errors?: string[] } | null = await response.json().catch(() => null)
+  const body: Partial<Refusal> | null = await response.json().catch(() => null)
   throw new ApiError(response.status, body?.errors ?? [`${response.status} ${response.statusText}`])
 }
 
@@ -62,24 +72,24 @@ export interface LiveQuery {
 }
 
 export const api = {
-  overview: () => get<Overview>('/overview'),
-  jobs: () => get<{ jobs: JobSummary[] }>('/api/jobs'),
-  job: (id: string) => get<JobDetail>(job(id)),
-  cancel: (id: string) => post(`${job(id)}/cancel`),
-  stop: (id: string) => post<{ savepoint: string }>(`${job(id)}/stop`, { drain: false }),
-  savepoint: (id: string) => post<{ savepoint: string }>(`${job(id)}/savepoints`),
-  restart: (id: string) => post(`${job(id)}/restart`),
+  overview: () => get<Answer<'/overview'>>('/overview'),
+  jobs: () => get<Answer<'/api/jobs'>>('/api/jobs'),
+  job: (id: string) => get<Answer<'/api/jobs/{id}'>>(job(id)),
+  cancel: (id: string) => post<Posted<'/api/jobs/{id}/cancel'>>(`${job(id)}/cancel`),
+  stop: (id: string) => post<Posted<'/api/jobs/{id}/stop'>>(`${job(id)}/stop`, { drain: false }),
+  savepoint: (id: string) => post<Posted<'/api/jobs/{id}/savepoints'>>(`${job(id)}/savepoints`),
+  restart: (id: string) => post<Posted<'/api/jobs/{id}/restart'>>(`${job(id)}/restart`),
   remove: async (id: string) => void (await send(job(id), { method: 'DELETE' })),
   log: async (id: string, tail: number) => (await send(`${job(id)}/log?tail=${tail}`)).text(),
   jobEvents: (id: string) => `${job(id)}/events`,
 
-  liveTables: () => get<{ tables: LiveTable[] }>('/api/live'),
+  liveTables: () => get<Answer<'/api/live'>>('/api/live'),
   liveRows: (name: string, options: LiveQuery = {}) =>
-    get<{ name: string; version: number; rows: LiveRow[] }>(`/api/live/${encodeURIComponent(name)}${query(options)}`),
+    get<Answer<'/api/live/{name}'>>(`/api/live/${encodeURIComponent(name)}${query(options)}`),
   liveEvents: (tables: readonly string[], fps: number) => `/api/live-events?tables=${tables.join(',')}&fps=${fps}`,
 
-  topics: () => get<{ topics: Topic[] }>('/api/topics'),
+  topics: () => get<Answer<'/api/topics'>>('/api/topics'),
   /** `latest` gives the last `limit` records. */
   records: (topic: string, partition: number, offset: number | 'latest', limit: number) =>
-    get<TopicRecords>(`/api/topics/${encodeURIComponent(topic)}/records${query({ partition, offset, limit })}`),
+    get<Answer<'/api/topics/{name}/records'>>(`/api/topics/${encodeURIComponent(topic)}/records${query({ partition, offset, limit })}`),
 }

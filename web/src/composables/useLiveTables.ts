@@ -3,7 +3,7 @@
 import { shallowRef, triggerRef, type Ref, type ShallowRef } from 'vue'
 import { api, ApiError, type LiveQuery } from '@/api/client'
 import type { StreamStatus } from '@/api/eventStream'
-import type { LiveMessage, LiveRow } from '@/api/types'
+import type { LiveChange, LiveEvent } from '@/api/types'
 import { applyDelta, fromSnapshot, type Rows } from '@/live/rows'
 import { useEventStream } from './useEventStream'
 
@@ -34,7 +34,7 @@ export function useLiveTables<T extends object>(
   ) as LiveTables<T>['tables']
   const loaded = shallowRef(false)
 
-  function receive(kind: 'snapshot' | 'delta', name: Name, rows: LiveRow[]) {
+  function receive(kind: 'snapshot' | 'delta', name: Name, rows: LiveChange[]) {
     const table = tables[name]
     if (!table) return
     if (kind === 'snapshot') {
@@ -50,7 +50,7 @@ export function useLiveTables<T extends object>(
   const status = useEventStream(api.liveEvents(names, fps), {
     types: ['snapshot', 'delta'],
     onEvent: (type, data) => {
-      const { table, rows } = data as LiveMessage
+      const { table, rows } = data as LiveEvent
       receive(type as 'snapshot' | 'delta', table as Name, rows)
     },
     poll: async () => {
@@ -62,7 +62,7 @@ export function useLiveTables<T extends object>(
 }
 
 /** A table that no job has written yet is an empty table. */
-async function rowsOrNone(name: string, query?: LiveQuery): Promise<LiveRow[]> {
+async function rowsOrNone(name: string, query?: LiveQuery): Promise<LiveChange[]> {
   try {
     return (await api.liveRows(name, { ...query, limit: ROWS_MAX })).rows
   } catch (error) {

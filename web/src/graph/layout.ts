@@ -1,6 +1,6 @@
 // Places the vertices of a job from left to right and routes the edges between them.
 import { graphlib, layout as place } from '@dagrejs/dagre'
-import type { Edge, Ship, Vertex } from '@/api/types'
+import type { Edge, Vertex } from '@/api/types'
 
 export const NODE_WIDTH = 268
 export const NODE_HEIGHT = 132
@@ -14,7 +14,7 @@ export interface PlacedVertex {
 
 export interface PlacedEdge {
   id: string
-  ship: Ship
+  ship: string
   path: string
   labelX: number
   labelY: number

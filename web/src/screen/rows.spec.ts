@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { GenderWindow, OrderMinute, OrderTotal } from '@/api/types'
+import type { GenderWindow, OrderMinute, OrderTotal } from '@/screen/tables'
 import { MINUTE_MS } from '@/format/time'
 import { bySales, freshness, genderBars, minuteSeries, newestDay, rowsOfDay, STALE_MS, TEN_MINUTES_MS } from './rows'
 

@@ -1,5 +1,5 @@
 // From live tables to what the wall draws. Pure functions: each takes the rows of one table and returns a series.
-import type { GenderWindow, OrderMinute, OrderTotal } from '@/api/types'
+import type { GenderWindow, OrderMinute, OrderTotal } from '@/screen/tables'
 import { HOUR_MS, MINUTE_MS } from '@/format/time'
 import type { Rows } from '@/live/rows'
 

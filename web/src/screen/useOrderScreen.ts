@@ -1,7 +1,7 @@
 // What the wall shows, from one event stream over the live tables of the order job.
 import { computed, ref, type ComputedRef } from 'vue'
 import type { LiveQuery } from '@/api/client'
-import type { OrderTables, OrderTotal } from '@/api/types'
+import type { OrderTables, OrderTotal } from '@/screen/tables'
 import { useLiveTables } from '@/composables/useLiveTables'
 import { useNow } from '@/composables/useNow'
 import { DAY_MS } from '@/format/time'

@@ -2,6 +2,7 @@
 
 mod demo;
 mod jobs;
+mod openapi;
 mod run;
 mod serve;
 mod topic;
@@ -20,6 +21,7 @@ pub const ALL: &[Entry] = &[
     Entry::group("jobs", "Look at and control the jobs of a server", jobs::ALL),
     Entry::group("topic", "Create, fill and read the topics of a data folder", topic::ALL),
     Entry::of::<demo::Demo>("demo"),
+    Entry::of::<openapi::OpenApi>("openapi"),
 ];
 
 /// A command: its arguments know how to run.

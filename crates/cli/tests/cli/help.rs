@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "",
     "serve",
     "run",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 20] = [
     "topic consume",
     "topic delete",
     "demo",
+    "openapi",
 ];
 
 #[test]

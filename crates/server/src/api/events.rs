@@ -8,14 +8,16 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use utoipa::ToSchema;
 
 use super::error::{ApiResult, Errors};
 use super::extract::event_stream;
-use super::flink;
+use super::flink::{self, Overview};
 use super::{App, Shared};
+use crate::jobs::model::{JobDetail, JobSummary};
 use crate::jobs::supervisor::Supervisor;
 use crate::live::persist::stopped;
 
@@ -28,6 +30,15 @@ const EVENTS_AHEAD_MAX: usize = 2;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/api/events", get(all)).route("/api/jobs/{id}/events", get(one))
+}
+
+/// What an event `jobs` carries.
+#[derive(Serialize, ToSchema)]
+pub(super) struct JobsEvent {
+    /// Newest first.
+    jobs: Vec<JobSummary>,
+    /// As `/overview`.
+    overview: Overview,
 }
 
 /// Renders the list of jobs while somebody watches.
@@ -66,9 +77,9 @@ impl JobsFeed {
     }
 
     fn render(&self) -> Bytes {
-        let jobs: Vec<_> = self.supervisor.list().iter().map(|job| job.summary()).collect();
-        let data = json!({"jobs": jobs, "overview": flink::overview_of(&self.supervisor)});
-        event("jobs", &data.to_string())
+        let jobs = self.supervisor.list().iter().map(|job| job.summary()).collect();
+        let data = JobsEvent { jobs, overview: flink::overview_of(&self.supervisor) };
+        event("jobs", &serde_json::to_string(&data).unwrap_or_else(|_| "null".into()))
     }
 }
 
@@ -77,7 +88,7 @@ fn event(name: &str, data: &str) -> Bytes {
 }
 
 /// Events `jobs` with `{"jobs":[JobSummary],"overview":{…}}`, once a second and on change.
-#[utoipa::path(get, path = "/api/events", tag = "jobs", responses((status = 200, body = String, content_type = "text/event-stream")))]
+#[utoipa::path(get, operation_id = "watch_jobs", path = "/api/events", tag = "jobs", responses((status = 200, body = JobsEvent, content_type = "text/event-stream")))]
 pub(super) async fn all(State(app): Shared) -> ApiResult<Response> {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
     let mut newest = app.jobs_feed.newest.subscribe();
@@ -102,8 +113,8 @@ pub(super) async fn all(State(app): Shared) -> ApiResult<Response> {
 }
 
 /// Events `job` with the job's detail, once a second and on change.
-#[utoipa::path(get, path = "/api/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
-    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404, body = Errors)))]
+#[utoipa::path(get, operation_id = "watch_job", path = "/api/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, body = JobDetail, content_type = "text/event-stream"), (status = 404, body = Errors)))]
 pub(super) async fn one(State(app): Shared, Path(id): Path<String>) -> ApiResult<Response> {
     let job = app.supervisor.job(&id)?;
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);

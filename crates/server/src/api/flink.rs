@@ -9,8 +9,10 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidemill_core::report::{CheckpointReport, Report, VertexReport};
+use utoipa::ToSchema;
 
 use super::error::{ApiResult, Errors};
 use super::{App, Shared, ui};
@@ -40,28 +42,52 @@ async fn page_for_browsers(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// The cluster in numbers.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Overview {
+    /// 1: this server.
+    taskmanagers: usize,
+    /// Cores.
+    slots_total: usize,
+    /// Cores less the workers of all jobs that have not ended.
+    slots_available: usize,
+    /// Jobs that have not ended.
+    jobs_running: usize,
+    /// Jobs whose input is done.
+    jobs_finished: usize,
+    /// Jobs ended by somebody, with or without a savepoint.
+    jobs_cancelled: usize,
+    /// Jobs given up.
+    jobs_failed: usize,
+    /// `tidemill-` and the version.
+    flink_version: &'static str,
+    /// `unknown`.
+    flink_commit: &'static str,
+}
+
 /// The cluster in numbers, as `/overview` answers it.
-pub(super) fn overview_of(supervisor: &Supervisor) -> Value {
+pub(super) fn overview_of(supervisor: &Supervisor) -> Overview {
     let jobs = supervisor.list();
     let count = |wanted: &[JobState]| jobs.iter().filter(|job| wanted.contains(&job.state())).count();
     let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let used: usize = jobs.iter().filter(|job| !job.state().ended()).map(|job| job.summary().parallelism).sum();
-    json!({
-        "taskmanagers": 1,
-        "slots-total": slots,
-        "slots-available": slots.saturating_sub(used),
-        "jobs-running": count(&[JobState::Running, JobState::Restarting, JobState::Created]),
-        "jobs-finished": count(&[JobState::Finished]),
-        "jobs-cancelled": count(&[JobState::Canceled, JobState::Suspended]),
-        "jobs-failed": count(&[JobState::Failed]),
-        "flink-version": concat!("tidemill-", env!("CARGO_PKG_VERSION")),
-        "flink-commit": "unknown",
-    })
+    Overview {
+        taskmanagers: 1,
+        slots_total: slots,
+        slots_available: slots.saturating_sub(used),
+        jobs_running: count(&[JobState::Running, JobState::Restarting, JobState::Created]),
+        jobs_finished: count(&[JobState::Finished]),
+        jobs_cancelled: count(&[JobState::Canceled, JobState::Suspended]),
+        jobs_failed: count(&[JobState::Failed]),
+        flink_version: concat!("tidemill-", env!("CARGO_PKG_VERSION")),
+        flink_commit: "unknown",
+    }
 }
 
 /// The cluster in numbers.
-#[utoipa::path(get, path = "/overview", tag = "flink", responses((status = 200, body = Object)))]
-pub(super) async fn overview(State(app): Shared) -> Json<Value> {
+#[utoipa::path(get, path = "/overview", tag = "flink", responses((status = 200, body = Overview)))]
+pub(super) async fn overview(State(app): Shared) -> Json<Overview> {
     Json(overview_of(&app.supervisor))
 }
 
@@ -79,7 +105,7 @@ pub(super) async fn config() -> Json<Value> {
 }
 
 /// Ids and states.
-#[utoipa::path(get, path = "/jobs", tag = "flink", responses((status = 200, body = Object)))]
+#[utoipa::path(get, operation_id = "flink_jobs", path = "/jobs", tag = "flink", responses((status = 200, body = Object)))]
 pub(super) async fn ids(State(app): Shared) -> Json<Value> {
     let jobs: Vec<Value> =
         app.supervisor.list().iter().map(|job| json!({"id": job.id, "status": job.state()})).collect();
@@ -87,7 +113,7 @@ pub(super) async fn ids(State(app): Shared) -> Json<Value> {
 }
 
 /// All jobs with their tasks by state.
-#[utoipa::path(get, path = "/jobs/overview", tag = "flink", responses((status = 200, body = Object)))]
+#[utoipa::path(get, operation_id = "flink_jobs_overview", path = "/jobs/overview", tag = "flink", responses((status = 200, body = Object)))]
 pub(super) async fn jobs_overview(State(app): Shared) -> Json<Value> {
     let now_ms = app.clock.now_ms();
     let jobs: Vec<Value> = app
@@ -117,7 +143,7 @@ pub(super) async fn jobs_overview(State(app): Shared) -> Json<Value> {
 }
 
 /// A job with its vertices and plan.
-#[utoipa::path(get, path = "/jobs/{id}", tag = "flink", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "flink_job", path = "/jobs/{id}", tag = "flink", params(("id" = String, Path)),
     responses((status = 200, body = Object), (status = 404, body = Errors)))]
 pub(super) async fn job(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     let (record, report) = app.supervisor.job(&id)?.snapshot();
@@ -164,7 +190,7 @@ pub(super) async fn job(State(app): Shared, Path(id): Path<String>) -> ApiResult
 }
 
 /// Counts, summary, latest and history of checkpoints.
-#[utoipa::path(get, path = "/jobs/{id}/checkpoints", tag = "flink", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "flink_checkpoints", path = "/jobs/{id}/checkpoints", tag = "flink", params(("id" = String, Path)),
     responses((status = 200, body = Object), (status = 404, body = Errors)))]
 pub(super) async fn checkpoints(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     let (record, report) = app.supervisor.job(&id)?.snapshot();
@@ -204,7 +230,7 @@ pub(super) async fn checkpoints(State(app): Shared, Path(id): Path<String>) -> A
 }
 
 /// The newest failures.
-#[utoipa::path(get, path = "/jobs/{id}/exceptions", tag = "flink", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "flink_exceptions", path = "/jobs/{id}/exceptions", tag = "flink", params(("id" = String, Path)),
     responses((status = 200, body = Object), (status = 404, body = Errors)))]
 pub(super) async fn exceptions(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
     let record = app.supervisor.job(&id)?.record();

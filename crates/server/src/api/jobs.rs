@@ -78,13 +78,13 @@ pub(super) struct Tail {
 }
 
 /// All jobs.
-#[utoipa::path(get, path = "/api/jobs", tag = "jobs", responses((status = 200, body = JobList)))]
+#[utoipa::path(get, operation_id = "list_jobs", path = "/api/jobs", tag = "jobs", responses((status = 200, body = JobList)))]
 pub(super) async fn list(State(app): Shared) -> Json<JobList> {
     Json(JobList { jobs: app.supervisor.list().iter().map(|job| job.summary()).collect() })
 }
 
 /// Submits a job.
-#[utoipa::path(post, path = "/api/jobs", tag = "jobs", request_body = JobSpec,
+#[utoipa::path(post, operation_id = "submit_job", path = "/api/jobs", tag = "jobs", request_body = JobSpec,
     responses((status = 201, body = JobId), (status = 400, body = Errors), (status = 507, body = Errors)))]
 pub(super) async fn submit(State(app): Shared, JsonBody(spec): JsonBody<JobSpec>) -> ApiResult<impl IntoResponse> {
     let id = app.supervisor.submit(spec).await?;
@@ -92,7 +92,7 @@ pub(super) async fn submit(State(app): Shared, JsonBody(spec): JsonBody<JobSpec>
 }
 
 /// A job with everything about it.
-#[utoipa::path(get, path = "/api/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(get, operation_id = "show_job", path = "/api/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, body = JobDetail), (status = 404, body = Errors)))]
 pub(super) async fn show(State(app): Shared, Path(id): Path<String>) -> ApiResult<impl IntoResponse> {
     let text = app.supervisor.job(&id)?.detail_json();
@@ -100,7 +100,7 @@ pub(super) async fn show(State(app): Shared, Path(id): Path<String>) -> ApiResul
 }
 
 /// Ends a job without a savepoint; answers when it has ended.
-#[utoipa::path(post, path = "/api/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, operation_id = "cancel_job", path = "/api/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, body = StateNow), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn cancel(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<StateNow>> {
     // The work goes on when the client leaves: it is not this request's any more.
@@ -109,7 +109,7 @@ pub(super) async fn cancel(State(app): Shared, Path(id): Path<String>) -> ApiRes
 }
 
 /// Takes a savepoint and ends the job behind it.
-#[utoipa::path(post, path = "/api/jobs/{id}/stop", tag = "jobs", params(("id" = String, Path)), request_body = Option<Stop>,
+#[utoipa::path(post, operation_id = "stop_job", path = "/api/jobs/{id}/stop", tag = "jobs", params(("id" = String, Path)), request_body = Option<Stop>,
     responses((status = 200, body = Savepoint), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn stop(
     State(app): Shared,
@@ -122,7 +122,7 @@ pub(super) async fn stop(
 }
 
 /// Takes a savepoint while the job runs on.
-#[utoipa::path(post, path = "/api/jobs/{id}/savepoints", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, operation_id = "take_savepoint", path = "/api/jobs/{id}/savepoints", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, body = Savepoint), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn savepoint(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Savepoint>> {
     let savepoint = detached(async move { app.supervisor.savepoint(&id).await }).await?;
@@ -130,7 +130,7 @@ pub(super) async fn savepoint(State(app): Shared, Path(id): Path<String>) -> Api
 }
 
 /// Starts an ended job again from its newest checkpoint.
-#[utoipa::path(post, path = "/api/jobs/{id}/restart", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(post, operation_id = "restart_job", path = "/api/jobs/{id}/restart", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, body = StateNow), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn restart(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<StateNow>> {
     app.supervisor.restart(&id).await?;
@@ -138,7 +138,7 @@ pub(super) async fn restart(State(app): Shared, Path(id): Path<String>) -> ApiRe
 }
 
 /// Forgets an ended job and deletes its folder with its checkpoints; savepoints stay.
-#[utoipa::path(delete, path = "/api/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+#[utoipa::path(delete, operation_id = "delete_job", path = "/api/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn delete(State(app): Shared, Path(id): Path<String>) -> ApiResult<StatusCode> {
     detached(async move { app.supervisor.delete(&id).await }).await?;
@@ -146,7 +146,7 @@ pub(super) async fn delete(State(app): Shared, Path(id): Path<String>) -> ApiRes
 }
 
 /// The last lines of the job's output.
-#[utoipa::path(get, path = "/api/jobs/{id}/log", tag = "jobs", params(("id" = String, Path), Tail),
+#[utoipa::path(get, operation_id = "job_log", path = "/api/jobs/{id}/log", tag = "jobs", params(("id" = String, Path), Tail),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 404, body = Errors)))]
 pub(super) async fn job_log(
     State(app): Shared,

@@ -55,6 +55,7 @@ pub(super) struct Range {
     limit: Option<usize>,
     /// `asc` (default) or `desc`, by key.
     #[serde(default)]
+    #[param(inline)]
     order: Order,
 }
 
@@ -84,7 +85,7 @@ pub(super) struct LiveRow {
     /// Its key.
     key: String,
     /// Its value.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     value: Box<RawValue>,
     /// When it changed last, epoch ms.
     updated_ms: i64,
@@ -104,16 +105,18 @@ pub(super) struct Write<'a> {
     epoch: u64,
     /// Upserts, in order.
     #[serde(borrow)]
-    #[schema(value_type = Vec<Object>)]
     rows: Vec<WriteRow<'a>>,
 }
 
 /// One upsert.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct WriteRow<'a> {
+    /// Its key.
     #[serde(borrow)]
     key: Cow<'a, str>,
+    /// Its value; null deletes the row.
     #[serde(borrow)]
+    #[schema(value_type = serde_json::Value)]
     value: &'a RawValue,
 }
 
@@ -135,13 +138,13 @@ pub(super) struct Written {
 }
 
 /// All live tables.
-#[utoipa::path(get, path = "/api/live", tag = "live", responses((status = 200, body = Tables)))]
+#[utoipa::path(get, operation_id = "list_live_tables", path = "/api/live", tag = "live", responses((status = 200, body = Tables)))]
 pub(super) async fn list(State(app): Shared) -> Json<Tables> {
     Json(Tables { tables: app.live.list() })
 }
 
 /// Rows of a table, by key.
-#[utoipa::path(get, path = "/api/live/{name}", tag = "live", params(("name" = String, Path), Range),
+#[utoipa::path(get, operation_id = "live_rows", path = "/api/live/{name}", tag = "live", params(("name" = String, Path), Range),
     responses((status = 200, body = Rows), (status = 404, body = Errors)))]
 pub(super) async fn rows(
     State(app): Shared,
@@ -164,7 +167,7 @@ pub(super) async fn rows(
 }
 
 /// One row.
-#[utoipa::path(get, path = "/api/live/{name}/{key}", tag = "live", params(("name" = String, Path), ("key" = String, Path)),
+#[utoipa::path(get, operation_id = "live_row", path = "/api/live/{name}/{key}", tag = "live", params(("name" = String, Path), ("key" = String, Path)),
     responses((status = 200, body = LiveRow), (status = 404, body = Errors)))]
 pub(super) async fn row(State(app): Shared, Path((name, key)): Path<(String, String)>) -> ApiResult<Json<LiveRow>> {
     let found = app.live.with_table(&name, |table| table.get(&key).cloned()).ok_or_else(|| no_table(&name))?;
@@ -174,7 +177,7 @@ pub(super) async fn row(State(app): Shared, Path((name, key)): Path<(String, Str
 }
 
 /// Writes rows: a job's sink calls this. A `null` value deletes.
-#[utoipa::path(post, path = "/api/live/{name}", tag = "live", params(("name" = String, Path), WriteHow,
+#[utoipa::path(post, operation_id = "write_live_rows", path = "/api/live/{name}", tag = "live", params(("name" = String, Path), WriteHow,
     ("x-tidemill-token" = String, Header, description = "the writer token")), request_body = Write<'static>,
     responses((status = 200, body = Written), (status = 400, body = Errors), (status = 401, body = Errors), (status = 507, body = Errors)))]
 pub(super) async fn write(
@@ -206,7 +209,7 @@ pub(super) async fn write(
 }
 
 /// Drops a table.
-#[utoipa::path(delete, path = "/api/live/{name}", tag = "live", params(("name" = String, Path)),
+#[utoipa::path(delete, operation_id = "drop_live_table", path = "/api/live/{name}", tag = "live", params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = Errors)))]
 pub(super) async fn drop_table(State(app): Shared, Path(name): Path<String>) -> ApiResult<StatusCode> {
     match app.live.drop_table(&name) {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
+use utoipa::ToSchema;
 
 use super::error::{ApiError, ApiResult, Errors};
 use super::extract::{Params, event_stream};
@@ -25,13 +26,35 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/api/live-events", get(events))
 }
 
+/// What events `snapshot` and `delta` carry. `live/feed.rs` writes it as text; the type stands here to be described.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "never made: events are rendered once for all who watch")]
+pub(super) struct LiveEvent {
+    /// The table.
+    table: String,
+    /// The version of the live tables behind this event.
+    version: u64,
+    /// All rows, or those that changed.
+    rows: Vec<LiveChange>,
+}
+
+/// A row in an event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(super) struct LiveChange {
+    /// Its key.
+    key: String,
+    /// Its value; null: the row is gone.
+    value: serde_json::Value,
+}
+
 /// Events `snapshot`, `delta` and `heartbeat` of the tables asked for.
-#[utoipa::path(get, path = "/api/live-events", tag = "live",
+#[utoipa::path(get, operation_id = "watch_live_tables", path = "/api/live-events", tag = "live",
     params(("tables" = String, Query, description = "names, separated by commas"),
         ("prefix.<table>" = Option<String>, Query, description = "only keys of that table with this prefix"),
         ("fps" = Option<u32>, Query, description = "frames a second at most; default 20, 0: as many as come"),
         ("Last-Event-ID" = Option<String>, Header, description = "where to go on")),
-    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 400, body = Errors)))]
+    responses((status = 200, body = LiveEvent, content_type = "text/event-stream"), (status = 400, body = Errors)))]
 pub(super) async fn events(
     State(app): Shared,
     Params(query): Params<Vec<(String, String)>>,

@@ -30,7 +30,7 @@ pub(super) struct Programs {
 }
 
 /// The programs that may be run.
-#[utoipa::path(get, path = "/api/programs", tag = "jobs", responses((status = 200, body = Programs)))]
+#[utoipa::path(get, operation_id = "list_programs", path = "/api/programs", tag = "jobs", responses((status = 200, body = Programs)))]
 pub(super) async fn list(State(app): Shared) -> ApiResult<Json<Programs>> {
     let folder = app.supervisor.programs().to_owned();
     let programs = blocking(move || Ok(program::list(&folder))).await?;
@@ -38,7 +38,7 @@ pub(super) async fn list(State(app): Shared) -> ApiResult<Json<Programs>> {
 }
 
 /// Uploads a program or job file. Wants the administrator token.
-#[utoipa::path(put, path = "/api/programs/{name}", tag = "jobs", params(("name" = String, Path)),
+#[utoipa::path(put, operation_id = "upload_program", path = "/api/programs/{name}", tag = "jobs", params(("name" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201), (status = 204), (status = 400, body = Errors), (status = 401, body = Errors), (status = 403, body = Errors)))]
 pub(super) async fn upload(

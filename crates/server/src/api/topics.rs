@@ -59,8 +59,10 @@ pub(super) struct TopicView {
     /// Bytes kept.
     bytes: u64,
     /// How long records are kept, ms; null: for ever.
+    #[schema(required)]
     retention_ms: Option<i64>,
     /// How many bytes are kept; null: no limit.
+    #[schema(required)]
     retention_bytes: Option<u64>,
 }
 
@@ -134,21 +136,22 @@ pub(super) struct RecordView {
     /// When it was appended, or the time it was given, epoch ms.
     timestamp_ms: i64,
     /// Its key as text.
+    #[schema(required)]
     key: Option<String>,
     /// Its value: as JSON when it is, else as text.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     value: Box<RawValue>,
 }
 
 /// All topics.
-#[utoipa::path(get, path = "/api/topics", tag = "topics", responses((status = 200, body = TopicList)))]
+#[utoipa::path(get, operation_id = "list_topics", path = "/api/topics", tag = "topics", responses((status = 200, body = TopicList)))]
 pub(super) async fn list(State(app): Shared) -> ApiResult<Json<TopicList>> {
     let topics = app.topics.list().await?.into_iter().map(Into::into).collect();
     Ok(Json(TopicList { topics }))
 }
 
 /// Creates a topic.
-#[utoipa::path(post, path = "/api/topics", tag = "topics", request_body = NewTopic,
+#[utoipa::path(post, operation_id = "create_topic", path = "/api/topics", tag = "topics", request_body = NewTopic,
     responses((status = 201), (status = 400, body = Errors), (status = 409, body = Errors)))]
 pub(super) async fn create(State(app): Shared, JsonBody(new): JsonBody<NewTopic>) -> ApiResult<StatusCode> {
     if app.topics.exists(&new.name).await? {
@@ -164,7 +167,7 @@ pub(super) async fn create(State(app): Shared, JsonBody(new): JsonBody<NewTopic>
 }
 
 /// Deletes a topic with all its records.
-#[utoipa::path(delete, path = "/api/topics/{name}", tag = "topics", params(("name" = String, Path)),
+#[utoipa::path(delete, operation_id = "delete_topic", path = "/api/topics/{name}", tag = "topics", params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = Errors)))]
 pub(super) async fn remove(State(app): Shared, Path(name): Path<String>) -> ApiResult<StatusCode> {
     found(&app, &name).await?;
@@ -173,7 +176,7 @@ pub(super) async fn remove(State(app): Shared, Path(name): Path<String>) -> ApiR
 }
 
 /// Appends records, all or none: `application/json` (one value, or an array of records) or `application/x-ndjson`.
-#[utoipa::path(post, path = "/api/topics/{name}/records", tag = "topics", params(("name" = String, Path), AppendHow,
+#[utoipa::path(post, operation_id = "append_records", path = "/api/topics/{name}/records", tag = "topics", params(("name" = String, Path), AppendHow,
     ("Idempotency-Key" = Option<String>, Header, description = "makes sending the same again harmless")),
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 200, body = Appended), (status = 400, body = Errors), (status = 404, body = Errors), (status = 413, body = Errors)))]
@@ -213,7 +216,7 @@ pub(super) async fn append(
 }
 
 /// Reads records of one partition.
-#[utoipa::path(get, path = "/api/topics/{name}/records", tag = "topics", params(("name" = String, Path), ReadHow),
+#[utoipa::path(get, operation_id = "read_records", path = "/api/topics/{name}/records", tag = "topics", params(("name" = String, Path), ReadHow),
     responses((status = 200, body = Records), (status = 404, body = Errors), (status = 410, body = Errors)))]
 pub(super) async fn read(
     State(app): Shared,

@@ -152,6 +152,7 @@ pub struct JobSummary {
     /// When it was submitted, epoch ms.
     pub start_ms: i64,
     /// When it ended, epoch ms.
+    #[schema(required)]
     pub end_ms: Option<i64>,
     /// Workers; 0 while unknown.
     pub parallelism: usize,
@@ -162,12 +163,16 @@ pub struct JobSummary {
     /// Records its sinks wrote, a second.
     pub records_out_per_s: f64,
     /// Records known to wait in its sources.
+    #[schema(required)]
     pub lag_records: Option<u64>,
     /// The least watermark of its vertices, epoch ms.
+    #[schema(required)]
     pub watermark_ms: Option<i64>,
     /// When the newest checkpoint was complete, epoch ms.
+    #[schema(required)]
     pub last_checkpoint_ms: Option<i64>,
     /// Why it failed last.
+    #[schema(required)]
     pub failure: Option<String>,
 }
 
@@ -215,12 +220,14 @@ pub struct Vertex {
     /// Records refused by the source.
     pub dead_letters: u64,
     /// The least watermark of its subtasks, epoch ms.
+    #[schema(required)]
     pub watermark_ms: Option<i64>,
     /// Share of the last interval spent working, 0 to 1.
     pub busy_ratio: f64,
     /// Share of the last interval spent waiting for the outputs, 0 to 1.
     pub backpressured_ratio: f64,
     /// Records known to wait in the source.
+    #[schema(required)]
     pub pending_records: Option<u64>,
 }
 
@@ -266,8 +273,10 @@ pub struct Checkpoints {
     /// 0 or 1.
     pub in_progress: u64,
     /// The epoch the process restored from.
+    #[schema(required)]
     pub restored_epoch: Option<u64>,
     /// The newest completed one.
+    #[schema(required)]
     pub latest: Option<Checkpoint>,
     /// Newest first, at most 32.
     pub history: Vec<Checkpoint>,
@@ -304,6 +313,7 @@ pub struct Checkpoint {
     /// Its folder.
     pub path: String,
     /// Why it failed.
+    #[schema(required)]
     pub failure: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 //! | module | what it can catch |
 //! |---|---|
 //! | [`api`] | wrong shapes, unclear refusals, open doors |
+//! | [`description`] | answers that differ from `/openapi.json` |
 //! | [`jobs`] | wrong states, lost or doubled processes, restarts that do not come |
 //! | [`recovery`] | anything lost when the server is killed |
 //! | [`live`] | lost, doubled or late changes |
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod description;
 mod fake_job;
 mod jobs;
 mod live;

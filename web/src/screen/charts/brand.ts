@@ -1,5 +1,5 @@
 // Brand power: bars for the amount, a line for the pieces.
-import type { BrandSales } from '@/api/types'
+import type { BrandSales } from '@/screen/tables'
 import { formatCount, formatCountAxis, formatYuan, formatYuanAxis } from '@/format/money'
 import type { Language, Translate } from '@/i18n'
 import { fade, WALL } from '../palette'

@@ -1,5 +1,5 @@
 // Purchasing power by gender as a ring, and sales per 10 minutes as a pair of bars for each window.
-import type { GenderSales } from '@/api/types'
+import type { GenderSales } from '@/screen/tables'
 import { formatCount, formatPermille, formatYuan, formatYuanAxis, permille } from '@/format/money'
 import { CHINA_OFFSET_MS, chinaMinute, HOUR_MS } from '@/format/time'
 import type { Language, Translate } from '@/i18n'

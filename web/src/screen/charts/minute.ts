@@ -1,5 +1,5 @@
 // Sales per minute: the line, minutes that late orders have changed, and the minute that is still open.
-import type { OrderMinute } from '@/api/types'
+import type { OrderMinute } from '@/screen/tables'
 import { formatCount, formatYuan, formatYuanAxis } from '@/format/money'
 import { CHINA_OFFSET_MS, chinaDay, chinaMinute, HOUR_MS } from '@/format/time'
 import type { Language, Translate } from '@/i18n'

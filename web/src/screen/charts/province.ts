@@ -1,5 +1,5 @@
 // Sales by province: a map on a darker copy of itself for depth, with rings on the provinces that lead.
-import type { ProvinceSales } from '@/api/types'
+import type { ProvinceSales } from '@/screen/tables'
 import { formatCount, formatPermille, formatYuan, formatYuanShort, permille } from '@/format/money'
 import { CHINA, centreOf } from '@/geo/chinaMap'
 import { province } from '@/geo/provinces'
