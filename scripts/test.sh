@@ -9,4 +9,5 @@ step "build of the page" scripts/web.sh build
 step "cargo test" cargo test --workspace --no-fail-fast --locked
 step "unit tests of the page" npm --prefix web test --silent
 step "page in a browser" scripts/browser.sh
+step "server built without Node" scripts/without_node.sh
 conclude

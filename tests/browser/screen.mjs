@@ -6,14 +6,9 @@
 //
 // Needs `npm ci` and `npm run build` in web/. Prints `N passed, N failed`; the exit code is 1 when something failed.
 import { spawn } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-
-const WEB = fileURLToPath(new URL('../../web/', import.meta.url))
-const { chromium } = createRequire(join(WEB, 'package.json'))('playwright-core')
+import { assert, check, conclude, fail, keepShots, launch, openPage, shoot, WEB } from './browser.mjs'
 
 const { values: options } = parseArgs({ options: { url: { type: 'string' }, shots: { type: 'string' } } })
 
@@ -23,25 +18,6 @@ const SIZES = [
   [3840, 2160],
 ]
 const CHANGE_MS = 30_000
-
-let passed = 0
-let failed = 0
-
-async function check(name, body) {
-  try {
-    await body()
-    passed += 1
-    console.log(`ok   ${name}`)
-  } catch (error) {
-    failed += 1
-    const lines = String(error?.message ?? error).split('\n').slice(0, 8)
-    console.log(`FAIL ${name}\n     ${lines.join('\n     ')}`)
-  }
-}
-
-function assert(condition, message) {
-  if (!condition) throw new Error(message)
-}
 
 /** Starts the mock on a free port; resolves with its address once it listens. */
 function startMock() {
@@ -53,25 +29,6 @@ function startMock() {
       if (found) resolve({ url: found[0], stop: () => child.kill() })
     })
   })
-}
-
-/** A page that remembers everything it should not have done. */
-async function openPage(browser, base, [width, height]) {
-  const page = await browser.newPage({ viewport: { width, height } })
-  page.setDefaultTimeout(15_000)
-  const errors = []
-  const strangers = []
-  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()))
-  page.on('pageerror', (error) => errors.push(String(error)))
-  page.on('request', (request) => {
-    const url = new URL(request.url())
-    if (url.protocol !== 'data:' && url.protocol !== 'blob:' && url.origin !== new URL(base).origin) strangers.push(request.url())
-  })
-  return { page, errors, strangers }
-}
-
-async function shoot(page, name) {
-  if (options.shots) await page.screenshot({ path: join(options.shots, `${name}.png`) })
 }
 
 const total = (page) => page.locator('[data-panel=amount] [data-value]').getAttribute('data-value')
@@ -253,24 +210,19 @@ async function consolePages(browser, base, language) {
   await page.close()
 }
 
-if (options.shots) mkdirSync(options.shots, { recursive: true })
+keepShots(options.shots)
 const mock = options.url ? null : await startMock()
 const base = (options.url ?? mock.url).replace(/\/$/, '')
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-})
+const browser = await launch()
 try {
   for (const language of ['zh', 'en']) for (const size of SIZES) await screen(browser, base, language, size)
   for (const language of ['zh', 'en']) await consolePages(browser, base, language)
   if (mock) await jobActions(browser, base)
   if (mock) await outage(browser, base)
 } catch (error) {
-  failed += 1
-  console.log(`FAIL ${error?.stack ?? error}`)
+  fail('the test itself', error?.stack ?? String(error))
 } finally {
   await browser.close()
   mock?.stop()
 }
-console.log(`${passed} passed, ${failed} failed`)
-process.exit(failed > 0 ? 1 : 0)
+conclude()

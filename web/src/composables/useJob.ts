@@ -1,6 +1,6 @@
 // One job in full detail, pushed once a second.
 import { ref, shallowRef, watch, type Ref } from 'vue'
-import { api, ApiError } from '@/api/client'
+import { api, ApiError, serverSaid } from '@/api/client'
 import type { JobDetail } from '@/api/types'
 import { useEventStream } from './useEventStream'
 
@@ -25,7 +25,7 @@ export function useJob(id: Ref<string>) {
     },
     onPollError: (error) => {
       missing.value = error instanceof ApiError && error.status === 404
-      failure.value = String(error)
+      failure.value = serverSaid(error)
     },
   })
   return { job, missing, failure, status }

@@ -1,7 +1,7 @@
 // What a reader can do with a job: each after a question to the reader, each with its outcome told.
 import { ElMessage, ElMessageBox } from 'element-plus'
 import { ref } from 'vue'
-import { api, ApiError, setAdminToken } from '@/api/client'
+import { api, ApiError, forgetAdminToken, setAdminToken } from '@/api/client'
 import type { JobState } from '@/api/types'
 import { useI18n } from '@/i18n'
 
@@ -34,7 +34,7 @@ export function useJobActions() {
     if (answer !== 'confirm') return
     busy.value = job.id
     try {
-      const result = await withToken(() => api[action](job.id))
+      const result = await withToken<object | null | void>(() => api[action](job.id))
       const savepoint = result && typeof result === 'object' && 'savepoint' in result ? String(result.savepoint) : ''
       ElMessage.success(savepoint ? t('action.savedTo', { path: savepoint }) : t('action.done', { action: title }))
     } catch (error) {
@@ -43,21 +43,27 @@ export function useJobActions() {
       busy.value = null
     }
   }
-  /** A server with an administrator token answers 401: ask for it once and try again. */
+
+  /** A server with an administrator token answers 401: ask for it until it is right or the reader gives up. */
   async function withToken<T>(call: () => Promise<T>): Promise<T> {
-    try {
-      return await call()
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 401) throw error
-      const answer = await ElMessageBox.prompt(t('action.token.ask'), t('action.token.title'), {
-        inputType: 'password',
-        confirmButtonText: t('action.token.go'),
-        cancelButtonText: t('action.back'),
-      }).catch(() => null)
-      if (answer === null) throw error
-      setAdminToken(answer.value)
-      return call()
+    let question = t('action.token.ask')
+    for (;;) {
+      try {
+        return await call()
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.status !== 401) throw error
+        forgetAdminToken()
+        const answer = await ElMessageBox.prompt(question, t('action.token.title'), {
+          inputType: 'password',
+          confirmButtonText: t('action.token.go'),
+          cancelButtonText: t('action.back'),
+        }).catch(() => null)
+        if (answer === null) throw new Error(t('action.token.none'))
+        setAdminToken(answer.value)
+        question = t('action.token.wrong')
+      }
     }
   }
+
   return { busy, run }
 }

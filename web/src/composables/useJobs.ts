@@ -1,6 +1,6 @@
 // All jobs and the slot totals, pushed once a second; keeps the last minutes of throughput for the sparklines.
 import { ref, shallowRef } from 'vue'
-import { api } from '@/api/client'
+import { api, serverSaid } from '@/api/client'
 import type { JobsEvent, JobSummary, Overview } from '@/api/types'
 import { useEventStream } from './useEventStream'
 
@@ -28,7 +28,7 @@ export function useJobs() {
       const [{ jobs }, overview] = await Promise.all([api.jobs(), api.overview()])
       return () => receive({ jobs, overview })
     },
-    onPollError: (error) => (failure.value = String(error)),
+    onPollError: (error) => (failure.value = serverSaid(error)),
   })
   return { jobs, overview, rates, status, failure }
 }

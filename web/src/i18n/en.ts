@@ -41,6 +41,8 @@ export const en: Record<Key, string> = {
   'action.savedTo': 'Savepoint written to {path}',
   'action.token.title': 'Administrator token',
   'action.token.ask': 'This server wants its administrator token for changes. It is kept in this tab only.',
+  'action.token.wrong': 'This token is wrong. Give the one the server was started with (TIDEMILL_ADMIN_TOKEN).',
+  'action.token.none': 'Nothing was changed: the server wants its administrator token',
   'action.token.go': 'Go on',
   'action.cancel': 'Cancel',
   'action.cancel.title': 'Cancel job',

@@ -40,6 +40,8 @@ export const zh = {
   'action.savedTo': '保存点已写入 {path}',
   'action.token.title': '需要管理员令牌',
   'action.token.ask': '服务器要求管理员令牌才能修改。令牌只保留在这个标签页中。',
+  'action.token.wrong': '令牌不正确。请输入启动服务器时设置的令牌（TIDEMILL_ADMIN_TOKEN）。',
+  'action.token.none': '没有做任何修改：服务器要求管理员令牌',
   'action.token.go': '继续',
   'action.cancel': '取消',
   'action.cancel.title': '取消作业',

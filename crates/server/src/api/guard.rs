@@ -76,10 +76,11 @@ impl Guard {
             ));
         }
         if self.admin_token.is_some() && !admin {
-            return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "this call changes something: send the administrator token as `Authorization: Bearer <token>`",
-            ));
+            let text = match headers.contains_key(header::AUTHORIZATION) {
+                true => "the administrator token is wrong: send the one the server was started with",
+                false => "this call changes something: send the administrator token as `Authorization: Bearer <token>`",
+            };
+            return Err(ApiError::new(StatusCode::UNAUTHORIZED, text));
         }
         Ok(())
     }
@@ -156,12 +157,16 @@ mod tests {
         }
     }
 
-    fn status(guard: &Guard, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
+    fn checked(guard: &Guard, method: &Method, path: &str, headers: &[(&str, &str)]) -> ApiResult<()> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(header::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        guard.check(&method, path, &map).map_or_else(|e| e.status.as_u16(), |()| 200)
+        guard.check(method, path, &map)
+    }
+
+    fn status(guard: &Guard, method: Method, path: &str, headers: &[(&str, &str)]) -> u16 {
+        checked(guard, &method, path, headers).map_or_else(|e| e.status.as_u16(), |()| 200)
     }
 
     #[test]
@@ -193,6 +198,9 @@ mod tests {
             [401; 3]
         );
         assert_eq!(post(&[("authorization", "bearer administrator-token")]), 200);
+        let said = |headers: &[(&str, &str)]| checked(&guard, &Method::POST, "/api/jobs", headers).unwrap_err().message;
+        assert!(said(&[]).contains("send the administrator token as"));
+        assert!(said(&[("authorization", "Bearer wrong")]).contains("the administrator token is wrong"));
         assert_eq!(post(&[("x-tidemill-token", "writer")]), 401);
     }
 
