@@ -53,6 +53,19 @@ pub trait Operator<I: 'static, O: 'static>: 'static {
         true
     }
 
+    /// Called whenever the task runs: hands on what was finished elsewhere since. Who works elsewhere for the operator
+    /// wakes the task.
+    fn on_wake(&mut self, out: &mut Out<O>) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Whether something that was begun elsewhere is not handed on yet. Behind the end of event time the task waits for it
+    /// before it closes an epoch, so that the last checkpoint holds nothing unfinished.
+    fn under_way(&self) -> bool {
+        false
+    }
+
     /// The end of the task, after all input.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -89,6 +102,10 @@ pub(crate) enum Signal<'a> {
         epoch: u64,
         snapshots: &'a mut Vec<OperatorSnapshot>,
     },
+    /// The task runs, perhaps because somebody has woken it.
+    Wake,
+    /// Asks whether any operator waits for something elsewhere.
+    UnderWay(&'a mut bool),
     /// Adds up what operators dropped as late.
     LateDropped(&'a mut u64),
     Close,
@@ -179,7 +196,8 @@ impl<O: 'static> Out<O> {
         Ok(())
     }
 
-    pub(crate) fn ready(&mut self) -> bool {
+    /// Whether everything below takes more now. Who emits outside of `on_batch` asks first.
+    pub fn ready(&mut self) -> bool {
         self.next.ready() && self.sides.by_tag.values_mut().all(|side| side.ready())
     }
 }
@@ -288,6 +306,8 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
                     snapshots.push(OperatorSnapshot { uid: self.uid.clone(), parts });
                 }
             }
+            Signal::Wake => self.operator.on_wake(&mut self.out)?,
+            Signal::UnderWay(any) => **any |= self.operator.under_way(),
             Signal::LateDropped(total) => **total += self.operator.late_dropped(),
             Signal::Close => self.operator.close()?,
         }

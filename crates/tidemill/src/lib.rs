@@ -31,6 +31,7 @@ pub mod prelude {
     pub use tidemill_engine::operator::OutputTag;
     pub use tidemill_engine::runtime::run_job;
     pub use tidemill_engine::state::{ListState, MapState, ValueState};
+    pub use tidemill_engine::stream::{AsyncFunction, AsyncOptions, AsyncRetry};
     pub use tidemill_engine::stream::{
         CoFlatMapFunction, CoMapFunction, CoProcessFunction, Either, KeyedCoProcessFunction, ProcessJoinContext,
         ProcessJoinFunction, RichCoFlatMapFunction, RichCoMapFunction,

@@ -83,7 +83,11 @@ impl<T: Data> Link<T> for PortLink<T> {
                 port.send(0);
                 port.capability = None;
             }
-            Signal::ProcessingTime(_) | Signal::NextProcessingTime(_) | Signal::LateDropped(_) => {}
+            Signal::ProcessingTime(_)
+            | Signal::NextProcessingTime(_)
+            | Signal::Wake
+            | Signal::UnderWay(_)
+            | Signal::LateDropped(_) => {}
         }
         Ok(())
     }

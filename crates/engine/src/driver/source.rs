@@ -71,6 +71,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
     /// Does what can be done now.
     pub fn run(&mut self) -> Result<()> {
         self.core.absorb_credit();
+        self.core.wake()?;
         let committed = self.core.control.committed();
         if committed > self.committed {
             self.committed = committed;
@@ -79,6 +80,9 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         while self.core.control.triggered() >= self.core.epoch {
             if self.core.control.drains_at(self.core.epoch) {
                 self.core.advance_watermark(WATERMARK_MAX)?;
+            }
+            if self.core.unfinished()? {
+                return self.core.wait();
             }
             self.barrier()?;
         }

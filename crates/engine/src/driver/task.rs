@@ -6,6 +6,7 @@
 //!    back. The chain fires windows and timers at it, and its results leave under the old watermark.
 //! 3. When no input can bring anything of the current epoch any more, and all of it is processed, the chain's state is
 //!    exactly "all records of epochs up to this one": it is copied and handed to the checkpoint writer. Epochs go one by one.
+//!    Behind the end of event time this waits until nothing that an operator began elsewhere is under way.
 //! 4. When nothing can arrive at all, the task closes.
 
 use std::rc::Rc;
@@ -74,23 +75,47 @@ impl TaskCore {
         Ok(())
     }
 
-    /// Calls what is due by the clock, and comes back in time for what is due next.
+    /// Hands on what was finished elsewhere since the last run.
+    pub fn wake(&self) -> Result<()> {
+        self.head.signal(&mut Signal::Wake)
+    }
+
+    /// Whether the end of event time has come and an operator still waits for something elsewhere, which wakes the task.
+    pub fn unfinished(&self) -> Result<bool> {
+        let mut under_way = false;
+        if self.watermark_ms == WATERMARK_MAX {
+            self.head.signal(&mut Signal::UnderWay(&mut under_way))?;
+        }
+        Ok(under_way)
+    }
+
+    /// Calls what is due by the clock, and comes back in time for what is due next. Behind the end of event time nothing is
+    /// called any more.
     pub fn processing_time(&mut self) -> Result<()> {
+        let now_ms = self.control.clock().now_ms();
+        if self.watermark_ms < WATERMARK_MAX && self.next_processing_time()?.is_some_and(|at| at <= now_ms) {
+            self.head.signal(&mut Signal::ProcessingTime(now_ms))?;
+        }
+        match self.next_processing_time()? {
+            Some(at) if self.watermark_ms < WATERMARK_MAX || at > now_ms => self.wake_at(at, now_ms),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Waits for credit, a sink or something else elsewhere, and for the clock: a deadline may be what ends the waiting.
+    pub fn wait(&mut self) -> Result<()> {
+        let now_ms = self.control.clock().now_ms();
+        if let Some(at) = self.next_processing_time()?.filter(|at| *at > now_ms) {
+            self.wake_at(at, now_ms);
+        }
+        self.finish_round()
+    }
+
+    fn next_processing_time(&self) -> Result<Option<i64>> {
         let mut due = None;
         self.head.signal(&mut Signal::NextProcessingTime(&mut due))?;
-        let Some(mut at) = due else { return Ok(()) };
-        let now_ms = self.control.clock().now_ms();
-        if at <= now_ms {
-            self.head.signal(&mut Signal::ProcessingTime(now_ms))?;
-            due = None;
-            self.head.signal(&mut Signal::NextProcessingTime(&mut due))?;
-            match due {
-                Some(next) => at = next,
-                None => return Ok(()),
-            }
-        }
-        self.wake_at(at, now_ms);
-        Ok(())
+        Ok(due)
     }
 
     /// Has the task run again at `at_ms` at the latest.
@@ -136,6 +161,7 @@ impl Task {
     pub fn run(&mut self, frontiers: &[MutableAntichain<Ts>]) -> Result<()> {
         let core = &mut self.core;
         core.absorb_credit();
+        core.wake()?;
         for input in &mut self.inputs {
             input.pull(core.epoch);
         }
@@ -145,7 +171,7 @@ impl Task {
             for port in 0..self.inputs.len() {
                 loop {
                     if !core.ready() {
-                        return core.finish_round();
+                        return core.wait();
                     }
                     let inputs = self.inputs.iter_mut().zip(&ahead);
                     if let Some(watermark_ms) = inputs.filter_map(|(input, ahead)| input.watermark(*ahead)).min() {
@@ -159,6 +185,7 @@ impl Task {
             // Everything of this epoch is processed here, since the loop above came to the end of every input.
             match frontiers.iter().filter_map(meet).map(|time| time.epoch).min() {
                 Some(epoch) if epoch <= core.epoch => break,
+                _ if core.unfinished()? => return core.wait(),
                 None if !self.inputs.iter().any(|input| input.has_later()) => {
                     core.finish_round()?;
                     return core.close();
@@ -169,9 +196,7 @@ impl Task {
                 }
             }
         }
-        if core.watermark_ms < WATERMARK_MAX {
-            core.processing_time()?;
-        }
+        core.processing_time()?;
         self.inputs.iter_mut().for_each(|input| input.settle());
         core.finish_round()
     }

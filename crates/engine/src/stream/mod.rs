@@ -14,6 +14,9 @@
 //! ```
 
 mod assign;
+mod async_io;
+mod async_io_pool;
+mod async_io_queue;
 mod collection;
 mod connected;
 mod connected_keyed;
@@ -34,6 +37,8 @@ pub(crate) mod watermark;
 mod window_join;
 mod windowed;
 
+pub use async_io::{ASYNC_CAPACITY, AsyncFunction, AsyncOptions, AsyncRetry};
+pub use async_io_pool::AsyncResult;
 pub use collection::{CollectionSource, SequenceSource};
 pub use connected::{CoFlatMapFunction, CoMapFunction, CoProcessFunction, ConnectedStreams};
 pub use connected_keyed::{KeyedCoProcessFunction, KeyedConnectedStreams, RichCoFlatMapFunction, RichCoMapFunction};

@@ -56,6 +56,9 @@ use crate::runtime::board::Board;
 use crate::runtime::control::{JobControl, TaskSnapshot};
 use crate::stream::{DataStream, Environment};
 
+/// How long [`Harness::end`] waits to be woken.
+const END_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Settles which subtask a harness is, what its clock shows, and what it starts from.
 pub struct HarnessBuilder<I, O> {
     env: Environment,
@@ -219,6 +222,7 @@ impl<I: Data, O: Data> Harness<I, O> {
     /// Moves the clock to `now_ms`; what is due by then is called.
     pub fn set_processing_time(&mut self, now_ms: i64) -> Result<()> {
         self.clock.set(now_ms);
+        self.run()?;
         let mut due = None;
         self.head.signal(&mut Signal::NextProcessingTime(&mut due))?;
         match due {
@@ -232,10 +236,29 @@ impl<I: Data, O: Data> Harness<I, O> {
         self.set_processing_time(self.clock.now_ms().saturating_add(by_ms))
     }
 
-    /// The end of the input: event time ends, and the pipeline closes.
+    /// Has the pipeline hand on what was finished elsewhere, as a job does when it is woken.
+    pub fn run(&mut self) -> Result<()> {
+        self.head.signal(&mut Signal::Wake)
+    }
+
+    /// The end of the input: event time ends, what is under way elsewhere is waited for (at most `END_WAIT_MAX` from one
+    /// wake-up to the next), and the pipeline closes.
     pub fn end(&mut self) -> Result<()> {
         self.watermark(WATERMARK_MAX)?;
+        while self.under_way()? {
+            if !self.wait_until_woken(END_WAIT_MAX) {
+                return Err(Error::external("something is still under way elsewhere at the end of the pipeline"));
+            }
+            self.run()?;
+        }
         self.head.signal(&mut Signal::Close)
+    }
+
+    /// Whether something that an operator began elsewhere is not handed on yet.
+    pub fn under_way(&mut self) -> Result<bool> {
+        let mut under_way = false;
+        self.head.signal(&mut Signal::UnderWay(&mut under_way))?;
+        Ok(under_way)
     }
 
     /// Copies the state, as a checkpoint does; the pipeline goes on.

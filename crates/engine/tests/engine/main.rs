@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod async_io;
 mod connected;
 mod formats;
 mod harness;

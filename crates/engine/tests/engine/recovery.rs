@@ -176,7 +176,13 @@ fn undisturbed() -> Vec<Row> {
 fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() {
     let expected = undisturbed();
     assert!(expected.len() > 1000, "{}", expected.len());
-    for seed in 1..=25u64 {
+    crash_at_random(25, build, &expected);
+}
+
+/// Crashes a job at random points and starts it again with another parallelism until it ends; what it publishes must be
+/// `expected`, in any order.
+pub fn crash_at_random(seeds: u64, build: impl Fn(&Environment, &Ledger), expected: &[Row]) {
+    for seed in 1..=seeds {
         let mut chance = Chance(seed * 7919);
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::default();
