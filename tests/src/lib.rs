@@ -1,5 +1,5 @@
-//! The programs of the front pages, so that they compile and run: each code block of README and CONTRIBUTING is a
-//! documentation test of this crate. The other tests of the whole stand in `it/`.
+//! The programs of the front pages, so that they compile and run: each code block of README, CONTRIBUTING and the pages
+//! named below is a documentation test of this crate. The other tests of the whole stand in `it/`.
 
 /// The programs of `README.md`.
 #[cfg(doctest)]
@@ -10,3 +10,8 @@ pub mod readme {}
 #[cfg(doctest)]
 #[doc = include_str!("../../CONTRIBUTING.md")]
 pub mod contributing {}
+
+/// The programs of `docs/datastream/joins.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/datastream/joins.md")]
+pub mod joins {}

@@ -33,6 +33,10 @@ pub mod prelude {
     pub use tidemill_engine::state::{ListState, MapState, ValueState};
     pub use tidemill_engine::stream::{AsyncFunction, AsyncOptions, AsyncRetry};
     pub use tidemill_engine::stream::{
+        BroadcastContext, BroadcastProcessFunction, BroadcastState, KeyedBroadcastContext,
+        KeyedBroadcastProcessFunction, KeyedReadOnlyContext, ReadOnlyContext,
+    };
+    pub use tidemill_engine::stream::{
         CoFlatMapFunction, CoMapFunction, CoProcessFunction, Either, KeyedCoProcessFunction, ProcessJoinContext,
         ProcessJoinFunction, RichCoFlatMapFunction, RichCoMapFunction,
     };

@@ -93,7 +93,7 @@ impl<K: Key> KeyedStore<K> {
     }
 
     /// The table of a named state, made or taken from the saved bytes at first use.
-    fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut Table<K, V>> {
+    pub(super) fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut Table<K, V>> {
         if self.tables.get(slot.get()).is_none_or(|named| named.name != name) {
             slot.set(self.find_or_load::<V>(name)?);
         }
@@ -140,8 +140,8 @@ macro_rules! handle {
     ($(#[$doc:meta])* $name:ident<$($value:ident),+>) => {
         $(#[$doc])*
         pub struct $name<$($value),+> {
-            name: &'static str,
-            slot: Cell<usize>,
+            pub(super) name: &'static str,
+            pub(super) slot: Cell<usize>,
             marker: PhantomData<fn() -> ($($value,)+)>,
         }
 
@@ -311,7 +311,7 @@ impl<F: Key, V: Data> MapState<F, V> {
 
 /// A map as a state value, written as a list of pairs.
 #[derive(Clone)]
-struct FieldMap<F, V>(HashMap<F, V, TableHasher>);
+pub(super) struct FieldMap<F, V>(HashMap<F, V, TableHasher>);
 
 impl<F, V> Default for FieldMap<F, V> {
     fn default() -> Self {

@@ -3,10 +3,12 @@
 
 mod codec;
 mod keyed;
+mod keys;
 mod timers;
 
 pub use codec::{Reader, Writer};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, Table, TableHasher, ValueState};
+pub use keys::KeyedState;
 pub use timers::Timers;
 
 use std::sync::Arc;

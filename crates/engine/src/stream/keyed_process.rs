@@ -42,19 +42,38 @@ pub trait KeyedProcessFunction<K: Key, I, O>: Clone + Send + 'static {
 
 /// State and timers of one keyed operator.
 pub(crate) struct KeyedCore<K> {
-    store: KeyedStore<K>,
-    event_timers: Timers<K>,
-    processing_timers: Timers<K>,
-    watermark_ms: i64,
+    pub(super) store: KeyedStore<K>,
+    pub(super) event_timers: Timers<K>,
+    pub(super) processing_timers: Timers<K>,
+    pub(super) watermark_ms: i64,
     clock: SharedClock,
+}
+
+impl<K: Key> KeyedCore<K> {
+    pub(super) fn new(context: &RuntimeContext) -> Self {
+        KeyedCore {
+            store: KeyedStore::default(),
+            event_timers: Timers::new("event-timers"),
+            processing_timers: Timers::new("processing-timers"),
+            watermark_ms: WATERMARK_MIN,
+            clock: context.clock.clone(),
+        }
+    }
+
+    pub(super) fn timers(&mut self, domain: TimeDomain) -> &mut Timers<K> {
+        match domain {
+            TimeDomain::Event => &mut self.event_timers,
+            TimeDomain::Processing => &mut self.processing_timers,
+        }
+    }
 }
 
 /// What a keyed function sees beside the record: key, time, state, timers; and where it puts results.
 pub struct KeyedContext<'a, K, O> {
-    key: &'a K,
-    timestamp_ms: i64,
-    core: &'a mut KeyedCore<K>,
-    out: &'a mut Out<O>,
+    pub(super) key: &'a K,
+    pub(super) timestamp_ms: i64,
+    pub(super) core: &'a mut KeyedCore<K>,
+    pub(super) out: &'a mut Out<O>,
 }
 
 impl<K: Key, O> StateAccess for KeyedContext<'_, K, O> {
@@ -132,13 +151,7 @@ pub(crate) struct KeyedProcessOperator<K, S, F> {
 
 impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
     pub fn new(selector: S, function: F, context: RuntimeContext) -> Self {
-        let core = KeyedCore {
-            store: KeyedStore::default(),
-            event_timers: Timers::new("event-timers"),
-            processing_timers: Timers::new("processing-timers"),
-            watermark_ms: WATERMARK_MIN,
-            clock: context.clock.clone(),
-        };
+        let core = KeyedCore::new(&context);
         KeyedProcessOperator { function, selector, core, context, opened: false }
     }
 
@@ -154,15 +167,11 @@ impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
         F: KeyedProcessFunction<K, I, O>,
     {
         self.open()?;
-        loop {
-            let timers = match domain {
-                TimeDomain::Event => &mut self.core.event_timers,
-                TimeDomain::Processing => &mut self.core.processing_timers,
-            };
-            let Some((timestamp_ms, key)) = timers.pop_due(due_ms) else { return Ok(()) };
+        while let Some((timestamp_ms, key)) = self.core.timers(domain).pop_due(due_ms) {
             let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
             self.function.on_timer(domain, &mut context)?;
         }
+        Ok(())
     }
 }
 

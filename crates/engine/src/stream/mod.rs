@@ -17,6 +17,9 @@ mod assign;
 mod async_io;
 mod async_io_pool;
 mod async_io_queue;
+mod broadcast;
+mod broadcast_keyed;
+mod broadcast_state;
 mod collection;
 mod connected;
 mod connected_keyed;
@@ -39,6 +42,13 @@ mod windowed;
 
 pub use async_io::{ASYNC_CAPACITY, AsyncFunction, AsyncOptions, AsyncRetry};
 pub use async_io_pool::AsyncResult;
+pub use broadcast::{
+    BroadcastConnectedStream, BroadcastContext, BroadcastProcessFunction, BroadcastStream, ReadOnlyContext,
+};
+pub use broadcast_keyed::{
+    KeyedBroadcastConnectedStream, KeyedBroadcastContext, KeyedBroadcastProcessFunction, KeyedReadOnlyContext,
+};
+pub use broadcast_state::{BroadcastDescriptor, BroadcastMap, BroadcastState, DeclaredState};
 pub use collection::{CollectionSource, SequenceSource};
 pub use connected::{CoFlatMapFunction, CoMapFunction, CoProcessFunction, ConnectedStreams};
 pub use connected_keyed::{KeyedCoProcessFunction, KeyedConnectedStreams, RichCoFlatMapFunction, RichCoMapFunction};

@@ -50,10 +50,10 @@ pub trait ProcessFunction<I, O>: Clone + Send + 'static {
 
 /// What a process function sees beside the record, and where it puts results.
 pub struct ProcessContext<'a, O> {
-    timestamp_ms: i64,
-    watermark_ms: i64,
-    clock: &'a SharedClock,
-    out: &'a mut Out<O>,
+    pub(super) timestamp_ms: i64,
+    pub(super) watermark_ms: i64,
+    pub(super) clock: &'a SharedClock,
+    pub(super) out: &'a mut Out<O>,
 }
 
 impl<O: 'static> ProcessContext<'_, O> {

@@ -50,7 +50,7 @@ pub fn survives_crashes(seeds: u64, build: impl Fn(&Environment) -> DataStream<R
         }
         assert!(ledger.rows() == expected, "seed {seed}, parallelism of attempts {attempts:?}");
     }
-    assert!(crashes > seeds, "{crashes} crashes");
+    assert!(crashes > 0, "none of {seeds} runs was crashed");
 }
 
 /// Two streams of events, on one subtask each, whose watermarks follow them closely.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod async_io;
+mod broadcast;
 mod connected;
 mod formats;
 mod harness;
