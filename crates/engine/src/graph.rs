@@ -247,6 +247,26 @@ impl Plan {
         self.parallelism.iter().copied().max().unwrap_or(1)
     }
 
+    /// What all processes of a job must have in common, so that their channels and subtasks mean the same.
+    pub fn fingerprint(&self) -> String {
+        let mut text = format!("{} {}\n", env!("CARGO_PKG_VERSION"), crate::key::KEY_GROUPS);
+        for (index, node) in self.nodes.iter().enumerate() {
+            let place = (self.parallelism[index], self.task_of[index]);
+            text.push_str(&format!("{} {} {place:?}", self.uids[index], node.name));
+            for input in &node.inputs {
+                text.push_str(&format!(" {} {} {:?}", input.from, input.kind.name(), input.tag));
+            }
+            text.push('\n');
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// For each slot on the board, the subtask that fills it.
+    pub fn slot_subtasks(&self) -> Vec<usize> {
+        self.slots.keys().flat_map(|node| 0..self.parallelism[*node]).collect()
+    }
+
     /// The nodes of a task, in order.
     pub fn members(&self, task: usize) -> impl Iterator<Item = usize> + '_ {
         (0..self.nodes.len()).filter(move |node| self.task_of[*node] == task)

@@ -41,6 +41,11 @@ impl RestorePoint {
         self.manifest.as_ref().map_or(0, |manifest| manifest.epoch)
     }
 
+    /// Where it stands.
+    pub fn folder(&self) -> Option<&Path> {
+        self.manifest.as_ref().map(|_| self.folder.as_path())
+    }
+
     pub fn is_some(&self) -> bool {
         self.manifest.is_some()
     }

@@ -34,9 +34,7 @@ struct Credit {
 impl Bytesable for Credit {
     fn from_bytes(bytes: Bytes) -> Self {
         let word = |at: usize| {
-            let mut word = [0u8; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
+            bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(u64::MAX, u64::from_le_bytes)
         };
         Credit { by: word(0), rows: word(8) }
     }
@@ -69,8 +67,11 @@ impl Flow {
     pub(crate) fn absorb(&self) {
         if let Some(returned) = self.returned.borrow_mut().as_mut() {
             while let Some(credit) = returned.recv() {
-                let cell = &self.under_way[credit.by as usize];
-                cell.set(cell.get() - credit.rows as i64);
+                // Nobody gives back more than is under way to it; another process may say what it likes.
+                if let Some(cell) = usize::try_from(credit.by).ok().and_then(|by| self.under_way.get(by)) {
+                    let rows = i64::try_from(credit.rows).unwrap_or(i64::MAX);
+                    cell.set(cell.get().saturating_sub(rows).max(0));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidemill_core::{Data, Result};
+use tidemill_core::{Data, Error, Result};
 use timely::dataflow::channels::pushers::Output;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::InputHandleCore;
@@ -43,7 +43,7 @@ impl<T: Data> OutputPort<T> {
                 let records = std::mem::replace(buffer, Vec::with_capacity(if least > 1 { BATCH_ROWS } else { 0 }));
                 self.flow.sent(to, records.len());
                 self.metrics.records_out.add(records.len() as u64);
-                session.give(capability, &mut Rows { records, from: self.me, to: to as u32 });
+                session.give(capability, &mut Rows::new(records, self.me, to as u32));
             }
         }
     }
@@ -143,8 +143,8 @@ pub(crate) struct InputPort<T: Data> {
 
 /// An input port as its task sees it.
 pub(crate) trait AnyInput {
-    /// Takes in what has arrived.
-    fn pull(&mut self, epoch: u64);
+    /// Takes in what has arrived. An error when it is not what was sent.
+    fn pull(&mut self, epoch: u64) -> Result<()>;
     /// Processes one batch of the current epoch; false when there is none.
     fn process_one(&mut self) -> Result<bool>;
     /// The watermark before the next batch; `frontier` is that of the input's frontier. `None` when nothing can come.
@@ -158,12 +158,25 @@ pub(crate) trait AnyInput {
 }
 
 impl<T: Data> AnyInput for InputPort<T> {
-    fn pull(&mut self, epoch: u64) {
-        let (current, later) = (&mut self.current, &mut self.later);
+    fn pull(&mut self, epoch: u64) -> Result<()> {
+        let (current, later, senders) = (&mut self.current, &mut self.later, self.senders.len());
+        let mut damage = None;
         self.handle.for_each(|capability, rows| {
-            let (time, rows) = (*capability.time(), std::mem::take(rows));
-            if time.epoch > epoch { later.push_back((time, rows)) } else { current.push_back((time, rows)) }
+            let (time, mut rows) = (*capability.time(), std::mem::take(rows));
+            if let Some(why) = rows.damage.take() {
+                damage = Some(why);
+            } else if rows.from as usize >= senders {
+                damage = Some(format!("a batch of subtask {}, but there are {senders}", rows.from));
+            } else if time.epoch > epoch {
+                later.push_back((time, rows));
+            } else {
+                current.push_back((time, rows));
+            }
         });
+        match damage {
+            Some(why) => Err(Error::external(format!("input from another process is damaged: {why}"))),
+            None => Ok(()),
+        }
     }
 
     fn process_one(&mut self) -> Result<bool> {

@@ -163,7 +163,7 @@ impl Task {
         core.absorb_credit();
         core.wake()?;
         for input in &mut self.inputs {
-            input.pull(core.epoch);
+            input.pull(core.epoch)?;
         }
         let ahead: Vec<Option<i64>> =
             frontiers.iter().map(|frontier| meet(frontier).map(|time| time.watermark())).collect();

@@ -4,11 +4,20 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
+use serde::{Deserialize, Serialize};
 use tidemill_core::WATERMARK_MIN;
 
 const ACTIVE: u8 = 0;
 const IDLE: u8 = 1;
 const FINISHED: u8 = 2;
+
+/// What one slot says, as it travels between the processes of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mark {
+    Active(i64),
+    Idle(i64),
+    Finished,
+}
 
 struct Slot {
     watermark_ms: AtomicI64,
@@ -45,6 +54,16 @@ impl Board {
     pub fn finished(&self, slot: usize) -> bool {
         let before = self.slots[slot].state.swap(FINISHED, Ordering::AcqRel);
         before != FINISHED && self.slots.iter().all(|slot| slot.state.load(Ordering::Acquire) == FINISHED)
+    }
+
+    /// What a slot says.
+    pub(crate) fn mark(&self, slot: usize) -> Mark {
+        let watermark_ms = self.slots[slot].watermark_ms.load(Ordering::Acquire);
+        match self.slots[slot].state.load(Ordering::Acquire) {
+            ACTIVE => Mark::Active(watermark_ms),
+            IDLE => Mark::Idle(watermark_ms),
+            _ => Mark::Finished,
+        }
     }
 
     /// What an idle subtask follows: the lowest watermark among the active subtasks of its group; when all are idle, the

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidemill_core::{Error, SharedClock};
 use timely::scheduling::SyncActivator;
 
-use super::board::Board;
+use super::board::{Board, Mark};
+use super::cluster::leader::Members;
 use crate::checkpoint::coordinator::Event;
 use crate::operator::OperatorSnapshot;
 
@@ -35,6 +36,9 @@ pub(crate) struct JobControl {
     events: Mutex<Sender<Event>>,
     /// One writer a worker.
     writers: Vec<Mutex<Sender<TaskSnapshot>>>,
+    /// The links to the job's other processes; only the first of several has them.
+    members: Option<Members>,
+    cancelled: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,6 +66,8 @@ impl JobControl {
             tasks: Mutex::new(Vec::new()),
             events: Mutex::new(events),
             writers: writers.into_iter().map(Mutex::new).collect(),
+            members: None,
+            cancelled: AtomicBool::new(false),
         }
     }
 
@@ -71,6 +77,15 @@ impl JobControl {
 
     pub fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// What is decided here is said to the job's other processes too.
+    pub fn with_members(self, members: Option<Members>) -> Self {
+        JobControl { members, ..self }
+    }
+
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
     }
 
     /// Has this task woken whenever something here changes.
@@ -113,11 +128,17 @@ impl JobControl {
         if last {
             self.final_epoch.store(epoch, Ordering::Release);
         }
+        if let Some(members) = &self.members {
+            members.trigger(epoch, last, drain);
+        }
         self.triggered.store(epoch, Ordering::Release);
         self.wake_all();
     }
 
     pub fn set_committed(&self, epoch: u64) {
+        if let Some(members) = &self.members {
+            members.committed(epoch);
+        }
         self.committed.store(epoch, Ordering::Release);
         self.wake_all();
     }
@@ -126,6 +147,15 @@ impl JobControl {
     pub fn source_finished(&self, slot: usize) {
         if self.board.finished(slot) {
             self.tell(Event::SourcesFinished);
+        }
+    }
+
+    /// What a source subtask in another process says.
+    pub fn remote_mark(&self, slot: usize, mark: Mark) {
+        match mark {
+            Mark::Active(watermark_ms) => self.board.active(slot, watermark_ms),
+            Mark::Idle(watermark_ms) => self.board.idle(slot, watermark_ms),
+            Mark::Finished => self.source_finished(slot),
         }
     }
 
@@ -144,17 +174,34 @@ impl JobControl {
     /// The job fails; the first reason counts.
     pub fn fail(&self, error: Error) {
         let mut failure = lock(&self.failure);
-        if failure.is_none() {
-            *failure = Some(error);
+        if failure.is_some() {
+            return;
         }
+        if let Some(members) = &self.members {
+            members.failed(&error);
+        }
+        *failure = Some(error);
         drop(failure);
         self.failed.store(true, Ordering::Release);
         self.wake_all();
         self.tell(Event::Failed);
     }
 
+    /// Somebody cancels the job: this process ends, and so do its others.
+    pub fn cancelled(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.fail(Error::external("the job was cancelled"));
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
     /// The job ends with a savepoint, not with its input.
     pub fn suspend(&self) {
+        if let Some(members) = &self.members {
+            members.suspended();
+        }
         self.suspended.store(true, Ordering::Release);
     }
 

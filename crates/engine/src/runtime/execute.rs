@@ -1,19 +1,25 @@
-//! The life of one attempt of a job in this process.
+//! The life of one attempt of a job in this process: the job's only one, the first of several, or one of the others.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidemill_core::report::{CheckpointsReport, EdgeReport, OperatorReport, Report, VertexReport};
 use tidemill_core::sink::{Committer, SinkScope};
 use tidemill_core::{Error, Result};
+use timely::WorkerConfig;
+use timely::communication::AllocatorBuilder;
 use timely::worker::Worker;
 
 use super::board::Board;
+use super::cluster::leader::RemoteReports;
 use super::control::JobControl;
 use super::metrics::SubtaskMetrics;
+use super::processes::{self, Network, Role};
 use super::settings::JobSettings;
 use super::socket;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
@@ -31,6 +37,8 @@ const PARK_MAX: Duration = Duration::from_secs(1);
 pub enum JobEnd {
     /// All input was processed.
     Finished,
+    /// Somebody cancelled it; said by the processes but the first of a job of several.
+    Cancelled,
     /// It was stopped with a savepoint.
     Suspended,
 }
@@ -60,11 +68,17 @@ struct Describe {
     vertices: Vec<(VertexReport, Vec<Arc<SubtaskMetrics>>)>,
     edges: Vec<EdgeReport>,
     checkpoints: Arc<Mutex<CheckpointsReport>>,
+    /// What the job's other processes have told.
+    remote: RemoteReports,
 }
 
 impl JobHandle {
     pub fn report(&self) -> Report {
         let describe = &self.describe;
+        let remote = describe.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        let subtask = |task: usize, subtask: usize, metrics: &SubtaskMetrics| {
+            remote.get(&(task, subtask)).cloned().unwrap_or_else(|| metrics.report())
+        };
         Report {
             job_id: describe.settings.job_id.clone(),
             name: describe.name.clone(),
@@ -76,8 +90,13 @@ impl JobHandle {
             vertices: describe
                 .vertices
                 .iter()
-                .map(|(vertex, metrics)| VertexReport {
-                    subtasks: metrics.iter().map(|subtask| subtask.report()).collect(),
+                .enumerate()
+                .map(|(task, (vertex, metrics))| VertexReport {
+                    subtasks: metrics
+                        .iter()
+                        .enumerate()
+                        .map(|(index, metrics)| subtask(task, index, metrics))
+                        .collect(),
                     ..vertex.clone()
                 })
                 .collect(),
@@ -106,6 +125,13 @@ impl JobHandle {
     pub fn fail(&self, error: Error) {
         self.control.fail(error);
     }
+
+    /// Tells the job's other processes that it is cancelled; this one ends itself.
+    pub fn cancel_others(&self) {
+        if let Some(members) = self.control.members() {
+            members.cancel();
+        }
+    }
 }
 
 /// Runs the job to its end. `started` gets a handle as soon as there is one.
@@ -115,17 +141,21 @@ pub(crate) fn execute(
     settings: JobSettings,
     started: impl FnOnce(JobHandle),
 ) -> Result<JobResult> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let plan = graph.plan(settings.parallelism.unwrap_or(cores))?;
-    let workers = plan.workers();
+    let plan = graph.plan(processes::default_parallelism(&settings)?)?;
+    let network = Network::join(&plan, &settings)?;
+    let workers = network.workers;
     let folder = settings.checkpoint_dir.clone().map(CheckpointFolder::open).transpose()?;
-    let restore = restore_point(&settings, folder.as_ref())?;
-    restore.check_all_claimed(&plan.uids.iter().cloned().collect(), settings.allow_non_restored_state)?;
-    let attempt = count_attempt(&settings)?;
-    let committers = recover_sinks(&plan, &restore, &settings)?;
+    let target: writer::Target = Arc::default();
+    let (network, role, members) = network.begin(&target, settings.checkpoint_dir.as_deref(), || {
+        let restore = restore_point(&settings, folder.as_ref())?;
+        restore.check_all_claimed(&plan.uids.iter().cloned().collect(), settings.allow_non_restored_state)?;
+        let attempt = count_attempt(&settings)?;
+        let committers = recover_sinks(&plan, &restore, &settings)?;
+        Ok((restore, attempt, committers))
+    })?;
+    let Role { restore, attempt, committers } = role;
 
     let (events, inbox) = channel();
-    let target: writer::Target = Arc::default();
     let mut writer_inboxes = Vec::new();
     let writers = (0..workers)
         .map(|_| {
@@ -134,49 +164,56 @@ pub(crate) fn execute(
             sender
         })
         .collect();
-    let control = Arc::new(JobControl::new(
-        settings.clock.clone(),
-        Board::new(plan.groups.clone()),
-        restore.epoch(),
-        events.clone(),
-        writers,
-    ));
+    let board = Board::new(plan.groups.clone());
+    let control = JobControl::new(settings.clock.clone(), board, restore.epoch(), events.clone(), writers);
+    let control = Arc::new(control.with_members(members));
     let checkpoints = Arc::new(Mutex::new(CheckpointsReport {
         restored_epoch: restore.is_some().then(|| restore.epoch()),
         ..CheckpointsReport::default()
     }));
     let metrics: Vec<Vec<Arc<SubtaskMetrics>>> =
         plan.heads.iter().map(|&head| (0..plan.parallelism[head]).map(|_| Arc::default()).collect()).collect();
-    let describe = Arc::new(describe(&plan, name, &settings, &metrics, checkpoints.clone()));
-    let subtasks: BTreeSet<(usize, usize)> = metrics
-        .iter()
-        .enumerate()
-        .flat_map(|(task, subtasks)| (0..subtasks.len()).map(move |subtask| (task, subtask)))
-        .collect();
-    let coordinator = Coordinator::new(
-        CoordinatorConfig {
-            job_id: settings.job_id.clone(),
-            job_name: name.to_string(),
-            checkpoints: folder,
-            savepoints: settings.savepoint_dir.clone(),
-            interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
-            timeout_ms: settings.checkpoint_timeout_ms,
-            retained: settings.checkpoints_retained,
-            restored_epoch: restore.epoch(),
-            subtasks,
-        },
-        control.clone(),
-        target.clone(),
-        checkpoints,
-        committers,
-    );
+    let remote = RemoteReports::default();
+    let describe = Arc::new(describe(&plan, name, &settings, &metrics, checkpoints.clone(), remote.clone()));
     let handle = JobHandle { control: control.clone(), events: events.clone(), describe: describe.clone() };
+    // Whoever asks about the job asks its first process.
     let socket = match &settings.job_dir {
-        Some(dir) => Some(socket::listen(dir, handle.clone())?),
-        None => None,
+        Some(dir) if network.is_first() => Some(socket::listen(dir, handle.clone())?),
+        _ => None,
     };
     started(handle.clone());
 
+    let coordinating = |inbox: Receiver<Event>| {
+        let subtasks = |(task, metrics): (usize, &Vec<_>)| (0..metrics.len()).map(move |subtask| (task, subtask));
+        let coordinator = Coordinator::new(
+            CoordinatorConfig {
+                job_id: settings.job_id.clone(),
+                job_name: name.to_string(),
+                checkpoints: folder,
+                savepoints: settings.savepoint_dir.clone(),
+                interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
+                timeout_ms: settings.checkpoint_timeout_ms,
+                retained: settings.checkpoints_retained,
+                restored_epoch: restore.epoch(),
+                subtasks: metrics.iter().enumerate().flat_map(subtasks).collect::<BTreeSet<_>>(),
+            },
+            control.clone(),
+            target.clone(),
+            checkpoints,
+            committers,
+        );
+        spawn_guarded("checkpoint-coordinator", control.clone(), move || coordinator.run(inbox))
+    };
+    let (network, coordinator) = if network.is_first() {
+        (network.lead(&control, &events, &plan, remote)?, Some(coordinating(inbox)?))
+    } else {
+        let checkpoints = settings.checkpoint_dir.clone();
+        (network.follow(&control, inbox, &plan, &metrics, target.clone(), checkpoints)?, None)
+    };
+    for inbox in writer_inboxes {
+        let (events, target) = (events.clone(), target.clone());
+        spawn_guarded("checkpoint-writer", control.clone(), move || writer::run(inbox, events, target))?;
+    }
     let shared = Arc::new(BuildShared {
         plan,
         restore,
@@ -186,19 +223,19 @@ pub(crate) fn execute(
         attempt,
         building: workers.into(),
     });
-    for inbox in writer_inboxes {
-        let (events, target) = (events.clone(), target.clone());
-        spawn("checkpoint-writer", move || writer::run(inbox, events, target))?;
-    }
-    let coordinator = spawn("checkpoint-coordinator", move || coordinator.run(inbox))?;
-    let workers_ended = run_workers(workers, shared);
-    let report = handle.report();
-    // From here on nobody answers; the coordinator hears that the workers have ended and ends too.
+    let workers_ended = network.allocators(workers).and_then(|allocators| run_workers(allocators, shared, &network));
+    network.workers_ended();
     control.tell(Event::Done);
-    let coordinator_ended = coordinator.join();
+    network.end();
+    let report = handle.report();
+    // From here on nobody answers; the coordinator has heard that the workers have ended and ends too.
+    let coordinator_ended = coordinator.map_or(Ok(()), |coordinator| coordinator.join());
     drop(socket);
     workers_ended?;
     coordinator_ended.map_err(|_| Error::bug("the checkpoint coordinator panicked"))?;
+    if control.is_cancelled() {
+        return Ok(JobResult { end: JobEnd::Cancelled, report });
+    }
     match control.failure() {
         Some(error) => Err(error),
         None => {
@@ -208,11 +245,24 @@ pub(crate) fn execute(
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(run)
         .map_err(|e| Error::io(format!("start the thread `{name}`"), e))
+}
+
+/// A thread without which the job cannot go on: a panic in it fails the job.
+fn spawn_guarded(
+    name: &'static str,
+    control: Arc<JobControl>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>> {
+    spawn(name, move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            control.fail(Error::bug(format!("the thread `{name}` panicked; what it said stands on standard error")));
+        }
+    })
 }
 
 /// The newest complete checkpoint of the job itself, else the savepoint it was told to start from.
@@ -263,6 +313,7 @@ fn describe(
     settings: &JobSettings,
     metrics: &[Vec<Arc<SubtaskMetrics>>],
     checkpoints: Arc<Mutex<CheckpointsReport>>,
+    remote: RemoteReports,
 ) -> Describe {
     let id = |task: usize| plan.uids[plan.heads[task]].to_string();
     let vertices = metrics
@@ -303,18 +354,28 @@ fn describe(
         vertices,
         edges,
         checkpoints,
+        remote,
     }
 }
 
-fn run_workers(workers: usize, shared: Arc<BuildShared>) -> Result<()> {
-    let config = if workers == 1 { timely::Config::thread() } else { timely::Config::process(workers) };
-    let control = shared.control.clone();
-    let guards = timely::execute(config, move |worker| work(worker, &shared))
-        .map_err(|e| Error::bug(format!("the workers could not be started: {e}")))?;
-    for outcome in guards.join() {
-        if outcome.is_err() {
-            control.fail(Error::bug("a worker panicked outside of any task; what it said stands on standard error"));
+/// timely's workers, not yet running, and what must live as long as they do.
+pub(super) type Allocators = (Vec<AllocatorBuilder>, Box<dyn Any + Send>);
+
+fn run_workers((builders, others): Allocators, shared: Arc<BuildShared>, network: &Network) -> Result<()> {
+    let (control, ended) = (shared.control.clone(), network.worker_ends(builders.len()));
+    let work = move |worker: &mut Worker| {
+        // A worker that is gone would leave the others waiting for ever: they hear of it at once.
+        if catch_unwind(AssertUnwindSafe(|| work(worker, &shared))).is_err() {
+            shared.control.fail(Error::bug("a worker panicked outside of any task; see standard error"));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop_dataflows(worker)));
         }
+        ended();
+    };
+    let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), work)
+        .map_err(|e| Error::bug(format!("the workers could not be started: {e}")))?;
+    let joined = catch_unwind(AssertUnwindSafe(|| guards.join().into_iter().all(|outcome| outcome.is_ok())));
+    if !joined.unwrap_or(false) {
+        control.fail(Error::bug("a thread of the workers panicked; what it said stands on standard error"));
     }
     Ok(())
 }
@@ -328,6 +389,10 @@ fn work(worker: &mut Worker, shared: &BuildShared) {
         worker.step_or_park(Some(PARK_MAX));
     }
     // After a failure what is left is dropped as it stands; the next attempt starts from the last checkpoint.
+    drop_dataflows(worker);
+}
+
+fn drop_dataflows(worker: &mut Worker) {
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
     }

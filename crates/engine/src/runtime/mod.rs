@@ -1,14 +1,17 @@
 //! Runs a job: settles where it starts from, starts workers, coordinator and checkpoint writers, and waits for the end.
 
 pub mod board;
+pub mod cluster;
 pub(crate) mod control;
 mod execute;
 pub mod metrics;
 mod process;
+mod processes;
 mod settings;
 mod socket;
 
+pub use cluster::{Cluster, Secret};
 pub use execute::{JobEnd, JobResult};
-pub(crate) use execute::{JobHandle as ExecuteHandle, execute};
+pub(crate) use execute::{JobHandle as ExecuteHandle, execute, spawn};
 pub use process::run_job;
 pub use settings::JobSettings;

@@ -25,7 +25,9 @@ pub fn run_job(name: &str, build: impl FnOnce(&Environment) -> Result<()>) -> Ex
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let job_dir = settings.job_dir.clone();
+    // Of several processes the first one tells how the job ended.
+    let first = settings.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
+    let job_dir = settings.job_dir.clone().filter(|_| first);
     let environment = Environment::with_settings(settings);
     if let Err(error) = build(&environment) {
         eprintln!("error: {error}");
@@ -35,6 +37,7 @@ pub fn run_job(name: &str, build: impl FnOnce(&Environment) -> Result<()>) -> Ex
         return ExitCode::from(if error.kind() == Kind::Input { EXIT_USAGE } else { EXIT_FAILED });
     }
     let (state, message) = match environment.execute(name) {
+        Ok(result) if result.end == JobEnd::Cancelled => return ExitCode::from(EXIT_CANCELLED as u8),
         Ok(result) if result.end == JobEnd::Suspended => ("SUSPENDED", None),
         Ok(_) => ("FINISHED", None),
         Err(error) => ("FAILED", Some(error.to_string())),

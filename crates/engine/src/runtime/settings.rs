@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tidemill_core::{Error, Result, SharedClock, SystemClock};
 
+use super::cluster::Cluster;
+
 /// Checkpoints every ten seconds unless told otherwise.
 pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
 
@@ -29,8 +31,10 @@ pub struct JobSettings {
     pub restore_from: Option<PathBuf>,
     /// Whether state that no operator claims is left behind silently.
     pub allow_non_restored_state: bool,
-    /// Parallelism of operators that say nothing; default: the number of cores.
+    /// Parallelism of operators that say nothing; default: the number of cores, or of workers of all processes.
     pub parallelism: Option<usize>,
+    /// The job's processes, when it has several.
+    pub cluster: Option<Cluster>,
     /// The job's clock.
     pub clock: SharedClock,
 }
@@ -48,6 +52,7 @@ impl Default for JobSettings {
             restore_from: None,
             allow_non_restored_state: false,
             parallelism: None,
+            cluster: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -85,6 +90,11 @@ impl JobSettings {
             settings.checkpoint_dir = Some(dir.join("checkpoints"));
             settings.savepoint_dir = Some(dir.join("savepoints"));
             settings.job_dir = Some(dir);
+        }
+        settings.cluster = Cluster::from_environment(text)?;
+        if settings.cluster.is_some() && text("TIDEMILL_JOB_ID").is_none() {
+            return Err(Error::input("`TIDEMILL_PROCESSES` is set, but `TIDEMILL_JOB_ID` is not")
+                .hint("give all processes of a job the same 32 hex digits"));
         }
         settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
         Ok(settings)

@@ -124,7 +124,7 @@ impl KeyedProcessFunction<i64, i64, Row> for Digest {
 
 const LAST: i64 = 60_000;
 
-fn build(env: &Environment, ledger: &Ledger) {
+pub fn build(env: &Environment, ledger: &Ledger) {
     let numbers = env.from_sequence(1, LAST).uid("numbers").assign_timestamps_and_watermarks(
         // The sequence is read in 128 ranges at once, so it is as disordered as it is long.
         WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(LAST as u64))
@@ -163,7 +163,7 @@ pub fn settings(folder: &Path, parallelism: usize) -> JobSettings {
     }
 }
 
-fn undisturbed() -> Vec<Row> {
+pub fn undisturbed() -> Vec<Row> {
     let ledger = Ledger::default();
     let env = Environment::new();
     env.set_parallelism(2);
