@@ -15,3 +15,20 @@ pub mod contributing {}
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/datastream/joins.md")]
 pub mod joins {}
+
+/// The programs of `docs/connectors`. A house rule says that each connector has a page there and that the page is listed here.
+#[cfg(doctest)]
+pub mod connectors {
+    #[doc = include_str!("../../docs/connectors/file.md")]
+    pub mod file {}
+    #[doc = include_str!("../../docs/connectors/generator.md")]
+    pub mod generator {}
+    #[doc = include_str!("../../docs/connectors/live.md")]
+    pub mod live {}
+    #[doc = include_str!("../../docs/connectors/redis.md")]
+    pub mod redis {}
+    #[doc = include_str!("../../docs/connectors/socket.md")]
+    pub mod socket {}
+    #[doc = include_str!("../../docs/connectors/topic.md")]
+    pub mod topic {}
+}

@@ -35,6 +35,40 @@ fn connectors(tree: &Tree, listed: &[&str]) -> Breaches {
     breaches
 }
 
+/// Names of the methods by which a connector's options are given: they take the source or sink and return it.
+fn builders(text: &str) -> impl Iterator<Item = &str> {
+    let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("pub fn ")?.split_once("(mut self"));
+    names.map(|(name, _)| name)
+}
+
+/// What docs/connectors does not say: a page for each connector, listed in the index and tested, with each option.
+fn undocumented(tree: &Tree, listed: &[&str]) -> Breaches {
+    let text = |path: &str| tree.files.get(path).map(String::as_str).unwrap_or_default();
+    let mut breaches = Breaches::new();
+    for name in listed {
+        let path = format!("docs/connectors/{name}.md");
+        let page = text(&path);
+        for part in ["```rust", "## Options", "## Guarantee", "## Errors"].iter().filter(|part| !page.contains(**part))
+        {
+            breaches.push(format!("{path} has no `{part}`"));
+        }
+        if !text("docs/connectors/README.md").contains(&format!("]({name}.md)")) {
+            breaches.push(format!("docs/connectors/README.md does not lead to {name}.md"));
+        }
+        if !text("tests/src/lib.rs").contains(&path) {
+            breaches.push(format!("tests/src/lib.rs does not run the program of {path}"));
+        }
+        let source = format!("crates/connectors/src/{name}");
+        let files =
+            tree.rust(&source).filter(|(path, _)| [".", "/"].iter().any(|next| path[source.len()..].starts_with(next)));
+        for (file, text) in files {
+            let missing = builders(text).filter(|option| !page.contains(&format!("`{option}")));
+            breaches.extend(missing.map(|option| format!("{path} does not tell `{option}` of {file}")));
+        }
+    }
+    breaches
+}
+
 /// Files of `folder` whose call is missing in the file that lists them.
 fn unlisted(
     tree: &Tree,
@@ -67,6 +101,29 @@ fn every_connector_is_listed_there_and_tested() {
         "every connector is in the list, has a file and a test",
         "see \"Walk-through: a connector\" in CONTRIBUTING.md",
         connectors(&Tree::ours(), &listed),
+    );
+}
+
+#[test]
+fn every_connector_has_a_page_with_its_options() {
+    let broken = Tree::of(&[
+        ("docs/connectors/README.md", "[file](file.md)"),
+        ("docs/connectors/file.md", "```rust\n## Options\n| `follow` |\n## Guarantee\n"),
+        ("tests/src/lib.rs", "include_str!(\"../../docs/connectors/file.md\")"),
+        (
+            "crates/connectors/src/file/source.rs",
+            "    pub fn follow(mut self) {}\n    pub fn skip_lines(mut self) {}\n",
+        ),
+        ("crates/connectors/src/filed.rs", "    pub fn other(mut self) {}\n"),
+    ]);
+    let seen = undocumented(&broken, &["file"]);
+    assert_eq!(seen.len(), 2, "no errors, `skip_lines` not told: {seen:#?}");
+    assert_eq!(undocumented(&broken, &["mqtt"]).len(), 6, "no page at all");
+    let listed: Vec<&str> = CONNECTORS.iter().map(|connector| connector.name).collect();
+    super::keep(
+        "every connector has a page with a tested program and all options",
+        "write docs/connectors/<name>.md as its neighbours are, and list it in README.md there and in tests/src/lib.rs",
+        undocumented(&Tree::ours(), &listed),
     );
 }
 
