@@ -254,6 +254,8 @@ fn g_an_order_that_comes_again_is_dropped_and_counted() {
     assert_eq!((ran.total("orders"), ran.total("quantity"), ran.total("fen")), (1, 1, 100));
     assert_eq!(ran.total("duplicates"), 5, "the same order in the same status; another status is news");
     assert_eq!(ran.row("orders.user", "2026-11-20/01")["orders"], 1);
+    let minute = format!("{:013}", at("09:00:00"));
+    assert_eq!(ran.keys("orders.minute"), [minute], "and it stays where it was paid first");
 }
 
 fn numbers(value: &Value, found: &mut Vec<serde_json::Number>) {
