@@ -1,5 +1,7 @@
 //! What a job process tells about itself over its control socket: plain numbers, turned into rates by whoever asks twice.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A job process at one moment. Counters are totals since the process started.
@@ -25,6 +27,9 @@ pub struct Report {
     pub edges: Vec<EdgeReport>,
     /// Checkpoints so far.
     pub checkpoints: CheckpointsReport,
+    /// What user functions have added up, over all subtasks, by name.
+    #[serde(default)]
+    pub accumulators: BTreeMap<String, serde_json::Value>,
 }
 
 /// One chain of operators.
@@ -49,6 +54,61 @@ pub struct OperatorReport {
     pub uid: String,
     /// Its name.
     pub name: String,
+    /// What its function counts and measures, one entry a name and subtask.
+    #[serde(default)]
+    pub metrics: Vec<MetricReport>,
+}
+
+/// A number that a user's function keeps in one subtask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricReport {
+    /// Its name, unique within the operator.
+    pub name: String,
+    /// The subtask.
+    pub subtask: usize,
+    /// Its kind and value now.
+    #[serde(flatten)]
+    pub value: MetricValue,
+}
+
+/// The value of a metric. JSON says the kind in `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum MetricValue {
+    /// A total.
+    Counter {
+        /// So far.
+        count: u64,
+    },
+    /// A value that goes up and down.
+    Gauge {
+        /// As it was set last.
+        value: f64,
+    },
+    /// Events and how fast they come.
+    Meter {
+        /// So far.
+        count: u64,
+        /// Events a second, over the last minute.
+        rate_per_s: f64,
+    },
+    /// How values are distributed; quantiles are at most 7 % too high.
+    Histogram {
+        /// How many.
+        count: u64,
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+        /// Their mean.
+        mean: f64,
+        /// The median.
+        p50: u64,
+        /// 95 % are not larger.
+        p95: u64,
+        /// 99 % are not larger.
+        p99: u64,
+    },
 }
 
 /// One subtask's counters.

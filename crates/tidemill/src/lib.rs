@@ -21,7 +21,7 @@ pub use connect::Connect;
 pub use tidemill_connectors as connectors;
 pub use tidemill_core as core;
 pub use tidemill_engine as engine;
-pub use tidemill_engine::runtime::run_job;
+pub use tidemill_engine::runtime::{run_job, run_job_with};
 
 /// What nearly every program needs.
 pub mod prelude {
@@ -31,6 +31,7 @@ pub mod prelude {
     pub use tidemill_engine::operator::OutputTag;
     pub use tidemill_engine::runtime::run_job;
     pub use tidemill_engine::state::{ListState, MapState, ValueState};
+    pub use tidemill_engine::stream::{Accumulator, LongCounter, OperatorStateReader, OperatorStateWriter};
     pub use tidemill_engine::stream::{AsyncFunction, AsyncOptions, AsyncRetry};
     pub use tidemill_engine::stream::{
         BroadcastContext, BroadcastProcessFunction, BroadcastState, KeyedBroadcastContext,

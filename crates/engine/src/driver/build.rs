@@ -28,6 +28,7 @@ use crate::graph::{Logic, Plan};
 use crate::operator::{FanOut, Link, Operator, OperatorLink, Out, Sides};
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
+use crate::runtime::user_metrics::UserMetrics;
 use crate::state::Restored;
 use crate::stream::partition::PartitionFactory;
 use crate::stream::watermark::SplitWatermarks;
@@ -46,6 +47,8 @@ pub(crate) struct BuildShared {
     pub attempt: u64,
     /// Workers that have not built their tasks yet.
     pub building: AtomicUsize,
+    /// What user functions count.
+    pub user: Arc<UserMetrics>,
 }
 
 /// An edge that has its sender and waits for its receiver.

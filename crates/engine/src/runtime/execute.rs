@@ -22,6 +22,7 @@ use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
 use super::settings::JobSettings;
 use super::socket;
+use super::user_metrics::UserMetrics;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::{CheckpointFolder, writer};
@@ -52,6 +53,19 @@ pub struct JobResult {
     pub report: Report,
 }
 
+impl JobResult {
+    /// What user functions have added up under a name since the process started, over all subtasks.
+    pub fn accumulator<V: serde::de::DeserializeOwned>(&self, name: &str) -> Result<V> {
+        let value = self.report.accumulators.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.report.accumulators.keys().map(String::as_str).collect();
+            Error::input(format!("the job has no accumulator `{name}`"))
+                .hint(format!("it has `{}`", known.join("`, `")))
+        })?;
+        serde_json::from_value(value.clone())
+            .map_err(|e| Error::input(format!("accumulator `{name}` holds {value}, which is of another type: {e}")))
+    }
+}
+
 /// What can be asked of a running job from other threads.
 #[derive(Clone)]
 pub(crate) struct JobHandle {
@@ -70,6 +84,7 @@ struct Describe {
     checkpoints: Arc<Mutex<CheckpointsReport>>,
     /// What the job's other processes have told.
     remote: RemoteReports,
+    user: Arc<UserMetrics>,
 }
 
 impl JobHandle {
@@ -91,17 +106,24 @@ impl JobHandle {
                 .vertices
                 .iter()
                 .enumerate()
-                .map(|(task, (vertex, metrics))| VertexReport {
-                    subtasks: metrics
-                        .iter()
-                        .enumerate()
-                        .map(|(index, metrics)| subtask(task, index, metrics))
-                        .collect(),
-                    ..vertex.clone()
+                .map(|(task, (vertex, metrics))| {
+                    let mut vertex = VertexReport {
+                        subtasks: metrics
+                            .iter()
+                            .enumerate()
+                            .map(|(index, metrics)| subtask(task, index, metrics))
+                            .collect(),
+                        ..vertex.clone()
+                    };
+                    for operator in &mut vertex.operators {
+                        operator.metrics = describe.user.of(&operator.uid);
+                    }
+                    vertex
                 })
                 .collect(),
             edges: describe.edges.clone(),
             checkpoints: describe.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            accumulators: describe.user.accumulators(),
         }
     }
 
@@ -174,7 +196,9 @@ pub(crate) fn execute(
     let metrics: Vec<Vec<Arc<SubtaskMetrics>>> =
         plan.heads.iter().map(|&head| (0..plan.parallelism[head]).map(|_| Arc::default()).collect()).collect();
     let remote = RemoteReports::default();
-    let describe = Arc::new(describe(&plan, name, &settings, &metrics, checkpoints.clone(), remote.clone()));
+    let user = Arc::new(UserMetrics::default());
+    let describe = describe(&plan, name, &settings, &metrics, checkpoints.clone(), (remote.clone(), user.clone()));
+    let describe = Arc::new(describe);
     let handle = JobHandle { control: control.clone(), events: events.clone(), describe: describe.clone() };
     // Whoever asks about the job asks its first process.
     let socket = match &settings.job_dir {
@@ -222,6 +246,7 @@ pub(crate) fn execute(
         job_id: settings.job_id.clone(),
         attempt,
         building: workers.into(),
+        user,
     });
     let workers_ended = network.allocators(workers).and_then(|allocators| run_workers(allocators, shared, &network));
     network.workers_ended();
@@ -313,7 +338,7 @@ fn describe(
     settings: &JobSettings,
     metrics: &[Vec<Arc<SubtaskMetrics>>],
     checkpoints: Arc<Mutex<CheckpointsReport>>,
-    remote: RemoteReports,
+    (remote, user): (RemoteReports, Arc<UserMetrics>),
 ) -> Describe {
     let id = |task: usize| plan.uids[plan.heads[task]].to_string();
     let vertices = metrics
@@ -322,7 +347,11 @@ fn describe(
         .map(|(task, subtasks)| {
             let operators = plan
                 .members(task)
-                .map(|node| OperatorReport { uid: plan.uids[node].clone(), name: plan.nodes[node].name.clone() })
+                .map(|node| OperatorReport {
+                    uid: plan.uids[node].clone(),
+                    name: plan.nodes[node].name.clone(),
+                    metrics: Vec::new(),
+                })
                 .collect();
             let vertex = VertexReport {
                 id: id(task),
@@ -355,6 +384,7 @@ fn describe(
         edges,
         checkpoints,
         remote,
+        user,
     }
 }
 

@@ -9,9 +9,10 @@ mod process;
 mod processes;
 mod settings;
 mod socket;
+pub(crate) mod user_metrics;
 
 pub use cluster::{Cluster, Secret};
 pub use execute::{JobEnd, JobResult};
 pub(crate) use execute::{JobHandle as ExecuteHandle, execute, spawn};
-pub use process::run_job;
+pub use process::{run_job, run_job_with};
 pub use settings::JobSettings;

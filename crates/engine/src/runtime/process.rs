@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tidemill_core::{Kind, Result};
 
-use super::execute::JobEnd;
+use super::execute::{JobEnd, JobResult};
 use super::settings::JobSettings;
 use crate::stream::Environment;
 
@@ -18,6 +18,15 @@ pub(crate) const EXIT_CANCELLED: i32 = 130;
 /// The process ends with 0 when all input is done or the job was stopped with a savepoint, 1 when it failed (the last
 /// line of standard error is `error: …`), 2 when options or input make no job.
 pub fn run_job(name: &str, build: impl FnOnce(&Environment) -> Result<()>) -> ExitCode {
+    run_job_with(name, build, |_| {})
+}
+
+/// Like [`run_job`]; `ended` sees the result of a job that did not fail: its last numbers and accumulators.
+pub fn run_job_with(
+    name: &str,
+    build: impl FnOnce(&Environment) -> Result<()>,
+    ended: impl FnOnce(&JobResult),
+) -> ExitCode {
     let settings = match JobSettings::from_process() {
         Ok(settings) => settings,
         Err(error) => {
@@ -36,7 +45,11 @@ pub fn run_job(name: &str, build: impl FnOnce(&Environment) -> Result<()>) -> Ex
         }
         return ExitCode::from(if error.kind() == Kind::Input { EXIT_USAGE } else { EXIT_FAILED });
     }
-    let (state, message) = match environment.execute(name) {
+    let outcome = environment.execute(name);
+    if let Ok(result) = &outcome {
+        ended(result);
+    }
+    let (state, message) = match outcome {
         Ok(result) if result.end == JobEnd::Cancelled => return ExitCode::from(EXIT_CANCELLED as u8),
         Ok(result) if result.end == JobEnd::Suspended => ("SUSPENDED", None),
         Ok(_) => ("FINISHED", None),

@@ -13,6 +13,7 @@
 //! assert!(counts.take().contains(&("be".to_string(), 2)));
 //! ```
 
+mod accumulator;
 mod assign;
 mod async_io;
 mod async_io_pool;
@@ -29,6 +30,7 @@ mod environment;
 mod interval_join;
 mod keyed;
 mod keyed_process;
+mod operator_state;
 pub(crate) mod partition;
 mod print;
 mod process;
@@ -40,6 +42,7 @@ pub(crate) mod watermark;
 mod window_join;
 mod windowed;
 
+pub use accumulator::{Accumulate, Accumulator, Average, DoubleCounter, LongCounter, Maximum, Minimum, Tally};
 pub use async_io::{ASYNC_CAPACITY, AsyncFunction, AsyncOptions, AsyncRetry};
 pub use async_io_pool::AsyncResult;
 pub use broadcast::{
@@ -58,6 +61,7 @@ pub use environment::{Environment, JobHandle};
 pub use interval_join::{IntervalJoin, IntervalJoined, ProcessJoinContext, ProcessJoinFunction};
 pub use keyed::KeyedStream;
 pub use keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
+pub use operator_state::{OperatorStateReader, OperatorStateWriter};
 pub use print::flink_text;
 pub use process::{ProcessContext, ProcessFunction, RuntimeContext};
 pub use rich::{KeyedScope, RichFilterFunction, RichFlatMapFunction, RichMapFunction};
@@ -65,3 +69,5 @@ pub use sink::Collected;
 pub use watermark::{WatermarkGenerator, WatermarkStrategy};
 pub use window_join::{CoGroup, Join, JoinedStreams, JoinedStreamsEqual, JoinedStreamsWhere, WindowJoin};
 pub use windowed::WindowedStream;
+
+pub use crate::runtime::user_metrics::{Counter, Gauge, Histogram, Meter, MetricGroup};

@@ -175,6 +175,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             job_id: "0".repeat(32),
             attempt: 1,
             building: 1.into(),
+            user: Arc::default(),
         };
         let restore = move |uid: &str, subtask, parallelism| restored.load(uid, subtask, parallelism);
         let waker = Waker::from(woken.clone());

@@ -1,0 +1,352 @@
+//! What the functions of a job's user count and measure. A function asks its runtime context for a metric by name, keeps it and
+//! changes it without any lock; reports read it. All are totals of this process: a restart begins anew.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidemill_core::report::{MetricReport, MetricValue};
+use tidemill_core::{Error, Result, SharedClock};
+
+use crate::stream::{Accumulate, Accumulator};
+
+/// Metrics and accumulators of one process are at most this many, each counted once a subtask.
+const METRICS_MAX: usize = 10_000;
+
+/// All metrics of a process.
+#[derive(Default)]
+pub(crate) struct UserMetrics {
+    metrics: Mutex<BTreeMap<MetricId, Metric>>,
+    accumulators: Mutex<BTreeMap<String, Named>>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct MetricId {
+    uid: String,
+    name: String,
+    subtask: usize,
+}
+
+#[derive(Clone)]
+enum Metric {
+    Counter(Counter),
+    Gauge(Gauge),
+    Meter(Meter),
+    Histogram(Histogram),
+}
+
+/// An accumulator's parts in all subtasks.
+struct Named {
+    parts: Vec<Box<dyn Any + Send>>,
+    merged: fn(&[Box<dyn Any + Send>]) -> serde_json::Value,
+}
+
+/// A total.
+#[derive(Debug, Clone, Default)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    /// One more.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// More by `by`.
+    #[inline]
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that goes up and down.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Arc<AtomicU64>);
+
+impl Gauge {
+    /// Sets it.
+    #[inline]
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    /// As it was set last; 0 before.
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Events and how fast they come, over the last minute by the job's clock.
+#[derive(Clone)]
+pub struct Meter(Arc<MeterState>);
+
+struct MeterState {
+    count: AtomicU64,
+    /// Events by the part of the minute they fell into; with each the part's number since 1970.
+    parts: [(AtomicI64, AtomicU64); METER_PARTS as usize],
+    begin_ms: i64,
+    clock: SharedClock,
+}
+
+/// A meter's minute in parts of five seconds.
+const METER_PARTS: i64 = 12;
+const METER_PART_MS: i64 = 5_000;
+
+impl Meter {
+    fn new(clock: SharedClock) -> Self {
+        let begin_ms = clock.now_ms();
+        Meter(Arc::new(MeterState { count: AtomicU64::new(0), parts: Default::default(), begin_ms, clock }))
+    }
+
+    /// So many events, now. Reads the clock: once a batch is better than once a record.
+    pub fn mark(&self, events: u64) {
+        self.0.count.fetch_add(events, Ordering::Relaxed);
+        let number = self.0.clock.now_ms().div_euclid(METER_PART_MS);
+        let (of, count) = &self.0.parts[number.rem_euclid(METER_PARTS) as usize];
+        if of.swap(number, Ordering::Relaxed) != number {
+            count.store(0, Ordering::Relaxed);
+        }
+        count.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn count(&self) -> u64 {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// Events a second, over the last minute or since the meter was made.
+    pub fn rate_per_s(&self) -> f64 {
+        let now_ms = self.0.clock.now_ms();
+        let number = now_ms.div_euclid(METER_PART_MS);
+        let recent = self.0.parts.iter().filter(|(of, _)| number - of.load(Ordering::Relaxed) < METER_PARTS);
+        let events: u64 = recent.map(|(_, count)| count.load(Ordering::Relaxed)).sum();
+        // The newest part has only begun.
+        let covered_ms = (METER_PARTS - 1) * METER_PART_MS + now_ms.rem_euclid(METER_PART_MS);
+        let ms = covered_ms.min(now_ms - self.0.begin_ms).max(1);
+        events as f64 * 1000.0 / ms as f64
+    }
+}
+
+/// How values are distributed. Each power of two is divided into 16 parts, so a quantile is at most 1/16 too high.
+#[derive(Debug, Clone)]
+pub struct Histogram(Arc<HistogramState>);
+
+#[derive(Debug)]
+struct HistogramState {
+    parts: Vec<AtomicU64>,
+    sum: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+}
+
+/// Values below this have a part of their own; above, each power of two has this many.
+const HISTOGRAM_PARTS: u64 = 16;
+
+/// The part a value falls into.
+fn part(value: u64) -> usize {
+    if value < HISTOGRAM_PARTS {
+        return value as usize;
+    }
+    let power = u64::from(value.ilog2());
+    let shift = power - u64::from(HISTOGRAM_PARTS.ilog2());
+    ((shift + 1) * HISTOGRAM_PARTS + ((value >> shift) - HISTOGRAM_PARTS)) as usize
+}
+
+/// The largest value of a part.
+fn largest(part: u64) -> u64 {
+    if part < HISTOGRAM_PARTS {
+        return part;
+    }
+    let (shift, within) = (part / HISTOGRAM_PARTS - 1, part % HISTOGRAM_PARTS);
+    let first = (HISTOGRAM_PARTS + within) << shift;
+    first + ((1u64 << shift) - 1)
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        let parts = (0..=part(u64::MAX)).map(|_| AtomicU64::new(0)).collect();
+        let (sum, min, max) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Histogram(Arc::new(HistogramState { parts, sum, min, max }))
+    }
+}
+
+impl Histogram {
+    /// Takes in a value.
+    pub fn update(&self, value: u64) {
+        self.0.parts[part(value)].fetch_add(1, Ordering::Relaxed);
+        self.0.sum.fetch_add(value, Ordering::Relaxed);
+        self.0.min.fetch_min(value, Ordering::Relaxed);
+        self.0.max.fetch_max(value, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> MetricValue {
+        let counts: Vec<u64> = self.0.parts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let count: u64 = counts.iter().sum();
+        let max = self.0.max.load(Ordering::Relaxed);
+        let quantile = |share: f64| {
+            let rank = (share * count as f64).ceil().max(1.0) as u64;
+            let mut seen = 0;
+            let found = counts.iter().position(|in_part| {
+                seen += in_part;
+                seen >= rank
+            });
+            found.map_or(0, |part| largest(part as u64).min(max))
+        };
+        MetricValue::Histogram {
+            count,
+            min: if count == 0 { 0 } else { self.0.min.load(Ordering::Relaxed) },
+            max,
+            mean: if count == 0 { 0.0 } else { self.0.sum.load(Ordering::Relaxed) as f64 / count as f64 },
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl UserMetrics {
+    /// What one operator's function counts, by name and subtask.
+    pub fn of(&self, uid: &str) -> Vec<MetricReport> {
+        let metrics = lock(&self.metrics);
+        let own = metrics.iter().filter(|(id, _)| id.uid == uid);
+        own.map(|(id, metric)| {
+            let value = match metric {
+                Metric::Counter(counter) => MetricValue::Counter { count: counter.count() },
+                Metric::Gauge(gauge) => MetricValue::Gauge { value: gauge.value() },
+                Metric::Meter(meter) => MetricValue::Meter { count: meter.count(), rate_per_s: meter.rate_per_s() },
+                Metric::Histogram(histogram) => histogram.value(),
+            };
+            MetricReport { name: id.name.clone(), subtask: id.subtask, value }
+        })
+        .collect()
+    }
+
+    /// The accumulators of all subtasks, merged.
+    pub fn accumulators(&self) -> BTreeMap<String, serde_json::Value> {
+        lock(&self.accumulators).iter().map(|(name, named)| (name.clone(), (named.merged)(&named.parts))).collect()
+    }
+}
+
+/// Where a function of one subtask finds its metrics. A name asked for again is the same metric.
+#[derive(Clone)]
+pub struct MetricGroup {
+    all: Arc<UserMetrics>,
+    uid: String,
+    subtask: usize,
+    clock: SharedClock,
+}
+
+impl MetricGroup {
+    pub(crate) fn new(all: Arc<UserMetrics>, uid: String, subtask: usize, clock: SharedClock) -> Self {
+        MetricGroup { all, uid, subtask, clock }
+    }
+
+    /// A total.
+    pub fn counter(&self, name: &str) -> Result<Counter> {
+        match self.metric(name, || Metric::Counter(Counter::default()))? {
+            Metric::Counter(counter) => Ok(counter),
+            _ => Err(self.other_kind(name)),
+        }
+    }
+
+    /// A value that goes up and down.
+    pub fn gauge(&self, name: &str) -> Result<Gauge> {
+        match self.metric(name, || Metric::Gauge(Gauge::default()))? {
+            Metric::Gauge(gauge) => Ok(gauge),
+            _ => Err(self.other_kind(name)),
+        }
+    }
+
+    /// Events and how fast they come.
+    pub fn meter(&self, name: &str) -> Result<Meter> {
+        match self.metric(name, || Metric::Meter(Meter::new(self.clock.clone())))? {
+            Metric::Meter(meter) => Ok(meter),
+            _ => Err(self.other_kind(name)),
+        }
+    }
+
+    /// How values are distributed.
+    pub fn histogram(&self, name: &str) -> Result<Histogram> {
+        match self.metric(name, || Metric::Histogram(Histogram::default()))? {
+            Metric::Histogram(histogram) => Ok(histogram),
+            _ => Err(self.other_kind(name)),
+        }
+    }
+
+    fn metric(&self, name: &str, make: impl FnOnce() -> Metric) -> Result<Metric> {
+        let id = MetricId { uid: self.uid.clone(), name: name.to_string(), subtask: self.subtask };
+        let mut metrics = lock(&self.all.metrics);
+        if let Some(metric) = metrics.get(&id) {
+            return Ok(metric.clone());
+        }
+        if metrics.len() >= METRICS_MAX {
+            return Err(too_many(name));
+        }
+        Ok(metrics.entry(id).or_insert_with(make).clone())
+    }
+
+    fn other_kind(&self, name: &str) -> Error {
+        Error::input(format!("operator `{}` has a metric `{name}` of another kind", self.uid))
+    }
+
+    /// This subtask's part of an accumulator of the whole job.
+    pub(crate) fn accumulator<A: Accumulate>(&self, name: &str) -> Result<Accumulator<A>> {
+        let mut accumulators = lock(&self.all.accumulators);
+        if accumulators.values().map(|named| named.parts.len()).sum::<usize>() >= METRICS_MAX {
+            return Err(too_many(name));
+        }
+        let named = accumulators
+            .entry(name.to_string())
+            .or_insert_with(|| Named { parts: Vec::new(), merged: Accumulator::<A>::merged });
+        if named.parts.iter().any(|part| part.downcast_ref::<Accumulator<A>>().is_none()) {
+            return Err(Error::input(format!("accumulator `{name}` is used with two different types")));
+        }
+        let part = Accumulator::<A>::default();
+        named.parts.push(Box::new(part.clone()));
+        Ok(part)
+    }
+}
+
+fn too_many(name: &str) -> Error {
+    Error::full(format!("`{name}` is one metric too many: a job process keeps {METRICS_MAX}"))
+        .hint("a name with a record's value in it makes a metric for each value; count by key in keyed state instead")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_falls_into_the_part_that_ends_behind_it() {
+        for power in 0..64 {
+            for value in [1u64 << power, (1u64 << power) - 1, (1u64 << power) + 1, u64::MAX >> power] {
+                let end = largest(part(value) as u64);
+                assert!(end >= value && (end - value) as f64 <= value as f64 / 16.0, "{value}: {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_meter_forgets_what_is_older_than_a_minute() {
+        let clock = Arc::new(tidemill_core::ManualClock::new(1_000_000));
+        let meter = Meter::new(clock.clone());
+        clock.advance(10_000);
+        meter.mark(50);
+        assert_eq!((meter.count(), meter.rate_per_s()), (50, 5.0));
+        clock.advance(60_000);
+        meter.mark(110);
+        assert_eq!((meter.count(), meter.rate_per_s()), (160, 2.0));
+        clock.advance(300_000);
+        assert_eq!((meter.count(), meter.rate_per_s()), (160, 0.0));
+    }
+}
