@@ -178,8 +178,11 @@ pub struct CheckpointReport {
     pub trigger_ms: i64,
     /// From trigger to manifest.
     pub duration_ms: u64,
-    /// Bytes of state.
+    /// Bytes of state it names.
     pub bytes: u64,
+    /// Bytes written for it; the rest stood in files of earlier checkpoints already.
+    #[serde(default)]
+    pub written_bytes: u64,
     /// Its folder.
     pub path: String,
     /// Why it failed.

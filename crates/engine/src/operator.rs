@@ -42,10 +42,18 @@ pub trait Operator<I: 'static, O: 'static>: 'static {
         None
     }
 
-    /// Copies the state as it is at the end of `epoch`.
+    /// Marks the state as it is at the end of `epoch`: small state is written to `parts` at once, large tables are only
+    /// marked and then copied by `copy_some`.
     fn snapshot(&mut self, epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
         let _ = (epoch, parts);
         Ok(())
+    }
+
+    /// Goes on copying what `snapshot` has marked until that is done or `run` has no room left; true when it is done.
+    /// Called between batches; records may change the state meanwhile, and the copy stays that of the moment.
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        let _ = run;
+        Ok(true)
     }
 
     /// Whether the operator takes a batch now; when it does not, its own waker must wake the task.
@@ -77,19 +85,96 @@ pub trait Operator<I: 'static, O: 'static>: 'static {
     }
 }
 
+/// What a snapshot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SnapshotMode {
+    /// Nobody keeps it: only output is closed.
+    Nothing,
+    /// Stands for itself, as a savepoint does.
+    #[default]
+    Detached,
+    /// Large tables write what has changed since the last checkpoint; with `fresh` they write all and begin anew.
+    Checkpoint {
+        /// What earlier checkpoints hold cannot be built on.
+        fresh: bool,
+    },
+}
+
 /// What one operator saves: sections of bytes, and what must be awaited before they are complete.
 #[derive(Default)]
 pub struct SnapshotParts {
+    /// What it is for.
+    pub mode: SnapshotMode,
     /// Named pieces of state.
     pub sections: Vec<Section>,
+    /// The tables whose sections in earlier checkpoints are still needed, or are being written now.
+    pub roster: Vec<String>,
     /// Closes a sink's epoch; run on a background thread.
     pub pre_commit: Option<PreCommit>,
+}
+
+impl SnapshotParts {
+    /// For a snapshot of this kind.
+    pub fn new(mode: SnapshotMode) -> Self {
+        SnapshotParts { mode, ..SnapshotParts::default() }
+    }
+}
+
+/// One step of copying large tables.
+pub struct CopyRun {
+    /// What is ready to be saved.
+    pub sections: Vec<Section>,
+    left: usize,
+}
+
+impl CopyRun {
+    /// A step of about so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        CopyRun { sections: Vec::new(), left: bytes }
+    }
+
+    /// A step to the end.
+    pub fn whole() -> Self {
+        Self::new(usize::MAX)
+    }
+
+    /// Whether the step goes on.
+    pub fn room(&self) -> bool {
+        self.left > 0
+    }
+
+    /// So many bytes were written, or as much work was done.
+    pub fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+}
+
+/// Takes a snapshot to its end at once, for tests and for state too small to be copied in steps.
+pub fn snapshot_whole<I: 'static, O: 'static>(
+    operator: &mut impl Operator<I, O>,
+    epoch: u64,
+    parts: &mut SnapshotParts,
+) -> Result<()> {
+    operator.snapshot(epoch, parts)?;
+    let mut run = CopyRun::whole();
+    operator.copy_some(&mut run)?;
+    parts.sections.append(&mut run.sections);
+    Ok(())
 }
 
 /// One operator's part of a task's snapshot.
 pub(crate) struct OperatorSnapshot {
     pub uid: String,
     pub parts: SnapshotParts,
+}
+
+/// One step of copying, on its way through a chain.
+pub(crate) struct ChainCopy {
+    pub run: CopyRun,
+    /// Sections by operator uid.
+    pub pieces: Vec<(String, Vec<Section>)>,
+    /// No operator so far has more to copy.
+    pub done: bool,
 }
 
 /// What travels down a chain beside records. Each operator handles it and passes it on.
@@ -100,12 +185,15 @@ pub(crate) enum Signal<'a> {
     NextProcessingTime(&'a mut Option<i64>),
     Barrier {
         epoch: u64,
+        mode: SnapshotMode,
         snapshots: &'a mut Vec<OperatorSnapshot>,
     },
     /// The task runs, perhaps because somebody has woken it.
     Wake,
     /// Asks whether any operator waits for something elsewhere.
     UnderWay(&'a mut bool),
+    /// Goes on copying what the barrier has marked.
+    Copy(&'a mut ChainCopy),
     /// Adds up what operators dropped as late.
     LateDropped(&'a mut u64),
     Close,
@@ -298,16 +386,22 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
                     **earliest = Some(earliest.map_or(at, |known| known.min(at)));
                 }
             }
-            Signal::Barrier { epoch, snapshots } => {
+            Signal::Barrier { epoch, mode, snapshots } => {
                 self.out.flush()?;
-                let mut parts = SnapshotParts::default();
+                let mut parts = SnapshotParts::new(*mode);
                 self.operator.snapshot(*epoch, &mut parts)?;
-                if !parts.sections.is_empty() || parts.pre_commit.is_some() {
+                if !parts.sections.is_empty() || !parts.roster.is_empty() || parts.pre_commit.is_some() {
                     snapshots.push(OperatorSnapshot { uid: self.uid.clone(), parts });
                 }
             }
             Signal::Wake => self.operator.on_wake(&mut self.out)?,
             Signal::UnderWay(any) => **any |= self.operator.under_way(),
+            Signal::Copy(copy) => {
+                copy.done &= self.operator.copy_some(&mut copy.run)?;
+                if !copy.run.sections.is_empty() {
+                    copy.pieces.push((self.uid.clone(), std::mem::take(&mut copy.run.sections)));
+                }
+            }
             Signal::LateDropped(total) => **total += self.operator.late_dropped(),
             Signal::Close => self.operator.close()?,
         }

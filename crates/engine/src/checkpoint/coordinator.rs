@@ -14,9 +14,9 @@ use tidemill_core::report::{CheckpointReport, CheckpointsReport};
 use tidemill_core::sink::{Committer, Token};
 use tidemill_core::{Error, Result};
 
-use super::folder::{self, CheckpointFolder, STATE_MAGIC, write_file};
+use super::folder::{self, CheckpointFolder, NamedFiles, STATE_MAGIC, place, shared_files, write_file};
 use super::manifest::{Manifest, OperatorState, TokenEntry, VERSION};
-use super::writer::{Acknowledgement, Target, place};
+use super::writer::{Acknowledgement, Target};
 use crate::key::KEY_GROUPS;
 use crate::runtime::control::JobControl;
 
@@ -68,6 +68,8 @@ pub(crate) struct CoordinatorConfig {
     pub restored_epoch: u64,
     /// Every subtask that answers: (task, subtask).
     pub subtasks: BTreeSet<(usize, usize)>,
+    /// Subtasks of each operator.
+    pub parallelism: BTreeMap<String, usize>,
 }
 
 struct Pending {
@@ -94,6 +96,8 @@ pub(crate) struct Coordinator {
     pending: Option<Pending>,
     next_ms: Option<i64>,
     uncommitted: BTreeMap<(String, usize), Vec<Token>>,
+    /// Which shared files retained checkpoints name.
+    named: NamedFiles,
     finishing: bool,
     final_attempts: u32,
     waiting_savepoints: Vec<SavepointRequest>,
@@ -120,6 +124,7 @@ impl Coordinator {
             pending: None,
             next_ms,
             uncommitted: BTreeMap::new(),
+            named: NamedFiles::new(),
             finishing: false,
             final_attempts: 0,
             waiting_savepoints: Vec::new(),
@@ -203,7 +208,8 @@ impl Coordinator {
             None => self.config.checkpoints.as_ref().map(|folder| folder.path(self.epoch)),
         };
         let last = self.finishing || savepoint.as_ref().is_some_and(|request| request.stop);
-        let drain = savepoint.as_ref().is_some_and(|request| request.stop && request.drain);
+        let (is_savepoint, drain) =
+            (savepoint.is_some(), savepoint.as_ref().is_some_and(|request| request.stop && request.drain));
         self.pending = Some(Pending {
             epoch: self.epoch,
             trigger_ms,
@@ -222,7 +228,7 @@ impl Coordinator {
             let error = Error::io(format!("make the checkpoint folder `{}`", folder.display()), e);
             return self.give_up_before_trigger(error);
         }
-        self.control.trigger(self.epoch, last, drain);
+        self.control.trigger(self.epoch, is_savepoint, last, drain);
     }
 
     /// The folder could not even be made: the epoch was never begun, so its number is free again.
@@ -272,6 +278,7 @@ impl Coordinator {
         for acknowledgement in &mut pending.acknowledged {
             for operator in &mut acknowledgement.operators {
                 let state = manifest.operators.entry(operator.uid.clone()).or_default();
+                state.parallelism = self.config.parallelism.get(&operator.uid).copied().unwrap_or_default();
                 state.sections.append(&mut operator.places);
                 for section in operator.inline.drain(..) {
                     let mut offset = small.len() as u64;
@@ -295,6 +302,9 @@ impl Coordinator {
             folder::publish(folder, &manifest)?;
         }
         let bytes = manifest.state_bytes();
+        if !is_savepoint {
+            self.named.insert(manifest.epoch, shared_files(&manifest));
+        }
         let Some(pending) = self.pending.take() else { return Ok(()) };
         if is_savepoint && pending.last {
             self.control.suspend();
@@ -308,7 +318,7 @@ impl Coordinator {
             }
             self.control.set_committed(pending.epoch);
             if let (Some(folder), false) = (&self.config.checkpoints, is_savepoint)
-                && let Err(error) = folder.retain(self.config.retained)
+                && let Err(error) = folder.retain(self.config.retained, &mut self.named)
             {
                 tracing::warn!(%error, "old checkpoints could not be removed");
             }
@@ -395,6 +405,7 @@ impl Coordinator {
             trigger_ms: pending.trigger_ms,
             duration_ms: self.control.clock().now_ms().saturating_sub(pending.trigger_ms).max(0) as u64,
             bytes,
+            written_bytes: pending.acknowledged.iter().map(|acknowledgement| acknowledgement.written_bytes).sum(),
             path: pending.folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),
             failure,
         };

@@ -1,6 +1,8 @@
 //! A folder of checkpoints on a file system. Everything that touches files of checkpoints stands here, so that an object
 //! store can take its place.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,9 +10,13 @@ use std::path::{Path, PathBuf};
 use tidemill_core::{Error, Result};
 
 use super::manifest::{Manifest, SectionPlace};
+use crate::state::Section;
 
 const MANIFEST: &str = "_metadata";
 const PREFIX: &str = "chk-";
+
+/// The folder beside the checkpoints for files that several of them name.
+pub(crate) const SHARED: &str = "shared";
 
 /// State files begin with this; the last byte is the format's version.
 pub(crate) const STATE_MAGIC: [u8; 5] = *b"TMST\x01";
@@ -25,9 +31,14 @@ impl CheckpointFolder {
     /// The folder at `root`, made if it is not there.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
-        fs::create_dir_all(&root)
+        fs::create_dir_all(root.join(SHARED))
             .map_err(|e| Error::io(format!("make the checkpoint folder `{}`", root.display()), e))?;
         Ok(CheckpointFolder { root })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the checkpoint of an epoch stands.
@@ -51,14 +62,44 @@ impl CheckpointFolder {
     /// Removes what an earlier attempt began and did not complete.
     pub fn remove_incomplete(&self) -> Result<()> {
         let complete = self.complete()?;
-        self.epochs()?.into_iter().filter(|epoch| !complete.contains(epoch)).try_for_each(|epoch| self.remove(epoch))
+        self.epochs()?
+            .into_iter()
+            .filter(|epoch| !complete.contains(epoch))
+            .try_for_each(|epoch| self.remove(epoch))?;
+        self.remove_unnamed(&mut BTreeMap::new())
     }
 
-    /// Keeps the newest `retained` complete checkpoints and removes older ones.
-    pub fn retain(&self, retained: usize) -> Result<()> {
+    /// Keeps the newest `retained` complete checkpoints and removes older ones, with the shared files that no checkpoint
+    /// names any more. `named` remembers which names which between calls.
+    pub fn retain(&self, retained: usize, named: &mut NamedFiles) -> Result<()> {
         let complete = self.complete()?;
         let surplus = complete.len().saturating_sub(retained.max(1));
-        complete.into_iter().take(surplus).try_for_each(|epoch| self.remove(epoch))
+        complete.into_iter().take(surplus).try_for_each(|epoch| self.remove(epoch))?;
+        self.remove_unnamed(named)
+    }
+
+    /// Removes shared files that no complete checkpoint names. Must not run while a checkpoint is under way.
+    fn remove_unnamed(&self, named: &mut NamedFiles) -> Result<()> {
+        let complete = self.complete()?;
+        named.retain(|epoch, _| complete.contains(epoch));
+        for epoch in complete {
+            if let Entry::Vacant(unknown) = named.entry(epoch) {
+                unknown.insert(shared_files(&read_manifest(&self.path(epoch))?));
+            }
+        }
+        let shared = self.root.join(SHARED);
+        let entries = match fs::read_dir(&shared) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|e| Error::io(format!("list `{}`", shared.display()), e))?,
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !named.values().any(|files| files.contains(&name)) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|e| Error::io(format!("remove `{}`", path.display()), e))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the complete state files in `folder`, with this manifest, a checkpoint of this folder as well.
@@ -91,6 +132,66 @@ impl CheckpointFolder {
     }
 }
 
+/// Which shared files each checkpoint names.
+pub(crate) type NamedFiles = BTreeMap<u64, BTreeSet<String>>;
+
+/// The shared files a manifest names.
+pub(crate) fn shared_files(manifest: &Manifest) -> BTreeSet<String> {
+    let places = manifest.operators.values().flat_map(|operator| &operator.sections);
+    places
+        .filter_map(|place| place.file.strip_prefix("../")?.strip_prefix(SHARED)?.strip_prefix('/'))
+        .map(str::to_string)
+        .collect()
+}
+
+/// A state file that is being written, section by section.
+pub(crate) struct StateFile {
+    file: File,
+    path: PathBuf,
+    /// As the manifest names it.
+    name: String,
+    offset: u64,
+}
+
+impl StateFile {
+    pub fn create(folder: &Path, file: &str, name: &str) -> Result<Self> {
+        let path = folder.join(file);
+        let file = File::create(&path)
+            .and_then(|mut file| file.write_all(&STATE_MAGIC).map(|()| file))
+            .map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
+        Ok(StateFile { file, path, name: name.to_string(), offset: STATE_MAGIC.len() as u64 })
+    }
+
+    /// Writes a section and says where it stands.
+    pub fn append(&mut self, section: &Section, subtask: usize) -> Result<SectionPlace> {
+        self.file.write_all(&section.bytes).map_err(|e| Error::io(format!("write `{}`", self.path.display()), e))?;
+        Ok(place(section, subtask, &self.name, &mut self.offset))
+    }
+
+    /// Waits until all of it is on disk.
+    pub fn finish(self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io(format!("write `{}`", self.path.display()), e))
+    }
+}
+
+/// The place of a section that is the next in its file.
+pub(crate) fn place(section: &Section, subtask: usize, file: &str, offset: &mut u64) -> SectionPlace {
+    let start = *offset;
+    *offset += section.bytes.len() as u64;
+    SectionPlace {
+        subtask,
+        name: section.name.clone(),
+        kind: section.kind,
+        entries: section.entries,
+        file: file.to_string(),
+        offset: start,
+        length: section.bytes.len() as u64,
+        crc32: crc32fast::hash(&section.bytes),
+        removal: section.removal,
+        spread: section.spread,
+    }
+}
+
 /// Writes a file whole and waits until it is on disk.
 pub(crate) fn write_file(path: &Path, pieces: &[&[u8]]) -> Result<()> {
     let tried = || format!("write `{}`", path.display());
@@ -103,8 +204,8 @@ pub(crate) fn write_file(path: &Path, pieces: &[&[u8]]) -> Result<()> {
 
 /// Makes a checkpoint exist: writes its manifest aside, then renames it.
 pub(crate) fn publish(folder: &Path, manifest: &Manifest) -> Result<()> {
-    let json = serde_json::to_vec_pretty(manifest)
-        .map_err(|e| Error::bug(format!("the manifest cannot be written as JSON: {e}")))?;
+    let json =
+        serde_json::to_vec(manifest).map_err(|e| Error::bug(format!("the manifest cannot be written as JSON: {e}")))?;
     let aside = folder.join("_metadata.tmp");
     write_file(&aside, &[&json])?;
     fs::rename(&aside, folder.join(MANIFEST)).map_err(|e| Error::io(format!("publish `{}`", folder.display()), e))?;
@@ -112,7 +213,7 @@ pub(crate) fn publish(folder: &Path, manifest: &Manifest) -> Result<()> {
     folder.parent().map_or(Ok(()), sync_folder)
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|e| Error::io(format!("sync the folder `{}`", folder.display()), e))

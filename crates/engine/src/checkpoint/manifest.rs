@@ -8,7 +8,10 @@ use tidemill_core::{Error, Result};
 use crate::state::SectionKind;
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Versions this program reads. Version 1 knew no removals and no files shared by several checkpoints.
+pub const READABLE: std::ops::RangeInclusive<u32> = 1..=VERSION;
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +37,10 @@ pub struct Manifest {
 /// One operator's state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperatorState {
-    /// Pieces of state of all subtasks.
+    /// Subtasks that wrote it; 0 when not known.
+    #[serde(default)]
+    pub parallelism: usize,
+    /// Pieces of state of all subtasks; those of one subtask and name in the order they are to be read.
     #[serde(default)]
     pub sections: Vec<SectionPlace>,
     /// What its sink subtasks have pre-committed and not yet published, oldest first.
@@ -53,7 +59,7 @@ pub struct SectionPlace {
     pub kind: SectionKind,
     /// Entries in it.
     pub entries: u64,
-    /// File in the checkpoint's folder.
+    /// File, from the checkpoint's folder; one in `../shared` may be named by several checkpoints.
     pub file: String,
     /// First byte.
     pub offset: u64,
@@ -61,6 +67,12 @@ pub struct SectionPlace {
     pub length: u64,
     /// CRC-32 of the bytes.
     pub crc32: u32,
+    /// The entries are keys that sections before this one hold and that are gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removal: bool,
+    /// Holds keys of any subtask, not only of the one that wrote it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spread: bool,
 }
 
 /// A sink's token, as hexadecimal digits.
@@ -100,9 +112,10 @@ impl Manifest {
         }
         let Version { version } =
             serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("`{place}` is not a manifest: {e}")))?;
-        if version != VERSION {
+        if !READABLE.contains(&version) {
             return Err(Error::input(format!(
-                "`{place}` has manifest version {version}, this program reads version {VERSION}"
+                "`{place}` has manifest version {version}, this program reads versions {} to {VERSION}",
+                READABLE.start()
             ))
             .hint("use the Tidemill version that wrote it"));
         }

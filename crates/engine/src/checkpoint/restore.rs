@@ -8,9 +8,9 @@ use tidemill_core::sink::Token;
 use tidemill_core::{Error, Result};
 
 use super::folder::{read_manifest, read_section};
-use super::manifest::Manifest;
-use crate::key::KEY_GROUPS;
-use crate::state::{Restored, RestoredSection};
+use super::manifest::{Manifest, SectionPlace};
+use crate::key::{KEY_GROUPS, owner};
+use crate::state::{Restored, RestoredSection, SectionKind};
 
 type SectionCache = HashMap<(String, usize), Arc<[u8]>>;
 
@@ -20,6 +20,17 @@ pub(crate) struct RestorePoint {
     folder: PathBuf,
     manifest: Option<Manifest>,
     cache: Mutex<SectionCache>,
+}
+
+/// Which subtasks read a section now, as a range: those whose keys it can hold. Keys of a subtask lie in its range of key
+/// groups.
+fn readers(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usize, usize) {
+    if place.kind != SectionKind::Keyed || place.spread || written_by == 0 {
+        return (0, parallelism - 1);
+    }
+    let groups = || (0..KEY_GROUPS).filter(|group| owner(*group, written_by) == place.subtask);
+    let readers = || groups().map(|group| owner(group, parallelism));
+    (readers().min().unwrap_or(0), readers().max().unwrap_or(parallelism - 1))
 }
 
 impl RestorePoint {
@@ -73,6 +84,10 @@ impl RestorePoint {
             return Ok(restored);
         };
         for (index, place) in operator.sections.iter().enumerate() {
+            let (first, last) = readers(place, operator.parallelism, parallelism);
+            if !(first..=last).contains(&subtask) {
+                continue;
+            }
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             let bytes = match cache.get(&(uid.to_string(), index)) {
                 Some(bytes) => bytes.clone(),
@@ -88,6 +103,8 @@ impl RestorePoint {
                 kind: place.kind,
                 entries: place.entries,
                 bytes,
+                removal: place.removal,
+                keeper: first + place.subtask % (last - first + 1) == subtask,
             });
         }
         Ok(restored)

@@ -282,6 +282,8 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
             closed: false,
+            copying: false,
+            save_afresh: Arc::default(),
         })
     }
 }

@@ -87,6 +87,7 @@ impl<T: Data> Link<T> for PortLink<T> {
             | Signal::NextProcessingTime(_)
             | Signal::Wake
             | Signal::UnderWay(_)
+            | Signal::Copy(_)
             | Signal::LateDropped(_) => {}
         }
         Ok(())

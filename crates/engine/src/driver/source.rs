@@ -106,8 +106,8 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         let splits = self.reader.snapshot()?;
         let bytes = serde_json::to_vec(&splits)
             .map_err(|e| Error::bug(format!("splits of `{}` cannot be written as JSON: {e}", self.uid)))?;
-        let section = Section { name: SPLITS.into(), kind: SectionKind::Operator, entries: splits.len() as u64, bytes };
-        let parts = SnapshotParts { sections: vec![section], pre_commit: None };
+        let section = Section::new(SPLITS, SectionKind::Operator, splits.len() as u64, bytes);
+        let parts = SnapshotParts { sections: vec![section], ..SnapshotParts::default() };
         self.core.barrier(vec![OperatorSnapshot { uid: self.uid.clone(), parts }])
     }
 

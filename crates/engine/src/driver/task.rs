@@ -5,12 +5,14 @@
 //! 2. Before each batch the watermark is taken from the inputs (see `InputPort::watermark`): batches that wait hold it
 //!    back. The chain fires windows and timers at it, and its results leave under the old watermark.
 //! 3. When no input can bring anything of the current epoch any more, and all of it is processed, the chain's state is
-//!    exactly "all records of epochs up to this one": it is copied and handed to the checkpoint writer. Epochs go one by one.
+//!    exactly "all records of epochs up to this one". That moment is marked; large tables are copied in steps while the
+//!    next epoch is processed, and go to the checkpoint writer as they come. Epochs go one by one.
 //!    Behind the end of event time this waits until nothing that an operator began elsewhere is under way.
 //! 4. When nothing can arrive at all, the task closes.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -20,12 +22,18 @@ use timely::scheduling::Activator;
 
 use super::port::{AnyHead, AnyInput, AnyOutput};
 use super::timestamp::{Ts, meet};
-use crate::operator::Signal;
-use crate::runtime::control::JobControl;
+use crate::operator::{ChainCopy, CopyRun, OperatorSnapshot, Signal, SnapshotMode};
+use crate::runtime::control::{JobControl, TaskSnapshot};
 use crate::runtime::metrics::SubtaskMetrics;
 
 /// Nobody sleeps longer than this, whatever the clock says.
 const WAKE_MS_MAX: i64 = 60_000;
+
+/// A step of copying state is about so many bytes: a part of a millisecond.
+const COPY_STEP_BYTES: usize = 64 * 1024;
+
+/// How long a task waits with a copy when the checkpoint writer does not keep up.
+const COPY_PAUSE_MS: i64 = 5;
 
 /// What every task has: its place, its chain and its outputs.
 pub(crate) struct TaskCore {
@@ -44,6 +52,10 @@ pub(crate) struct TaskCore {
     pub wakes_at_ms: Option<i64>,
     pub watermark_ms: i64,
     pub closed: bool,
+    /// State of an earlier epoch is being copied.
+    pub copying: bool,
+    /// Set by the checkpoint writer when it could not save what it was given.
+    pub save_afresh: Arc<AtomicBool>,
 }
 
 impl TaskCore {
@@ -67,12 +79,58 @@ impl TaskCore {
         Ok(())
     }
 
-    /// Copies the chain's state at the end of the current epoch and begins the next one.
-    pub fn barrier(&mut self, mut snapshots: Vec<crate::operator::OperatorSnapshot>) -> Result<()> {
-        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, snapshots: &mut snapshots })?;
-        self.control.hand_in_snapshot(self.epoch, self.task, self.subtask, snapshots);
+    /// Marks the chain's state at the end of the current epoch and begins the next one.
+    pub fn barrier(&mut self, mut operators: Vec<OperatorSnapshot>) -> Result<()> {
+        // The copy for the epoch before is long done, unless its checkpoint was given up.
+        self.copy(CopyRun::whole())?;
+        let mode = match self.control.snapshot_mode(self.epoch) {
+            SnapshotMode::Checkpoint { .. } => {
+                SnapshotMode::Checkpoint { fresh: self.save_afresh.swap(false, Ordering::AcqRel) }
+            }
+            other => other,
+        };
+        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut operators })?;
+        self.hand_in(TaskSnapshot::Begin { epoch: self.epoch, mode, operators, save_afresh: self.save_afresh.clone() });
+        self.copying = true;
         self.epoch += 1;
+        self.copy_step()
+    }
+
+    /// Goes on with the copy under way.
+    fn copy_step(&mut self) -> Result<()> {
+        if !self.copying {
+            return Ok(());
+        }
+        if !self.control.writer_has_room(self.subtask) {
+            let now_ms = self.control.clock().now_ms();
+            self.wake_at(now_ms + COPY_PAUSE_MS, now_ms);
+            return Ok(());
+        }
+        self.copy(CopyRun::new(COPY_STEP_BYTES))?;
+        if self.copying {
+            self.activator.activate();
+        }
         Ok(())
+    }
+
+    fn copy(&mut self, run: CopyRun) -> Result<()> {
+        if !self.copying {
+            return Ok(());
+        }
+        let mut copy = ChainCopy { run, pieces: Vec::new(), done: true };
+        self.head.signal(&mut Signal::Copy(&mut copy))?;
+        if !copy.pieces.is_empty() {
+            self.hand_in(TaskSnapshot::Pieces(copy.pieces));
+        }
+        if copy.done {
+            self.copying = false;
+            self.hand_in(TaskSnapshot::End);
+        }
+        Ok(())
+    }
+
+    fn hand_in(&self, snapshot: TaskSnapshot) {
+        self.control.hand_in(self.task, self.subtask, snapshot);
     }
 
     /// Hands on what was finished elsewhere since the last run.
@@ -130,8 +188,9 @@ impl TaskCore {
         }
     }
 
-    pub fn finish_round(&self) -> Result<()> {
+    pub fn finish_round(&mut self) -> Result<()> {
         self.outputs.iter().for_each(|output| output.flush());
+        self.copy_step()?;
         let mut late = 0;
         self.head.signal(&mut Signal::LateDropped(&mut late))?;
         self.metrics.late_dropped.set(late);
@@ -139,6 +198,7 @@ impl TaskCore {
     }
 
     pub fn close(&mut self) -> Result<()> {
+        self.copy(CopyRun::whole())?;
         self.closed = true;
         self.head.signal(&mut Signal::Close)
     }

@@ -1,9 +1,9 @@
 //! What the tasks of a process share with the coordinator: which epoch to close, which one is committed, who failed.
 //! Tasks look at it when they run; whoever changes it wakes them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemill_core::{Error, SharedClock};
 use timely::scheduling::SyncActivator;
@@ -11,14 +11,46 @@ use timely::scheduling::SyncActivator;
 use super::board::{Board, Mark};
 use super::cluster::leader::Members;
 use crate::checkpoint::coordinator::Event;
-use crate::operator::OperatorSnapshot;
+use crate::operator::{OperatorSnapshot, SnapshotMode};
+use crate::state::Section;
 
-/// A snapshot on its way from a task to the checkpoint writer of its worker.
-pub(crate) struct TaskSnapshot {
-    pub epoch: u64,
-    pub task: usize,
-    pub subtask: usize,
-    pub operators: Vec<OperatorSnapshot>,
+/// A snapshot on its way from a task to the checkpoint writer of its worker: its beginning, copied pieces, its end.
+pub(crate) enum TaskSnapshot {
+    Begin {
+        epoch: u64,
+        mode: SnapshotMode,
+        operators: Vec<OperatorSnapshot>,
+        /// To be set when something could not be saved.
+        save_afresh: Arc<AtomicBool>,
+    },
+    /// By operator uid.
+    Pieces(Vec<(String, Vec<Section>)>),
+    End,
+}
+
+/// To the checkpoint writer: from which task and subtask.
+pub(crate) type HandIn = (usize, usize, TaskSnapshot);
+
+/// A writer with more bytes than this before it gets no more copied state.
+const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The way to a checkpoint writer.
+pub(crate) struct WriterLink {
+    pub sender: Mutex<Sender<HandIn>>,
+    /// Bytes of pieces that the writer has not taken yet.
+    pub queued: Arc<AtomicUsize>,
+}
+
+impl TaskSnapshot {
+    /// Bytes of copied pieces.
+    pub fn piece_bytes(&self) -> usize {
+        match self {
+            TaskSnapshot::Pieces(pieces) => {
+                pieces.iter().flat_map(|(_, sections)| sections).map(|section| section.bytes.len()).sum()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Shared by all tasks of a process.
@@ -34,8 +66,12 @@ pub(crate) struct JobControl {
     failure: Mutex<Option<Error>>,
     tasks: Mutex<Vec<SyncActivator>>,
     events: Mutex<Sender<Event>>,
+    /// The epoch of a savepoint, which stands for itself; 0 before any.
+    savepoint_epoch: AtomicU64,
+    /// Whether checkpoints are kept anywhere.
+    keeps_state: bool,
     /// One writer a worker.
-    writers: Vec<Mutex<Sender<TaskSnapshot>>>,
+    writers: Vec<WriterLink>,
     /// The links to the job's other processes; only the first of several has them.
     members: Option<Members>,
     cancelled: AtomicBool,
@@ -51,7 +87,8 @@ impl JobControl {
         board: Board,
         restored_epoch: u64,
         events: Sender<Event>,
-        writers: Vec<Sender<TaskSnapshot>>,
+        keeps_state: bool,
+        writers: Vec<WriterLink>,
     ) -> Self {
         JobControl {
             clock,
@@ -65,7 +102,9 @@ impl JobControl {
             failure: Mutex::new(None),
             tasks: Mutex::new(Vec::new()),
             events: Mutex::new(events),
-            writers: writers.into_iter().map(Mutex::new).collect(),
+            savepoint_epoch: AtomicU64::new(0),
+            keeps_state,
+            writers,
             members: None,
             cancelled: AtomicBool::new(false),
         }
@@ -120,8 +159,22 @@ impl JobControl {
         self.drain_epoch.load(Ordering::Acquire) == epoch
     }
 
+    /// What the snapshots of an epoch are for.
+    pub fn snapshot_mode(&self, epoch: u64) -> SnapshotMode {
+        if self.savepoint_epoch.load(Ordering::Acquire) == epoch {
+            SnapshotMode::Detached
+        } else if self.keeps_state {
+            SnapshotMode::Checkpoint { fresh: false }
+        } else {
+            SnapshotMode::Nothing
+        }
+    }
+
     /// Has sources close `epoch`; with `last` nothing is read behind it, with `drain` event time ends with it.
-    pub fn trigger(&self, epoch: u64, last: bool, drain: bool) {
+    pub fn trigger(&self, epoch: u64, savepoint: bool, last: bool, drain: bool) {
+        if savepoint {
+            self.savepoint_epoch.store(epoch, Ordering::Release);
+        }
         if drain {
             self.drain_epoch.store(epoch, Ordering::Release);
         }
@@ -129,7 +182,7 @@ impl JobControl {
             self.final_epoch.store(epoch, Ordering::Release);
         }
         if let Some(members) = &self.members {
-            members.trigger(epoch, last, drain);
+            members.trigger(epoch, savepoint, last, drain);
         }
         self.triggered.store(epoch, Ordering::Release);
         self.wake_all();
@@ -164,9 +217,20 @@ impl JobControl {
         let _ = lock(&self.events).send(event);
     }
 
-    pub fn hand_in_snapshot(&self, epoch: u64, task: usize, subtask: usize, operators: Vec<OperatorSnapshot>) {
-        let writer = &self.writers[subtask % self.writers.len()];
-        if lock(writer).send(TaskSnapshot { epoch, task, subtask, operators }).is_err() {
+    fn writer(&self, subtask: usize) -> &WriterLink {
+        &self.writers[subtask % self.writers.len()]
+    }
+
+    /// Whether a subtask's checkpoint writer takes more copied state now.
+    pub fn writer_has_room(&self, subtask: usize) -> bool {
+        self.writer(subtask).queued.load(Ordering::Acquire) < QUEUED_BYTES_MAX
+    }
+
+    /// Hands a part of a snapshot to the subtask's checkpoint writer.
+    pub fn hand_in(&self, task: usize, subtask: usize, snapshot: TaskSnapshot) {
+        let writer = self.writer(subtask);
+        writer.queued.fetch_add(snapshot.piece_bytes(), Ordering::AcqRel);
+        if lock(&writer.sender).send((task, subtask, snapshot)).is_err() {
             self.fail(Error::bug("the checkpoint writer has ended before its job"));
         }
     }

@@ -1,9 +1,10 @@
 //! The life of one attempt of a job in this process: the job's only one, the first of several, or one of the others.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,15 +18,16 @@ use timely::worker::Worker;
 
 use super::board::Board;
 use super::cluster::leader::RemoteReports;
-use super::control::JobControl;
+use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
 use super::settings::JobSettings;
 use super::socket;
 use super::user_metrics::UserMetrics;
+use crate::checkpoint::CheckpointFolder;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
-use crate::checkpoint::{CheckpointFolder, writer};
+use crate::checkpoint::writer::{self, CheckpointWriter};
 use crate::driver::build::{self, BuildShared};
 use crate::driver::timestamp::Ts;
 use crate::graph::{Graph, Plan, ShipKind};
@@ -182,12 +184,14 @@ pub(crate) fn execute(
     let writers = (0..workers)
         .map(|_| {
             let (sender, receiver) = channel();
-            writer_inboxes.push(receiver);
-            sender
+            let queued: Arc<AtomicUsize> = Arc::default();
+            writer_inboxes.push((receiver, queued.clone()));
+            WriterLink { sender: Mutex::new(sender), queued }
         })
         .collect();
     let board = Board::new(plan.groups.clone());
-    let control = JobControl::new(settings.clock.clone(), board, restore.epoch(), events.clone(), writers);
+    let keeps_state = settings.checkpoint_dir.is_some();
+    let control = JobControl::new(settings.clock.clone(), board, restore.epoch(), events.clone(), keeps_state, writers);
     let control = Arc::new(control.with_members(members));
     let checkpoints = Arc::new(Mutex::new(CheckpointsReport {
         restored_epoch: restore.is_some().then(|| restore.epoch()),
@@ -220,13 +224,14 @@ pub(crate) fn execute(
                 retained: settings.checkpoints_retained,
                 restored_epoch: restore.epoch(),
                 subtasks: metrics.iter().enumerate().flat_map(subtasks).collect::<BTreeSet<_>>(),
+                parallelism: plan.uids.iter().cloned().zip(plan.parallelism.iter().copied()).collect(),
             },
             control.clone(),
             target.clone(),
             checkpoints,
             committers,
         );
-        spawn_guarded("checkpoint-coordinator", control.clone(), move || coordinator.run(inbox))
+        spawn_guarded("checkpoint-coordinator", &control, move || coordinator.run(inbox))
     };
     let (network, coordinator) = if network.is_first() {
         (network.lead(&control, &events, &plan, remote)?, Some(coordinating(inbox)?))
@@ -234,9 +239,11 @@ pub(crate) fn execute(
         let checkpoints = settings.checkpoint_dir.clone();
         (network.follow(&control, inbox, &plan, &metrics, target.clone(), checkpoints)?, None)
     };
-    for inbox in writer_inboxes {
-        let (events, target) = (events.clone(), target.clone());
-        spawn_guarded("checkpoint-writer", control.clone(), move || writer::run(inbox, events, target))?;
+    for (inbox, queued) in writer_inboxes {
+        let (events, target, root, tasks) =
+            (events.clone(), target.clone(), settings.checkpoint_dir.clone(), HashMap::new());
+        let writer = CheckpointWriter { events, target, queued, root, attempt, tasks };
+        spawn_guarded("checkpoint-writer", &control, move || writer.run(inbox))?;
     }
     let shared = Arc::new(BuildShared {
         plan,
@@ -277,14 +284,18 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<s
         .map_err(|e| Error::io(format!("start the thread `{name}`"), e))
 }
 
-/// A thread without which the job cannot go on: a panic in it fails the job.
+/// A thread without which the job cannot go on: a panic in it fails the job. It does not keep the job's control alive,
+/// whose end is what ends it.
 fn spawn_guarded(
     name: &'static str,
-    control: Arc<JobControl>,
+    control: &Arc<JobControl>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>> {
+    let control = Arc::downgrade(control);
     spawn(name, move || {
-        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        if catch_unwind(AssertUnwindSafe(run)).is_err()
+            && let Some(control) = control.upgrade()
+        {
             control.fail(Error::bug(format!("the thread `{name}` panicked; what it said stands on standard error")));
         }
     })

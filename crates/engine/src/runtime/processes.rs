@@ -40,7 +40,7 @@ const EXIT_STUCK: i32 = 102;
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// The file in the checkpoint folder by which processes find out that they share it.
-const WORD_FILE: &str = "shared";
+const WORD_FILE: &str = "word";
 
 /// Parallelism of operators that say nothing.
 pub(super) fn default_parallelism(settings: &JobSettings) -> Result<usize> {

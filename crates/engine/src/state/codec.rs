@@ -35,9 +35,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Bytes written so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The finished section.
     pub fn finish(self) -> Section {
-        Section { name: self.name, kind: self.kind, entries: self.entries, bytes: self.bytes }
+        Section::new(self.name, self.kind, self.entries, self.bytes)
     }
 }
 

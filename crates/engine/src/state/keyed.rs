@@ -11,23 +11,25 @@ use std::marker::PhantomData;
 use hashbrown::HashMap;
 use tidemill_core::{Data, Error, Result};
 
-use super::{Restored, RestoredSection, Section, SectionKind, Writer};
+use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, Table, TableHasher};
 use crate::key::{Key, key_group, owner};
-use crate::operator::SnapshotParts;
-
-/// The hash of state tables. Fixed, so that a run can be repeated; it differs from the hash that spreads keys over workers.
-pub type TableHasher = foldhash::fast::FixedState;
-
-/// A table from key to value.
-pub type Table<K, V> = HashMap<K, V, TableHasher>;
+use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
 
 /// All states of one keyed operator.
 pub struct KeyedStore<K> {
     tables: Vec<NamedTable<K>>,
     /// Saved tables that nobody has asked for yet.
-    waiting: Vec<RestoredSection>,
+    waiting: Vec<Waiting>,
     subtask: usize,
     parallelism: usize,
+}
+
+struct Waiting {
+    section: RestoredSection,
+    /// Its name among the tables of a checkpoint; sorts as the sections were written.
+    table: String,
+    /// A checkpoint of this run holds it.
+    held: bool,
 }
 
 struct NamedTable<K> {
@@ -38,7 +40,8 @@ struct NamedTable<K> {
 /// A table whose value type is known only to its handle.
 trait AnyTable<K> {
     fn as_any(&mut self) -> &mut dyn Any;
-    fn snapshot(&self, name: &str) -> Result<Section>;
+    fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()>;
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool>;
 }
 
 impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
@@ -46,13 +49,12 @@ impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
         self
     }
 
-    fn snapshot(&self, name: &str) -> Result<Section> {
-        let mut writer = Writer::new(name, SectionKind::Keyed);
-        writer.reserve(self.len() * (size_of::<K>() + size_of::<V>()));
-        for entry in self {
-            writer.entry(&entry)?;
-        }
-        Ok(writer.finish())
+    fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
+        Table::begin_snapshot(self, name, parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        Table::copy_some(self, run)
     }
 }
 
@@ -66,30 +68,68 @@ impl<K: Key> KeyedStore<K> {
     /// Takes all keyed sections that are left in `state`.
     pub fn restore(&mut self, state: &mut Restored) {
         (self.subtask, self.parallelism) = (state.subtask, state.parallelism);
-        let (keyed, rest) =
+        let (keyed, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.sections).into_iter().partition(|section| section.kind == SectionKind::Keyed);
-        self.waiting = keyed;
+        let waiting = |(at, section): (usize, RestoredSection)| {
+            let table = format!("{}#{at:06}", section.name);
+            Waiting { section, table, held: false }
+        };
+        self.waiting = keyed.into_iter().enumerate().map(waiting).collect();
         state.sections = rest;
     }
 
-    /// Writes every table that has entries, and passes on those nobody has asked for.
-    pub fn snapshot(&self, parts: &mut SnapshotParts) -> Result<()> {
-        for named in &self.tables {
-            let section = named.table.snapshot(named.name)?;
-            if section.entries > 0 {
-                parts.sections.push(section);
+    /// Marks every table as it is now; [`KeyedStore::copy_some`] copies the large ones. Passes on those nobody has asked
+    /// for.
+    pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
+        for named in &mut self.tables {
+            named.table.begin_snapshot(named.name, parts)?;
+        }
+        self.pass_on_waiting(parts);
+        Ok(())
+    }
+
+    /// Goes on with the copy; true when it is done.
+    pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        for named in &mut self.tables {
+            if !named.table.copy_some(run)? {
+                return Ok(false);
             }
         }
-        // After a change of parallelism each subtask holds all waiting sections; one of them passes each on.
-        for section in self.waiting.iter().filter(|section| section.subtask % self.parallelism == self.subtask) {
+        Ok(true)
+    }
+
+    /// Untouched sections are written once, and from then on only named.
+    fn pass_on_waiting(&mut self, parts: &mut SnapshotParts) {
+        let mode = parts.mode;
+        if mode == SnapshotMode::Nothing {
+            return;
+        }
+        for Waiting { section, table, held } in &mut self.waiting {
+            // After a change of parallelism several subtasks may hold it; one of them passes it on.
+            if !section.keeper {
+                continue;
+            }
+            let chain = match mode {
+                SnapshotMode::Checkpoint { fresh } => {
+                    parts.roster.push(table.clone());
+                    if *held && !fresh {
+                        continue;
+                    }
+                    *held = true;
+                    Some(ChainPart { table: table.clone(), unit: 0, begins: true })
+                }
+                _ => None,
+            };
             parts.sections.push(Section {
                 name: section.name.clone(),
                 kind: section.kind,
                 entries: section.entries,
                 bytes: section.bytes.to_vec(),
+                removal: section.removal,
+                spread: true,
+                chain,
             });
         }
-        Ok(())
     }
 
     /// The table of a named state, made or taken from the saved bytes at first use.
@@ -111,17 +151,12 @@ impl<K: Key> KeyedStore<K> {
             return Ok(found);
         }
         let mut table: Table<K, V> = Table::default();
-        let (saved, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|section| section.name == name);
+        let (saved, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.section.name == name);
         self.waiting = waiting;
-        let saved: Vec<RestoredSection> = saved;
-        for section in &saved {
-            let mut reader = section.reader();
-            while let Some((key, value)) = reader.entry::<(K, V)>()? {
-                if owner(key_group(&key), self.parallelism) == self.subtask {
-                    table.insert(key, value);
-                }
-            }
-        }
+        let saved: Vec<RestoredSection> = saved.into_iter().map(|waiting| waiting.section).collect();
+        let (subtask, parallelism) = (self.subtask, self.parallelism);
+        table.load(&saved, |key| owner(key_group(key), parallelism) == subtask)?;
         self.tables.push(NamedTable { name, table: Box::new(table) });
         Ok(self.tables.len() - 1)
     }
@@ -189,12 +224,11 @@ impl<V: Data> ValueState<V> {
     /// Sets the current key's value.
     pub fn set<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
         let (key, store) = context.keyed_state();
+        let mut new = Some(value);
         let table = store.table::<V>(self.name, &self.slot)?;
-        match table.get_mut(key) {
-            Some(held) => *held = value,
-            None => {
-                table.insert(key.clone(), value);
-            }
+        let held = table.get_or_insert_with(key, || new.take().unwrap_or_else(|| unreachable!("taken once")));
+        if let Some(value) = new {
+            *held = value;
         }
         Ok(())
     }
@@ -202,7 +236,7 @@ impl<V: Data> ValueState<V> {
     /// The current key's value to be changed in place, made by `initial` if absent.
     pub fn get_or<'c, C: StateAccess>(&self, context: &'c mut C, initial: impl FnOnce() -> V) -> Result<&'c mut V> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.entry_ref(key).or_insert_with(initial))
+        Ok(store.table::<V>(self.name, &self.slot)?.get_or_insert_with(key, initial))
     }
 
     /// Sets a new value and returns the one before.
@@ -233,7 +267,7 @@ impl<V: Data> ListState<V> {
     /// Appends to the current key's list.
     pub fn add<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
         let (key, store) = context.keyed_state();
-        store.table::<Vec<V>>(self.name, &self.slot)?.entry_ref(key).or_default().push(value);
+        store.table::<Vec<V>>(self.name, &self.slot)?.get_or_insert_with(key, Vec::new).push(value);
         Ok(())
     }
 
@@ -271,7 +305,11 @@ impl<F: Key, V: Data> MapState<F, V> {
     /// Sets a field of the current key's map and returns its value before.
     pub fn put<C: StateAccess>(&self, context: &mut C, field: F, value: V) -> Result<Option<V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.entry_ref(key).or_default().0.insert(field, value))
+        Ok(store
+            .table::<FieldMap<F, V>>(self.name, &self.slot)?
+            .get_or_insert_with(key, FieldMap::default)
+            .0
+            .insert(field, value))
     }
 
     /// Removes a field of the current key's map and returns its value.
@@ -343,18 +381,15 @@ mod tests {
         }
     }
 
-    fn saved(stores: &[KeyedStore<u32>], subtask: usize, parallelism: usize) -> Restored {
+    fn saved(stores: &mut [KeyedStore<u32>], subtask: usize, parallelism: usize) -> Restored {
         let mut sections = Vec::new();
-        for (from, store) in stores.iter().enumerate() {
+        for (from, store) in stores.iter_mut().enumerate() {
             let mut parts = SnapshotParts::default();
-            store.snapshot(&mut parts).unwrap();
-            sections.extend(parts.sections.into_iter().map(|section| RestoredSection {
-                subtask: from,
-                name: section.name,
-                kind: section.kind,
-                entries: section.entries,
-                bytes: section.bytes.into(),
-            }));
+            store.begin_snapshot(&mut parts).unwrap();
+            let keeper = from % parallelism == subtask;
+            sections.extend(
+                parts.sections.into_iter().map(|section| RestoredSection { keeper, ..section.into_restored(from) }),
+            );
         }
         Restored { uid: "test".into(), subtask, parallelism, sections }
     }
@@ -375,7 +410,7 @@ mod tests {
         let mut three: Vec<KeyedStore<u32>> = (0..3)
             .map(|subtask| {
                 let mut store = KeyedStore::default();
-                store.restore(&mut saved(std::slice::from_ref(&first), subtask, 3));
+                store.restore(&mut saved(std::slice::from_mut(&mut first), subtask, 3));
                 store
             })
             .collect();
@@ -386,7 +421,7 @@ mod tests {
         let mut two: Vec<KeyedStore<u32>> = (0..2)
             .map(|subtask| {
                 let mut store = KeyedStore::default();
-                store.restore(&mut saved(&three, subtask, 2));
+                store.restore(&mut saved(&mut three, subtask, 2));
                 store
             })
             .collect();

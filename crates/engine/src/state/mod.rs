@@ -1,14 +1,17 @@
 //! State as bytes: sections that operators write at a checkpoint and find again at a restore, and the typed tables of
 //! keyed state on top of them.
 
+mod chain;
 mod codec;
 mod keyed;
 mod keys;
+mod table;
 mod timers;
 
 pub use codec::{Reader, Writer};
-pub use keyed::{KeyedStore, ListState, MapState, StateAccess, Table, TableHasher, ValueState};
+pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
+pub use table::{Equivalent, Table, TableHasher};
 pub use timers::Timers;
 
 use std::sync::Arc;
@@ -28,7 +31,7 @@ pub enum SectionKind {
 }
 
 /// A named piece of one subtask's state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Section {
     /// The state's name, unique within the operator.
     pub name: String,
@@ -38,6 +41,23 @@ pub struct Section {
     pub entries: u64,
     /// The entries, one behind the other, each written by [`Writer`].
     pub bytes: Vec<u8>,
+    /// The entries are keys that earlier sections of this state hold and that are gone.
+    pub removal: bool,
+    /// Holds keys of any subtask, not only of the one that wrote it.
+    pub spread: bool,
+    /// Its place among the sections of earlier checkpoints it adds to; `None` when it stands for itself.
+    pub chain: Option<ChainPart>,
+}
+
+/// A section's place in the chain of a large table: a base and what was added to it by later checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ChainPart {
+    /// The table, unique within the operator.
+    pub table: String,
+    /// The part of the table.
+    pub unit: u16,
+    /// It begins a new base: what was written of this part before is not needed any more.
+    pub begins: bool,
 }
 
 /// A section found at a restore.
@@ -53,6 +73,10 @@ pub struct RestoredSection {
     pub entries: u64,
     /// The entries.
     pub bytes: Arc<[u8]>,
+    /// The entries are keys that are gone.
+    pub removal: bool,
+    /// Of all subtasks that read it, this is the one that saves it again if nobody asks for it.
+    pub keeper: bool,
 }
 
 /// Everything saved under one operator's id, for one subtask to take its share of.
@@ -86,11 +110,16 @@ impl Restored {
         }
     }
 
-    /// Takes out the sections of one name.
-    pub fn take(&mut self, name: &str) -> Vec<RestoredSection> {
-        let (found, rest) = std::mem::take(&mut self.sections).into_iter().partition(|section| section.name == name);
+    /// Takes out the sections of which `is` says so by their names.
+    pub fn take_where(&mut self, is: impl Fn(&str) -> bool) -> Vec<RestoredSection> {
+        let (found, rest) = std::mem::take(&mut self.sections).into_iter().partition(|section| is(&section.name));
         self.sections = rest;
         found
+    }
+
+    /// Takes out the sections of one name.
+    pub fn take(&mut self, name: &str) -> Vec<RestoredSection> {
+        self.take_where(|section| section == name)
     }
 
     /// Whether this subtask owns a key.
@@ -107,6 +136,26 @@ impl Restored {
                 self.uid, section.name
             ))
             .hint("give the changed operator another uid")),
+        }
+    }
+}
+
+impl Section {
+    /// A section that stands for itself.
+    pub fn new(name: impl Into<String>, kind: SectionKind, entries: u64, bytes: Vec<u8>) -> Self {
+        Section { name: name.into(), kind, entries, bytes, removal: false, spread: false, chain: None }
+    }
+
+    /// The section as the only subtask that reads it finds it at a restore.
+    pub fn into_restored(self, subtask: usize) -> RestoredSection {
+        RestoredSection {
+            subtask,
+            name: self.name,
+            kind: self.kind,
+            entries: self.entries,
+            bytes: self.bytes.into(),
+            removal: self.removal,
+            keeper: true,
         }
     }
 }

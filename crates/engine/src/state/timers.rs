@@ -1,46 +1,62 @@
 //! Timers of one domain (event or processing time): at most one for a key and a time, fired in order of time.
+//!
+//! The set of timers is a [`Table`], so that it is copied for checkpoints as all keyed state is. Beside it stands an index
+//! by time, which is made anew at a restore.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use hashbrown::HashSet;
+use serde::{Deserialize, Serialize};
 use tidemill_core::Result;
 
-use super::keyed::TableHasher;
-use super::{Restored, SectionKind, Writer};
+use super::{Equivalent, Restored, Table, TableHasher};
 use crate::key::Key;
+use crate::operator::{CopyRun, SnapshotParts};
 
 /// Timers by time.
 pub struct Timers<K> {
     name: &'static str,
+    set: Table<Timer<K>, ()>,
     by_time: BTreeMap<i64, HashSet<K, TableHasher>>,
     /// The keys whose timers of one time are being fired. Empty between calls of the operator.
-    firing: Firing<K>,
+    firing: (i64, Vec<K>),
 }
 
-struct Firing<K> {
-    time_ms: i64,
-    keys: Vec<K>,
-    /// Taken back while they waited for their turn.
-    deleted: HashSet<K, TableHasher>,
+/// Written as a pair of key and time.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Timer<K>(K, i64);
+
+#[derive(Hash)]
+struct TimerRef<'a, K>(&'a K, i64);
+
+impl<K: Eq> Equivalent<Timer<K>> for TimerRef<'_, K> {
+    fn equivalent(&self, timer: &Timer<K>) -> bool {
+        *self.0 == timer.0 && self.1 == timer.1
+    }
 }
 
 impl<K: Key> Timers<K> {
     /// No timers; `name` is the name of their state.
     pub fn new(name: &'static str) -> Self {
-        let firing = Firing { time_ms: i64::MIN, keys: Vec::new(), deleted: HashSet::default() };
-        Timers { name, by_time: BTreeMap::new(), firing }
+        Timers { name, set: Table::default(), by_time: BTreeMap::new(), firing: (i64::MIN, Vec::new()) }
     }
 
     /// Sets a timer; a second one of the same key and time changes nothing.
     pub fn register(&mut self, time_ms: i64, key: &K) {
-        self.by_time.entry(time_ms).or_default().get_or_insert_with(key, K::clone);
+        if self.set.contains_key(&TimerRef(key, time_ms)) {
+            return;
+        }
+        self.set.insert(Timer(key.clone(), time_ms), ());
+        self.by_time.entry(time_ms).or_default().insert(key.clone());
     }
 
     /// Takes a timer back, if it is there.
     pub fn delete(&mut self, time_ms: i64, key: &K) {
-        if time_ms == self.firing.time_ms && !self.firing.keys.is_empty() {
-            self.firing.deleted.get_or_insert_with(key, K::clone);
+        if self.set.remove(&TimerRef(key, time_ms)).is_none() {
+            return;
         }
+        // A timer whose time is being fired is not in the index any more.
         if let Some(keys) = self.by_time.get_mut(&time_ms) {
             keys.remove(key);
             if keys.is_empty() {
@@ -57,45 +73,36 @@ impl<K: Key> Timers<K> {
     /// Takes one timer that is due at `now_ms`, earliest first.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<(i64, K)> {
         loop {
-            while let Some(key) = self.firing.keys.pop() {
-                if !self.firing.deleted.remove(&key) {
-                    return Some((self.firing.time_ms, key));
+            while let Some(key) = self.firing.1.pop() {
+                if self.set.remove(&TimerRef(&key, self.firing.0)).is_some() {
+                    return Some((self.firing.0, key));
                 }
             }
             let first = self.by_time.first_entry()?;
             if *first.key() > now_ms {
                 return None;
             }
-            self.firing.time_ms = *first.key();
-            self.firing.keys.extend(first.remove());
-            self.firing.deleted.clear();
+            self.firing.0 = *first.key();
+            self.firing.1.extend(first.remove());
         }
     }
 
-    /// Writes all timers.
-    pub fn snapshot(&self, parts: &mut crate::operator::SnapshotParts) -> Result<()> {
-        if self.by_time.is_empty() {
-            return Ok(());
-        }
-        let mut writer = Writer::new(self.name, SectionKind::Keyed);
-        for (time_ms, keys) in &self.by_time {
-            for key in keys {
-                writer.entry(&(key, time_ms))?;
-            }
-        }
-        parts.sections.push(writer.finish());
-        Ok(())
+    /// Marks the timers of this moment for a snapshot.
+    pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
+        self.set.begin_snapshot(self.name, parts)
+    }
+
+    /// Goes on with the copy; true when it is done.
+    pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        self.set.copy_some(run)
     }
 
     /// Takes back this subtask's share.
     pub fn restore(&mut self, state: &mut Restored) -> Result<()> {
-        for section in state.take(self.name) {
-            let mut reader = section.reader();
-            while let Some((key, time_ms)) = reader.entry::<(K, i64)>()? {
-                if state.owns(&key) {
-                    self.by_time.entry(time_ms).or_default().insert(key);
-                }
-            }
+        let sections = state.take(self.name);
+        self.set.load(&sections, |timer| state.owns(&timer.0))?;
+        for (Timer(key, time_ms), ()) in self.set.iter() {
+            self.by_time.entry(*time_ms).or_default().insert(key.clone());
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::process::{ProcessContext, RuntimeContext};
 use super::rich::KeyedScope;
 use crate::driver::Records;
 use crate::key::{Key, key_group};
-use crate::operator::{Operator, Out, SnapshotParts};
+use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
 use crate::state::{KeyedState, KeyedStore, Restored, StateAccess};
 
 /// A keyed stream and a broadcast one; see [`KeyedStream::connect_broadcast`].
@@ -299,9 +299,11 @@ where
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
         self.broadcast.snapshot(parts)?;
-        self.core.event_timers.snapshot(parts)?;
-        self.core.processing_timers.snapshot(parts)?;
-        self.core.store.snapshot(parts)
+        self.core.begin_snapshot(parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        self.core.copy_some(run)
     }
 
     fn close(&mut self) -> Result<()> {

@@ -4,11 +4,12 @@
 use std::any::Any;
 use std::marker::PhantomData;
 
+use hashbrown::HashMap;
 use tidemill_core::{Data, Error, Result};
 
 use crate::key::Key;
 use crate::operator::SnapshotParts;
-use crate::state::{Restored, RestoredSection, Section, SectionKind, Table, Writer};
+use crate::state::{Restored, RestoredSection, Section, SectionKind, TableHasher, Writer};
 
 /// Names a broadcast state and its types (Flink's `MapStateDescriptor`). Say it where the stream is broadcast, and ask
 /// the context for the map of this name.
@@ -46,12 +47,12 @@ pub struct DeclaredState {
 
 impl<K: Key, V: Data> BroadcastDescriptor for BroadcastState<K, V> {
     fn declare(&self) -> DeclaredState {
-        DeclaredState { name: self.name, empty: || Box::new(BroadcastMap::<K, V>(Table::default())) }
+        DeclaredState { name: self.name, empty: || Box::new(BroadcastMap::<K, V>(HashMap::default())) }
     }
 }
 
 /// One subtask's copy of a broadcast state.
-pub struct BroadcastMap<K, V>(Table<K, V>);
+pub struct BroadcastMap<K, V>(HashMap<K, V, TableHasher>);
 
 impl<K: Key, V: Data> BroadcastMap<K, V> {
     /// The value of a key.

@@ -18,7 +18,7 @@ use super::process::RuntimeContext;
 use super::rich::KeyedScope;
 use crate::driver::Records;
 use crate::key::Key;
-use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
+use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
 use crate::state::{KeyedStore, Restored, SectionKind, Timers, ValueState, Writer};
 
 /// Two keyed streams whose records are to be paired by time; see [`KeyedStream::interval_join`].
@@ -446,8 +446,12 @@ where
         let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
         progress.entry(&self.watermark_ms)?;
         parts.sections.push(progress.finish());
-        self.expiry.snapshot(parts)?;
-        self.store.snapshot(parts)
+        self.expiry.begin_snapshot(parts)?;
+        self.store.begin_snapshot(parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        Ok(self.expiry.copy_some(run)? && self.store.copy_some(run)?)
     }
 
     fn close(&mut self) -> Result<()> {

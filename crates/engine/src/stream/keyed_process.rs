@@ -5,7 +5,7 @@ use tidemill_core::{Data, Result, SharedClock, WATERMARK_MIN};
 use super::process::RuntimeContext;
 use crate::driver::Records;
 use crate::key::Key;
-use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
+use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
 use crate::state::{KeyedStore, Restored, StateAccess, Timers};
 
 /// Which time a timer is set in.
@@ -50,6 +50,16 @@ pub(crate) struct KeyedCore<K> {
 }
 
 impl<K: Key> KeyedCore<K> {
+    pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
+        self.event_timers.begin_snapshot(parts)?;
+        self.processing_timers.begin_snapshot(parts)?;
+        self.store.begin_snapshot(parts)
+    }
+
+    pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        Ok(self.event_timers.copy_some(run)? && self.processing_timers.copy_some(run)? && self.store.copy_some(run)?)
+    }
+
     pub(super) fn new(context: &RuntimeContext) -> Self {
         KeyedCore {
             store: KeyedStore::default(),
@@ -212,9 +222,11 @@ where
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
-        self.core.event_timers.snapshot(parts)?;
-        self.core.processing_timers.snapshot(parts)?;
-        self.core.store.snapshot(parts)
+        self.core.begin_snapshot(parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        self.core.copy_some(run)
     }
 
     fn close(&mut self) -> Result<()> {

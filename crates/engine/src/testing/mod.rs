@@ -51,9 +51,9 @@ use crate::driver::Records;
 use crate::driver::build::{BuildShared, TaskBuilder};
 use crate::graph::Logic;
 use crate::key::{KEY_GROUPS, Key, key_group, owner};
-use crate::operator::{Link, OutputTag, Signal};
+use crate::operator::{ChainCopy, CopyRun, Link, OutputTag, Signal, SnapshotMode};
 use crate::runtime::board::Board;
-use crate::runtime::control::{JobControl, TaskSnapshot};
+use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::stream::{DataStream, Environment};
 
 /// How long [`Harness::end`] waits to be woken.
@@ -83,7 +83,7 @@ pub struct Harness<I, O> {
     epoch: u64,
     watermark_ms: i64,
     /// Kept, so that nothing the operators tell is an error.
-    _told: (Receiver<Event>, Receiver<TaskSnapshot>),
+    _told: (Receiver<Event>, Receiver<HandIn>),
 }
 
 /// Remembers that an operator's own thread has asked for the subtask to run.
@@ -166,7 +166,8 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
         restored.check_all_claimed(&plan.uids.iter().cloned().collect::<BTreeSet<_>>())?;
         let (clock, woken) = (Arc::new(ManualClock::new(self.now_ms)), Arc::new(Woken::default()));
         let ((events, heard), (writer, written)) = (channel(), channel());
-        let control = JobControl::new(clock.clone(), Board::new(plan.groups.clone()), 0, events, vec![writer]);
+        let writer = WriterLink { sender: Mutex::new(writer), queued: Arc::default() };
+        let control = JobControl::new(clock.clone(), Board::new(plan.groups.clone()), 0, events, true, vec![writer]);
         let shared = BuildShared {
             plan,
             restore: RestorePoint::default(),
@@ -265,9 +266,12 @@ impl<I: Data, O: Data> Harness<I, O> {
     /// Copies the state, as a checkpoint does; the pipeline goes on.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshots = Vec::new();
-        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, snapshots: &mut snapshots })?;
+        let mode = SnapshotMode::Detached;
+        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut snapshots })?;
         self.epoch += 1;
-        Snapshot::of(self.subtask, snapshots)
+        let mut copy = ChainCopy { run: CopyRun::whole(), pieces: Vec::new(), done: true };
+        self.head.signal(&mut Signal::Copy(&mut copy))?;
+        Snapshot::of(self.subtask, snapshots, copy.pieces)
     }
 
     /// Takes what came out since the last time, each with its event time.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidemill_core::{Error, Result};
 
 use crate::operator::OperatorSnapshot;
-use crate::state::{Restored, RestoredSection};
+use crate::state::{Restored, RestoredSection, Section};
 
 /// What one or several subtasks have saved.
 #[derive(Debug, Clone, Default)]
@@ -25,28 +25,31 @@ impl Snapshot {
         self.sections.iter().map(|(_, section)| section.bytes.len()).sum()
     }
 
-    pub(super) fn of(subtask: usize, operators: Vec<OperatorSnapshot>) -> Result<Self> {
-        let mut sections = Vec::new();
+    /// What the operators have written at once, and what was copied behind it.
+    pub(super) fn of(
+        subtask: usize,
+        operators: Vec<OperatorSnapshot>,
+        copied: Vec<(String, Vec<Section>)>,
+    ) -> Result<Self> {
+        let mut all = Vec::new();
         for operator in operators {
             if let Some(pre_commit) = operator.parts.pre_commit {
                 pre_commit()?;
             }
-            sections.extend(operator.parts.sections.into_iter().map(|section| {
-                let restored = RestoredSection {
-                    subtask,
-                    name: section.name,
-                    kind: section.kind,
-                    entries: section.entries,
-                    bytes: section.bytes.into(),
-                };
-                (operator.uid.clone(), restored)
-            }));
+            all.push((operator.uid, operator.parts.sections));
         }
-        Ok(Snapshot { sections })
+        all.extend(copied);
+        let sections = all.into_iter().flat_map(|(uid, sections)| {
+            sections.into_iter().map(move |section| (uid.clone(), section.into_restored(subtask)))
+        });
+        Ok(Snapshot { sections: sections.collect() })
     }
 
     pub(super) fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Restored {
-        let own = self.sections.iter().filter(|(of, _)| of == uid).map(|(_, section)| section.clone());
+        let own = self.sections.iter().filter(|(of, _)| of == uid).map(|(_, section)| {
+            // All subtasks read all; one of them keeps what nobody asks for.
+            RestoredSection { keeper: section.subtask % parallelism == subtask, ..section.clone() }
+        });
         Restored { uid: uid.to_string(), subtask, parallelism, sections: own.collect() }
     }
 

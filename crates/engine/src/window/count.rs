@@ -11,8 +11,8 @@ use tidemill_core::{Data, Error, Result};
 use super::{Aggregate, Window, WindowKind, WindowParts};
 use crate::driver::Records;
 use crate::key::Key;
-use crate::operator::{Operator, Out, SnapshotParts};
-use crate::state::{Restored, SectionKind, Table, Writer};
+use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
+use crate::state::{Restored, Table};
 
 /// Windows over a number of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,20 +59,20 @@ impl<T: Data> WindowKind<T> for CountWindows {
     {
         let (selector, mut aggregate, mut emit) = (parts.selector, parts.aggregate, parts.emit);
         if self.size == self.slide {
-            let size = self.size;
+            let (size, empty) = (self.size, aggregate.clone());
             Box::new(CountOperator {
                 selector,
                 groups: Table::default(),
-                add: move |group: &mut Option<(u64, A::Accumulator)>, value: T, key: &K| {
-                    let (count, accumulator) = group.get_or_insert_with(|| (0, aggregate.create()));
+                new: move || (0, empty.create()),
+                add: move |(count, accumulator): &mut (u64, A::Accumulator), value: T, key: &K| {
                     aggregate.add(accumulator, value);
                     *count += 1;
                     if *count < size {
-                        return None;
+                        return Step::Keep(None);
                     }
-                    let (_, accumulator) = group.take()?;
-                    let result = aggregate.result(accumulator);
-                    Some(emit(key, GLOBAL, result))
+                    let full = std::mem::replace(accumulator, aggregate.create());
+                    let result = aggregate.result(full);
+                    Step::Forget(emit(key, GLOBAL, result))
                 },
             })
         } else {
@@ -80,66 +80,71 @@ impl<T: Data> WindowKind<T> for CountWindows {
             Box::new(CountOperator {
                 selector,
                 groups: Table::default(),
-                add: move |group: &mut Option<(u64, VecDeque<T>)>, value: T, key: &K| {
-                    let (since, last) = group.get_or_insert_with(|| (0, VecDeque::new()));
+                new: || (0, VecDeque::new()),
+                add: move |(since, last): &mut (u64, VecDeque<T>), value: T, key: &K| {
                     last.push_back(value);
                     if last.len() > size {
                         last.pop_front();
                     }
                     *since += 1;
                     if *since < slide {
-                        return None;
+                        return Step::Keep(None);
                     }
                     *since = 0;
                     let mut accumulator = aggregate.create();
                     last.iter().for_each(|value| aggregate.add(&mut accumulator, value.clone()));
                     let result = aggregate.result(accumulator);
-                    Some(emit(key, GLOBAL, result))
+                    Step::Keep(Some(emit(key, GLOBAL, result)))
                 },
             })
         }
     }
 }
 
-/// Groups of one key each; `add` takes a record in and says what is emitted. A group left `None` is forgotten.
-struct CountOperator<K, G, S, F> {
+/// What is emitted after a record, and whether the group stays.
+enum Step<I> {
+    Keep(Option<I>),
+    Forget(I),
+}
+
+/// Groups of one key each; `new` makes one and `add` takes a record in.
+struct CountOperator<K, G, S, N, F> {
     selector: S,
-    groups: Table<K, Option<G>>,
+    groups: Table<K, G>,
+    new: N,
     add: F,
 }
 
 const GROUPS: &str = "count-window";
 
-impl<K, T, O, G, S, F, I> Operator<T, O> for CountOperator<K, G, S, F>
+impl<K, T, O, G, S, N, F, I> Operator<T, O> for CountOperator<K, G, S, N, F>
 where
     K: Key,
     T: Data,
     O: Data,
     G: Data,
     S: FnMut(&T) -> K + Send + 'static,
-    F: FnMut(&mut Option<G>, T, &K) -> Option<I> + Send + 'static,
+    N: Fn() -> G + Send + 'static,
+    F: FnMut(&mut G, T, &K) -> Step<I> + Send + 'static,
     I: IntoIterator<Item = O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
-        for section in state.take(GROUPS) {
-            let mut reader = section.reader();
-            while let Some((key, group)) = reader.entry::<(K, G)>()? {
-                if state.owns(&key) {
-                    self.groups.insert(key, Some(group));
-                }
-            }
-        }
+        let sections = state.take(GROUPS);
+        self.groups.load(&sections, |key| state.owns(key))?;
         state.finish()
     }
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
         for (timestamp_ms, value) in batch {
             let key = (self.selector)(&value);
-            let group = self.groups.entry_ref(&key).or_default();
-            let results = (self.add)(group, value, &key);
-            if group.is_none() {
-                self.groups.remove(&key);
-            }
+            let group = self.groups.get_or_insert_with(&key, &self.new);
+            let results = match (self.add)(group, value, &key) {
+                Step::Keep(results) => results,
+                Step::Forget(results) => {
+                    self.groups.remove(&key);
+                    Some(results)
+                }
+            };
             for result in results.into_iter().flatten() {
                 // The window itself has no end in time: a result carries the time of the record that completed it.
                 out.emit(timestamp_ms, result)?;
@@ -149,13 +154,10 @@ where
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
-        let mut writer = Writer::new(GROUPS, SectionKind::Keyed);
-        for (key, group) in &self.groups {
-            if let Some(group) = group {
-                writer.entry(&(key, group))?;
-            }
-        }
-        parts.sections.push(writer.finish());
-        Ok(())
+        self.groups.begin_snapshot(GROUPS, parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        self.groups.copy_some(run)
     }
 }

@@ -93,6 +93,9 @@ where
     fn snapshot(&mut self, epoch: u64, parts: &mut crate::operator::SnapshotParts) -> Result<()> {
         (**self).snapshot(epoch, parts)
     }
+    fn copy_some(&mut self, run: &mut crate::operator::CopyRun) -> Result<bool> {
+        (**self).copy_some(run)
+    }
     fn ready(&mut self) -> bool {
         (**self).ready()
     }

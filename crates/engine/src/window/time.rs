@@ -13,15 +13,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hashbrown::HashSet;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
 
 use super::{Aggregate, Window, WindowKind, WindowParts};
 use crate::driver::Records;
 use crate::key::Key;
-use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{Restored, SectionKind, Table, TableHasher, Writer};
+use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
+use crate::state::{Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
 
 /// Windows of equal size that follow each other without overlap.
 pub struct Tumbling;
@@ -137,6 +137,7 @@ impl<T: Data> WindowKind<T> for TimeWindows {
                 slices: Vec::new(),
                 already_fired: BTreeMap::new(),
             },
+            leaving: Vec::new(),
             pending_ends: BTreeSet::new(),
             hot: Hot::default(),
             now_ms: WATERMARK_MIN,
@@ -176,6 +177,8 @@ struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
     slice_ms: i64,
     selector: S,
     contents: Contents<K, T, A, W>,
+    /// Slices no window needs any more, but a snapshot that is still being copied.
+    leaving: Vec<Slice<K, A::Accumulator>>,
     /// Ends of windows that hold something and have not fired.
     pending_ends: BTreeSet<i64>,
     /// The slice of the last record, if its records are neither late nor fire again: most records are of the same slice
@@ -202,8 +205,7 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
             return (at - 1, false);
         }
         let expected = self.slices.last().map_or(0, |slice| slice.values.len());
-        self.slices
-            .insert(at, Slice { start_ms, values: Table::with_capacity_and_hasher(expected, TableHasher::default()) });
+        self.slices.insert(at, Slice { start_ms, values: Table::with_capacity(expected) });
         (at, true)
     }
 
@@ -211,10 +213,8 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
     #[inline]
     fn add(&mut self, at: usize, key: K, value: T) {
         let aggregate = &mut self.aggregate;
-        match self.slices[at].values.entry(key) {
-            Entry::Occupied(mut held) => aggregate.add(held.get_mut(), value),
-            Entry::Vacant(free) => aggregate.add(free.insert(aggregate.create()), value),
-        }
+        let held = self.slices[at].values.get_or_insert_owned(key, || aggregate.create());
+        aggregate.add(held, value);
     }
 
     fn covered(&self, window: Window) -> std::ops::Range<usize> {
@@ -231,33 +231,36 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
     {
         let covered = self.covered(window);
         let skip = self.already_fired.remove(&window.end_ms).unwrap_or_default();
-        let merged = match &mut self.slices[covered] {
-            [] => return Ok(()),
-            [only] if last_use => std::mem::take(&mut only.values),
-            [first, rest @ ..] => {
-                let mut merged = first.values.clone();
-                for slice in rest {
-                    for (key, value) in &slice.values {
-                        match merged.get_mut(key) {
-                            Some(held) => self.aggregate.merge(held, value.clone()),
-                            None => {
-                                merged.insert(key.clone(), value.clone());
+        match &mut self.slices[covered] {
+            [] => Ok(()),
+            [only] if last_use && !only.values.is_copying() => {
+                let (aggregate, emit) = (&mut self.aggregate, &mut self.emit);
+                let all = std::mem::take(&mut only.values).into_entries();
+                emit_all(aggregate, emit, window, &skip, all, out)
+            }
+            [only] => {
+                let (aggregate, emit) = (&mut self.aggregate, &mut self.emit);
+                let all = only.values.iter().map(|(key, value)| (key.clone(), value.clone()));
+                emit_all(aggregate, emit, window, &skip, all, out)
+            }
+            slices => {
+                let most = slices.iter().map(|slice| slice.values.len()).max().unwrap_or_default();
+                let mut merged: HashMap<&K, A::Accumulator, TableHasher> =
+                    HashMap::with_capacity_and_hasher(most, TableHasher::default());
+                for slice in slices.iter() {
+                    for (key, value) in slice.values.iter() {
+                        match merged.entry(key) {
+                            Entry::Occupied(mut held) => self.aggregate.merge(held.get_mut(), value.clone()),
+                            Entry::Vacant(free) => {
+                                free.insert(value.clone());
                             }
                         }
                     }
                 }
-                merged
-            }
-        };
-        for (key, value) in merged {
-            if skip.is_empty() || !skip.contains(&key) {
-                let result = self.aggregate.result(value);
-                for output in (self.emit)(&key, window, result) {
-                    out.emit(window.max_timestamp_ms(), output)?;
-                }
+                let all = merged.into_iter().map(|(key, value)| (key.clone(), value));
+                emit_all(&mut self.aggregate, &mut self.emit, window, &skip, all, out)
             }
         }
-        Ok(())
     }
 
     /// Emits the result of one key of a window again, after a late record.
@@ -280,6 +283,29 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
     }
 }
 
+/// Emits the results of a window's keys, except those that have fired before.
+fn emit_all<K: Key, T, A: Aggregate<T>, W, O: 'static, I: IntoIterator<Item = O>>(
+    aggregate: &mut A,
+    emit: &mut W,
+    window: Window,
+    skip: &HashSet<K, TableHasher>,
+    all: impl Iterator<Item = (K, A::Accumulator)>,
+    out: &mut Out<O>,
+) -> Result<()>
+where
+    W: FnMut(&K, Window, A::Output) -> I,
+{
+    for (key, value) in all {
+        if skip.is_empty() || !skip.contains(&key) {
+            let result = aggregate.result(value);
+            for output in emit(&key, window, result) {
+                out.emit(window.max_timestamp_ms(), output)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 impl<K, T, S, A, W> TimeWindowOperator<K, T, S, A, W>
 where
     K: Key,
@@ -295,6 +321,21 @@ where
         let last = self.windows.last_start(slice_start_ms) + self.windows.size_ms;
         let (first, slide_ms) = (self.windows.first_end(slice_start_ms), self.windows.slide_ms);
         (0..).map(move |n| first + n * slide_ms).take_while(move |end| *end <= last)
+    }
+
+    /// Takes back entries of a slice from a subtask that had come to `reached_ms`.
+    fn take_back(&mut self, slice_start_ms: i64, reached_ms: i64, entries: impl Iterator<Item = (K, A::Accumulator)>) {
+        let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(|end_ms| end_ms - 1 > self.now_ms).collect();
+        for (key, value) in entries {
+            for &end_ms in &ends {
+                self.pending_ends.insert(end_ms);
+                if end_ms - 1 <= reached_ms {
+                    self.contents.already_fired.entry(end_ms).or_default().insert(key.clone());
+                }
+            }
+            let (at, _) = self.contents.slice(slice_start_ms);
+            self.contents.slices[at].values.insert(key, value);
+        }
     }
 
     /// Fires every window that ends at or before the time reached, and lets go of slices no window needs any more.
@@ -315,10 +356,16 @@ where
             self.contents.fire(self.window(end_ms), last_use, out)?;
         }
         let (windows, now_ms, lateness_ms) = (self.windows, self.now_ms, self.lateness_ms);
-        self.contents.slices.retain(|slice| {
+        let over = |slice: &Slice<K, A::Accumulator>| {
             let last_end = windows.last_start(slice.start_ms) + windows.size_ms;
-            (last_end - 1).saturating_add(lateness_ms) > now_ms
-        });
+            (last_end - 1).saturating_add(lateness_ms) <= now_ms
+        };
+        if self.contents.slices.iter().any(over) {
+            let (gone, kept) = std::mem::take(&mut self.contents.slices).into_iter().partition(over);
+            let gone: Vec<_> = gone;
+            self.contents.slices = kept;
+            self.leaving.extend(gone.into_iter().filter(|slice| slice.values.is_copying()));
+        }
         Ok(())
     }
 
@@ -388,6 +435,11 @@ where
 const VALUES: &str = "window-values";
 const PROGRESS: &str = "window-progress";
 
+/// The slice a section's name names.
+fn slice_of(name: &str) -> Option<i64> {
+    name.strip_prefix(VALUES)?.strip_prefix('/')?.parse().ok()
+}
+
 impl<K, T, O, S, A, W, I> Operator<T, O> for TimeWindowOperator<K, T, S, A, W>
 where
     K: Key,
@@ -407,22 +459,25 @@ where
         }
         // Event time goes on from the slowest; what faster subtasks had fired already must not fire again.
         self.now_ms = progress.values().copied().min().unwrap_or(WATERMARK_MIN);
+        // A large slice has its own sections, the small ones share one.
+        let mut large: BTreeMap<(usize, i64), Vec<RestoredSection>> = BTreeMap::new();
+        for section in state.take_where(|name| slice_of(name).is_some()) {
+            let slice_start_ms = slice_of(&section.name).unwrap_or_default();
+            large.entry((section.subtask, slice_start_ms)).or_default().push(section);
+        }
+        for ((subtask, slice_start_ms), sections) in large {
+            let mut values: Table<K, A::Accumulator> = Table::default();
+            values.load(&sections, |key| state.owns(key))?;
+            let reached_ms = progress.get(&subtask).copied().unwrap_or(WATERMARK_MIN);
+            self.take_back(slice_start_ms, reached_ms, values.into_entries());
+        }
         for section in state.take(VALUES) {
             let reached_ms = progress.get(&section.subtask).copied().unwrap_or(WATERMARK_MIN);
             let mut reader = section.reader();
             while let Some((key, slice_start_ms, value)) = reader.entry::<(K, i64, A::Accumulator)>()? {
-                if !state.owns(&key) {
-                    continue;
+                if state.owns(&key) {
+                    self.take_back(slice_start_ms, reached_ms, std::iter::once((key, value)));
                 }
-                let ends: Vec<i64> = self.ends_over(slice_start_ms).filter(|end_ms| end_ms - 1 > self.now_ms).collect();
-                for end_ms in ends {
-                    self.pending_ends.insert(end_ms);
-                    if end_ms - 1 <= reached_ms {
-                        self.contents.already_fired.entry(end_ms).or_default().insert(key.clone());
-                    }
-                }
-                let (at, _) = self.contents.slice(slice_start_ms);
-                self.contents.slices[at].values.insert(key, value);
             }
         }
         state.finish()
@@ -463,18 +518,30 @@ where
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
-        let mut values = Writer::new(VALUES, SectionKind::Keyed);
-        let keys: usize = self.contents.slices.iter().map(|slice| slice.values.len()).sum();
-        values.reserve(keys * (size_of::<K>() + size_of::<A::Accumulator>()));
-        for slice in &self.contents.slices {
-            for (key, value) in &slice.values {
-                values.entry(&(key, slice.start_ms, value))?;
+        // The copy they had to stay for is over.
+        self.leaving.clear();
+        let mut small = Writer::new(VALUES, SectionKind::Keyed);
+        for slice in &mut self.contents.slices {
+            if slice.values.is_large() {
+                slice.values.begin_snapshot(&format!("{VALUES}/{}", slice.start_ms), parts)?;
+            } else if parts.mode != SnapshotMode::Nothing {
+                slice.values.iter().try_for_each(|(key, value)| small.entry(&(key, slice.start_ms, value)))?;
             }
         }
         let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
         progress.entry(&self.now_ms)?;
-        parts.sections.extend([values.finish(), progress.finish()]);
+        parts.sections.extend([small.finish(), progress.finish()]);
         Ok(())
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        for slice in self.leaving.iter_mut().chain(&mut self.contents.slices) {
+            if !slice.values.copy_some(run)? {
+                return Ok(false);
+            }
+        }
+        self.leaving.clear();
+        Ok(true)
     }
 
     fn late_dropped(&self) -> u64 {

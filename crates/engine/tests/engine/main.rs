@@ -10,6 +10,7 @@ mod formats;
 mod harness;
 mod joins;
 mod joins_recovery;
+mod large_state;
 mod lifecycle;
 mod pressure;
 mod recovery;

@@ -53,10 +53,10 @@ impl Members {
         }
     }
 
-    pub fn trigger(&self, epoch: u64, last: bool, drain: bool) {
+    pub fn trigger(&self, epoch: u64, savepoint: bool, last: bool, drain: bool) {
         let (_, folder) = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let folder = folder.map(|folder| Place::of(&folder, self.checkpoints.as_deref()));
-        self.say(&ToMember::Trigger { epoch, last, drain, folder });
+        self.say(&ToMember::Trigger { epoch, savepoint, last, drain, folder });
     }
 
     pub fn committed(&self, epoch: u64) {

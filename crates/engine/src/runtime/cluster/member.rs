@@ -102,11 +102,11 @@ fn listen(mut stream: TcpStream, shared: &Shared) {
         };
         match message {
             ToMember::Alive | ToMember::Start(_) => {}
-            ToMember::Trigger { epoch, last, drain, folder } => {
+            ToMember::Trigger { epoch, savepoint, last, drain, folder } => {
                 match folder.map(|folder| folder.here(shared.checkpoints.as_deref())).transpose() {
                     Ok(folder) => {
                         *shared.target.lock().unwrap_or_else(PoisonError::into_inner) = (epoch, folder);
-                        control.trigger(epoch, last, drain);
+                        control.trigger(epoch, savepoint, last, drain);
                     }
                     Err(error) => return control.fail(error),
                 }

@@ -12,7 +12,7 @@ use tidemill_core::{Error, Kind, Result};
 
 use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement};
 use crate::runtime::board::Mark;
-use crate::state::{Section, SectionKind};
+use crate::state::Section;
 
 /// The longest message, in bytes: an acknowledgement carries small state of one task, the rest stands in files.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -25,7 +25,7 @@ pub(crate) enum ToMember {
     /// The first message: what to start from.
     Start(Start),
     /// Sources close every epoch up to this one; its files go to `folder`.
-    Trigger { epoch: u64, last: bool, drain: bool, folder: Option<Place> },
+    Trigger { epoch: u64, savepoint: bool, last: bool, drain: bool, folder: Option<Place> },
     /// This epoch is committed.
     Committed(u64),
     /// The job ends with a savepoint.
@@ -146,13 +146,14 @@ pub(crate) struct WireAcknowledgement {
     pub task: u32,
     pub subtask: u32,
     operators: Vec<WireOperator>,
+    written_bytes: u64,
     failure: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct WireOperator {
     uid: String,
-    inline: Vec<(String, bool, u64, Vec<u8>)>,
+    inline: Vec<Section>,
     places: Vec<u8>,
     tokens: Vec<Vec<u8>>,
 }
@@ -160,13 +161,14 @@ struct WireOperator {
 impl WireAcknowledgement {
     /// `keeps` tells whether the epoch's state is kept on disk; otherwise there is no need to send it.
     pub fn new(acknowledgement: Acknowledgement, keeps: bool) -> Result<Self> {
-        let Acknowledgement { epoch, task, subtask, operators, failure } = acknowledgement;
+        let Acknowledgement { epoch, task, subtask, operators, written_bytes, failure } = acknowledgement;
         let operators = operators.into_iter().map(|operator| WireOperator::new(operator, keeps));
         Ok(WireAcknowledgement {
             epoch,
             task: task as u32,
             subtask: subtask as u32,
             operators: operators.collect::<Result<_>>()?,
+            written_bytes,
             failure: failure.as_ref().map(Failure::from),
         })
     }
@@ -177,6 +179,7 @@ impl WireAcknowledgement {
             task: self.task as usize,
             subtask: self.subtask as usize,
             operators: self.operators.into_iter().map(WireOperator::into_operator).collect::<Result<_>>()?,
+            written_bytes: self.written_bytes,
             failure: self.failure.map(Error::from),
         })
     }
@@ -184,12 +187,9 @@ impl WireAcknowledgement {
 
 impl WireOperator {
     fn new(operator: AcknowledgedOperator, keeps: bool) -> Result<Self> {
-        let inline = operator.inline.into_iter().filter(|_| keeps);
         Ok(WireOperator {
             uid: operator.uid,
-            inline: inline
-                .map(|section| (section.name, section.kind == SectionKind::Keyed, section.entries, section.bytes))
-                .collect(),
+            inline: operator.inline.into_iter().filter(|_| keeps).collect(),
             places: serde_json::to_vec(&operator.places)
                 .map_err(|e| Error::bug(format!("places of state cannot be written as JSON: {e}")))?,
             tokens: operator.tokens,
@@ -197,15 +197,9 @@ impl WireOperator {
     }
 
     fn into_operator(self) -> Result<AcknowledgedOperator> {
-        let section = |(name, keyed, entries, bytes)| Section {
-            name,
-            kind: if keyed { SectionKind::Keyed } else { SectionKind::Operator },
-            entries,
-            bytes,
-        };
         Ok(AcknowledgedOperator {
             uid: self.uid,
-            inline: self.inline.into_iter().map(section).collect(),
+            inline: self.inline,
             places: serde_json::from_slice(&self.places)
                 .map_err(|e| Error::external(format!("places of state cannot be read: {e}")))?,
             tokens: self.tokens,
@@ -257,6 +251,7 @@ pub(super) fn receive<M: DeserializeOwned>(stream: &mut TcpStream) -> Result<M> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::SectionKind;
     use std::net::TcpListener;
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -267,11 +262,12 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_survives_the_wire() {
-        let section = Section { name: "s".into(), kind: SectionKind::Keyed, entries: 2, bytes: vec![1, 2, 3] };
+        let section = Section::new("s", SectionKind::Keyed, 2, vec![1, 2, 3]);
         let operator =
             AcknowledgedOperator { uid: "u".into(), inline: vec![section], places: Vec::new(), tokens: vec![vec![9]] };
         let failure = Some(Error::full("the disk is full"));
-        let sent = Acknowledgement { epoch: 7, task: 1, subtask: 3, operators: vec![operator], failure };
+        let sent =
+            Acknowledgement { epoch: 7, task: 1, subtask: 3, operators: vec![operator], written_bytes: 3, failure };
         let (mut one, mut two) = pair();
         send(&mut one, &ToLeader::Acknowledged(WireAcknowledgement::new(sent, true).unwrap())).unwrap();
         let ToLeader::Acknowledged(got) = receive(&mut two).unwrap() else { panic!("another message") };

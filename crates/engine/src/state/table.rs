@@ -1,0 +1,342 @@
+//! A hash table whose state can be copied while it goes on changing.
+//!
+//! A snapshot must hold the table as it was at one moment, but copying a large one at that moment would stop the worker
+//! for as long as the copy takes. So the moment is only marked, and the copying is done in small steps between batches:
+//!
+//! ```text
+//! generation 7 ends (the snapshot's moment)         generation 8 runs on
+//! shards   [copied][copied][now: copying][later][later] …
+//!                                  an entry of generation ≤ 7 that is about to change here ▲ is written out first
+//! ```
+//!
+//! Every entry knows the generation it was changed in last. Copying walks the shards in order; an entry in a shard that
+//! is not reached yet is written out just before its first change. What the walk finds with the new generation is either
+//! written already or did not exist at the moment.
+//!
+//! The same generations tell what has changed since the last checkpoint, so that a large table writes only that (see
+//! `chain.rs`). Small tables are written whole: it costs less than to think about it.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::hash_table::{Entry as Place, HashTable};
+use tidemill_core::{Data, Result};
+
+use super::chain::{Chain, Copying};
+use super::{RestoredSection, SectionKind, Writer};
+use crate::key::Key;
+use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
+
+pub use hashbrown::Equivalent;
+
+/// The hash of state tables. Fixed, so that a run can be repeated; it differs from the hash that spreads keys over workers.
+pub type TableHasher = foldhash::fast::FixedState;
+
+/// A table with more entries than this is divided into shards and copied step by step.
+pub(crate) const SMALL_ENTRIES_MAX: usize = 1024;
+
+/// Shards of a large table. A step of copying, and the growth of the table, takes one shard at a time.
+pub(crate) const SHARDS: usize = 128;
+
+/// A table from key to value.
+pub struct Table<K, V> {
+    /// One shard while the table is small, else `SHARDS`.
+    shards: Vec<Shard<K, V>>,
+    /// The generation changes are made in. It grows with each snapshot.
+    generation: u32,
+    len: usize,
+    chain: Chain<K>,
+    copying: Option<Box<Copying<K>>>,
+}
+
+struct Shard<K, V> {
+    entries: HashTable<Entry<K, V>>,
+    /// The generation of the last change to any entry of the shard.
+    changed: u32,
+}
+
+struct Entry<K, V> {
+    key: K,
+    value: V,
+    generation: u32,
+}
+
+impl<K, V> Shard<K, V> {
+    fn with_capacity(entries: usize) -> Self {
+        Shard { entries: HashTable::with_capacity(entries), changed: 0 }
+    }
+}
+
+#[inline]
+fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
+    TableHasher::default().hash_one(key)
+}
+
+/// The bits that choose a shard are neither those that choose a place in it nor those hashbrown keeps beside it.
+#[inline]
+fn shard_of(hash: u64, shards: usize) -> usize {
+    (hash >> 32) as usize & (shards - 1)
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Table { shards: vec![Shard::with_capacity(0)], generation: 1, len: 0, chain: Chain::default(), copying: None }
+    }
+}
+
+impl<K: Key, V: Data> Table<K, V> {
+    /// A table with room for about this many entries.
+    pub fn with_capacity(entries: usize) -> Self {
+        let mut table = Table::default();
+        if entries > SMALL_ENTRIES_MAX {
+            let each = entries / SHARDS + entries / SHARDS / 8;
+            table.shards = (0..SHARDS).map(|_| Shard::with_capacity(each)).collect();
+        }
+        table
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it is copied step by step; a small one is written whole with each snapshot.
+    pub fn is_large(&self) -> bool {
+        self.shards.len() > 1
+    }
+
+    /// The value of a key.
+    #[inline]
+    pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
+        let hash = hash(key);
+        let shard = &self.shards[shard_of(hash, self.shards.len())];
+        shard.entries.find(hash, |entry| key.equivalent(&entry.key)).map(|entry| &entry.value)
+    }
+
+    /// Whether the key has a value.
+    pub fn contains_key<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The value of a key, to be changed.
+    #[inline]
+    pub fn get_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
+        let hash = hash(key);
+        let at = shard_of(hash, self.shards.len());
+        let Shard { entries, changed } = &mut self.shards[at];
+        let entry = entries.find_mut(hash, |entry| key.equivalent(&entry.key))?;
+        if entry.generation != self.generation {
+            before_change(&mut self.copying, at, entry);
+            (entry.generation, *changed) = (self.generation, self.generation);
+        }
+        Some(&mut entry.value)
+    }
+
+    /// The value of a key, to be changed; made by `make` if there is none.
+    #[inline]
+    pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
+        self.upsert(key, K::clone, make)
+    }
+
+    /// The value of a key that is at hand anyway, to be changed; made by `make` if there is none.
+    #[inline]
+    pub fn get_or_insert_owned(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        self.upsert(key, |key| key, make)
+    }
+
+    #[inline]
+    fn upsert<Q: Borrow<K>>(&mut self, key: Q, own: impl FnOnce(Q) -> K, make: impl FnOnce() -> V) -> &mut V {
+        if self.len >= SMALL_ENTRIES_MAX && self.shards.len() == 1 {
+            self.divide();
+        }
+        let hash = hash(key.borrow());
+        let at = shard_of(hash, self.shards.len());
+        let Shard { entries, changed } = &mut self.shards[at];
+        match entries.entry(hash, |entry| entry.key == *key.borrow(), |entry| self::hash(&entry.key)) {
+            Place::Occupied(held) => {
+                let entry = held.into_mut();
+                if entry.generation != self.generation {
+                    before_change(&mut self.copying, at, entry);
+                    (entry.generation, *changed) = (self.generation, self.generation);
+                }
+                &mut entry.value
+            }
+            Place::Vacant(free) => {
+                self.len += 1;
+                *changed = self.generation;
+                let entry = Entry { key: own(key), value: make(), generation: self.generation };
+                &mut free.insert(entry).into_mut().value
+            }
+        }
+    }
+
+    /// Sets a key's value and returns the one before.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let mut new = Some(value);
+        let held = self.get_or_insert_owned(key, || new.take().unwrap_or_else(|| unreachable!("taken once")));
+        new.map(|value| std::mem::replace(held, value))
+    }
+
+    /// Removes a key and returns its value.
+    pub fn remove<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<V> {
+        let hash = hash(key);
+        let at = shard_of(hash, self.shards.len());
+        let shards = self.shards.len();
+        let Shard { entries, changed } = &mut self.shards[at];
+        let mut held = entries.find_entry(hash, |entry| key.equivalent(&entry.key)).ok()?;
+        if held.get().generation != self.generation {
+            before_change(&mut self.copying, at, held.get_mut());
+        }
+        *changed = self.generation;
+        self.len -= 1;
+        let (entry, _) = held.remove();
+        self.chain.removed(at, shards, entry.key, self.len);
+        Some(entry.value)
+    }
+
+    /// All entries, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.entries.iter()).map(|entry| (&entry.key, &entry.value))
+    }
+
+    /// Changes every entry, in no particular order.
+    pub fn for_each_mut<E>(&mut self, mut change: impl FnMut(&K, &mut V) -> Result<(), E>) -> Result<(), E> {
+        for (at, Shard { entries, changed }) in self.shards.iter_mut().enumerate() {
+            for entry in entries.iter_mut() {
+                if entry.generation != self.generation {
+                    before_change(&mut self.copying, at, entry);
+                    (entry.generation, *changed) = (self.generation, self.generation);
+                }
+                change(&entry.key, &mut entry.value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries themselves. The table must not be in the middle of a copy.
+    pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
+        debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
+        self.shards.into_iter().flat_map(|shard| shard.entries).map(|entry| (entry.key, entry.value))
+    }
+
+    /// A small table becomes a large one. Small tables are never in the middle of a copy.
+    #[cold]
+    fn divide(&mut self) {
+        let each = 2 * SMALL_ENTRIES_MAX / SHARDS;
+        let mut shards: Vec<Shard<K, V>> = (0..SHARDS).map(|_| Shard::with_capacity(each)).collect();
+        for entry in self.shards.drain(..).flat_map(|shard| shard.entries) {
+            let hash = hash(&entry.key);
+            shards[shard_of(hash, SHARDS)].entries.insert_unique(hash, entry, |entry| self::hash(&entry.key));
+        }
+        self.shards = shards;
+    }
+
+    /// Marks the state of this moment under `name`. A small table is written at once; a large one by [`Table::copy_some`].
+    pub fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
+        if parts.mode == SnapshotMode::Nothing {
+            return Ok(());
+        }
+        if !self.is_large() {
+            self.chain = Chain::default();
+            if self.len > 0 {
+                let mut writer = Writer::new(name, SectionKind::Keyed);
+                self.write_all(&mut writer)?;
+                parts.sections.push(writer.finish());
+            }
+            return Ok(());
+        }
+        debug_assert!(self.copying.is_none(), "a copy is taken to its end before the next begins");
+        let moment = self.generation;
+        self.generation += 1;
+        if parts.mode != SnapshotMode::Detached {
+            parts.roster.push(name.to_string());
+        }
+        self.copying = Some(Box::new(self.chain.plan(name, moment, self.len, parts.mode)));
+        Ok(())
+    }
+
+    /// Goes on with the copy until it is done or `run` has no room left. True when it is done.
+    pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        let Some(copying) = &mut self.copying else { return Ok(true) };
+        while let Some(at) = copying.next_shard()? {
+            if !run.room() {
+                return Ok(false);
+            }
+            let Shard { entries, changed } = &self.shards[at];
+            if copying.may_hold(at, *changed) {
+                let mut bytes = 0;
+                for entry in entries.iter() {
+                    if copying.wants(at, entry.generation) {
+                        bytes += copying.write(at, &entry.key, &entry.value)?;
+                    }
+                }
+                run.spend(bytes + entries.len() * VISIT_COST);
+            }
+            copying.shard_done(at, run);
+        }
+        if let Some(copying) = self.copying.take() {
+            self.chain.copied(*copying);
+        }
+        Ok(true)
+    }
+
+    /// Whether a copy is under way.
+    pub fn is_copying(&self) -> bool {
+        self.copying.is_some()
+    }
+
+    /// Writes every entry.
+    pub fn write_all(&self, writer: &mut Writer) -> Result<()> {
+        writer.reserve(self.len * (size_of::<K>() + size_of::<V>()));
+        self.iter().try_for_each(|entry| writer.entry(&entry))
+    }
+
+    /// Takes in sections of this table, in the order they were written, as far as `owns` says.
+    pub fn load(&mut self, sections: &[RestoredSection], owns: impl Fn(&K) -> bool) -> Result<()> {
+        for section in sections {
+            let mut reader = section.reader();
+            if section.removal {
+                while let Some(key) = reader.entry::<K>()? {
+                    self.remove(&key);
+                }
+                continue;
+            }
+            while let Some((key, value)) = reader.entry::<(K, V)>()? {
+                if owns(&key) {
+                    self.insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What looking at one entry counts for in a step of copying, in bytes.
+const VISIT_COST: usize = 4;
+
+#[cold]
+#[inline(never)]
+fn before_change<K: Key, V: Data>(copying: &mut Option<Box<Copying<K>>>, at: usize, entry: &Entry<K, V>) {
+    if let Some(copying) = copying {
+        copying.capture(at, entry.generation, &entry.key, &entry.value);
+    }
+}
+
+impl<K: Key, V: Data> FromIterator<(K, V)> for Table<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut table = Table::default();
+        for (key, value) in entries {
+            table.insert(key, value);
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
