@@ -338,5 +338,5 @@ impl<K: Key, V: Data> FromIterator<(K, V)> for Table<K, V> {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
+#[path = "tests/table.rs"]
 mod tests;
