@@ -19,7 +19,7 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-use hashbrown::hash_table::{Entry as Place, HashTable};
+use hashbrown::hash_table::HashTable;
 use tidemill_core::{Data, Result};
 
 use super::chain::{Chain, Copying};
@@ -157,8 +157,8 @@ impl<K: Key, V: Data> Table<K, V> {
         let hash = hash(key.borrow());
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, changed } = &mut self.shards[at];
-        match entries.entry(hash, |entry| entry.key == *key.borrow(), |entry| self::hash(&entry.key)) {
-            Place::Occupied(held) => {
+        match entries.find_entry(hash, |entry| entry.key == *key.borrow()) {
+            Ok(held) => {
                 let entry = held.into_mut();
                 if entry.generation != self.generation {
                     before_change(&mut self.copying, at, entry);
@@ -166,11 +166,12 @@ impl<K: Key, V: Data> Table<K, V> {
                 }
                 &mut entry.value
             }
-            Place::Vacant(free) => {
+            Err(absent) => {
                 self.len += 1;
                 *changed = self.generation;
                 let entry = Entry { key: own(key), value: make(), generation: self.generation };
-                &mut free.insert(entry).into_mut().value
+                let entries = absent.into_table();
+                &mut entries.insert_unique(hash, entry, |entry| self::hash(&entry.key)).into_mut().value
             }
         }
     }
