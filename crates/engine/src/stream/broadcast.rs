@@ -170,25 +170,18 @@ impl<A: Data, B: Data> BroadcastConnectedStream<A, B> {
     /// A function with life cycle, timestamps, watermarks and side outputs.
     pub fn process<O: Data>(&self, function: impl BroadcastProcessFunction<A, B, O>) -> DataStream<O> {
         let both = either(&self.stream, &self.broadcast.stream, None);
-        broadcast_process(&both, self.broadcast.states.clone(), function)
-    }
-}
-
-fn broadcast_process<A: Data, B: Data, O: Data>(
-    both: &DataStream<Either<A, B>>,
-    states: Vec<DeclaredState>,
-    function: impl BroadcastProcessFunction<A, B, O>,
-) -> DataStream<O> {
-    let function = Mutex::new(function);
-    both.add_operator("Co-Process-Broadcast", move |builder, node| {
-        Ok(BroadcastOperator {
-            function: fresh(&function),
-            broadcast: BroadcastStore::new(&states)?,
-            context: builder.runtime_context(node),
-            watermark_ms: WATERMARK_MIN,
-            opened: false,
+        let states = self.broadcast.states.clone();
+        let function = Mutex::new(function);
+        both.add_operator("Co-Process-Broadcast", move |builder, node| {
+            Ok(BroadcastOperator {
+                function: fresh(&function),
+                broadcast: BroadcastStore::new(&states)?,
+                context: builder.runtime_context(node),
+                watermark_ms: WATERMARK_MIN,
+                opened: false,
+            })
         })
-    })
+    }
 }
 
 struct BroadcastOperator<F> {

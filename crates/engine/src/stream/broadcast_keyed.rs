@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tidemill_core::{Data, Result};
 
 use super::broadcast::{BroadcastContext, BroadcastStream};
-use super::broadcast_state::{BroadcastMap, BroadcastState, BroadcastStore, DeclaredState};
+use super::broadcast_state::{BroadcastMap, BroadcastState, BroadcastStore};
 use super::data_stream::{DataStream, fresh};
 use super::either::{Either, either};
 use super::keyed::KeyedStream;
@@ -193,29 +193,21 @@ impl<A: Data, B: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> Keyed
         };
         let by_key = Arc::new(ByKeyGroup::new(group));
         let both = either(&self.keyed.stream, &self.broadcast.stream, Some(by_key));
-        keyed_broadcast_process(&both, selector, self.broadcast.states.clone(), function)
-    }
-}
-
-fn keyed_broadcast_process<A: Data, B: Data, K: Key, O: Data>(
-    both: &DataStream<Either<A, B>>,
-    selector: impl FnMut(&A) -> K + Clone + Send + 'static,
-    states: Vec<DeclaredState>,
-    function: impl KeyedBroadcastProcessFunction<K, A, B, O>,
-) -> DataStream<O> {
-    let functions = Mutex::new((selector, function));
-    both.add_operator("Co-Process-Broadcast-Keyed", move |builder, node| {
-        let (selector, function) = fresh(&functions);
-        let context = builder.runtime_context(node);
-        Ok(KeyedBroadcastOperator {
-            selector,
-            function,
-            core: KeyedCore::new(&context),
-            broadcast: BroadcastStore::new(&states)?,
-            context,
-            opened: false,
+        let states = self.broadcast.states.clone();
+        let functions = Mutex::new((selector, function));
+        both.add_operator("Co-Process-Broadcast-Keyed", move |builder, node| {
+            let (selector, function) = fresh(&functions);
+            let context = builder.runtime_context(node);
+            Ok(KeyedBroadcastOperator {
+                selector,
+                function,
+                core: KeyedCore::new(&context),
+                broadcast: BroadcastStore::new(&states)?,
+                context,
+                opened: false,
+            })
         })
-    })
+    }
 }
 
 struct KeyedBroadcastOperator<K, S, F> {
@@ -381,11 +373,11 @@ mod tests {
         (subtask, parallelism): (usize, usize),
         snapshot: &Snapshot,
     ) -> Result<Summing> {
-        let states = states.iter().map(|state| state.declare()).collect();
         let function = Sums { sum: ValueState::new("sum"), asks_for };
-        let pipeline =
-            |input: DataStream<Input>| keyed_broadcast_process(&input, |value: &(u32, i64)| value.0, states, function);
-        Harness::builder(pipeline).subtask(subtask, parallelism).restore(snapshot).build()
+        let pipeline = |numbers: DataStream<(u32, i64)>, words: DataStream<(String, i64)>| {
+            numbers.key_by(|number| number.0).connect_broadcast(&words.broadcast_with(states)).process(function)
+        };
+        Harness::two(pipeline).subtask(subtask, parallelism).restore(snapshot).build()
     }
 
     fn subtasks(parallelism: usize, snapshot: &Snapshot) -> Vec<Summing> {

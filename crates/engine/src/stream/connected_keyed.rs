@@ -334,16 +334,14 @@ mod tests {
     }
 
     type TimeInWords = String;
-    type Input = Either<(u8, i64), (u8, TimeInWords, i64)>;
 
     #[test]
     fn both_streams_share_a_keys_state_and_its_timers_of_both_times() {
-        let key = |value: &Input| match value {
-            Either::Left((key, _)) | Either::Right((key, _, _)) => *key,
+        let function = Later { number: ValueState::new("number"), opened: false };
+        let pipeline = |left: DataStream<(u8, i64)>, right: DataStream<(u8, TimeInWords, i64)>| {
+            left.connect(&right).key_by(|number| number.0, |asked| asked.0).process(function)
         };
-        let function = CoProcess(Later { number: ValueState::new("number"), opened: false });
-        let pipeline = |input: DataStream<Input>| input.key_by(key).process(function);
-        let mut later = Harness::builder(pipeline).side_output(ALONE).build().unwrap();
+        let mut later = Harness::two(pipeline).side_output(ALONE).build().unwrap();
         let ask = |key, time: &str, at| (0, Either::Right((key, time.to_string(), at)));
         let asked = vec![ask(1, "event", 10), ask(1, "clock", 20), ask(2, "event", 10), ask(3, "event", 9)];
         later.push_batch(asked).unwrap();

@@ -13,6 +13,7 @@ use super::data_stream::{DataStream, Origin};
 use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance};
 use super::stateless::{BatchOperator, map};
 use crate::graph::ShipKind;
+use crate::testing::two;
 
 /// A record of one of two streams: of the one a function was called on (left, first) or of the other (right, second).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +33,11 @@ pub(super) fn either<A: Data, B: Data>(
     right: &DataStream<B>,
     by_key: Option<ByKeyOfEither<A, B>>,
 ) -> DataStream<Either<A, B>> {
+    if let ([left_origin], [right_origin]) = (left.origins.as_slice(), right.origins.as_slice())
+        && let Some(node) = two::both((left_origin.node, left_origin.tag), (right_origin.node, right_origin.tag))
+    {
+        return DataStream::new(left.env.clone(), Origin::of(node, None));
+    }
     let left = wrapped(left, "Left Input", Either::Left, by_key.as_ref());
     left.union(&[&wrapped(right, "Right Input", Either::Right, by_key.as_ref())])
 }

@@ -182,36 +182,26 @@ where
 
     /// A function with life cycle, the times of both records, and side outputs.
     pub fn process<O: Data>(self, function: impl ProcessJoinFunction<A, B, O>) -> DataStream<O> {
-        interval_join(self.connected.keyed(), self.how, function)
-    }
-}
-
-fn interval_join<A: Data, B: Data, K: Key, S, O: Data>(
-    keyed: KeyedStream<Either<A, B>, K, S>,
-    how: How<A, B>,
-    function: impl ProcessJoinFunction<A, B, O>,
-) -> DataStream<O>
-where
-    S: FnMut(&Either<A, B>) -> K + Clone + Send + 'static,
-{
-    let functions = Mutex::new((keyed.selector, function));
-    keyed.stream.add_operator("Interval Join", move |builder, node| {
-        how.interval.check()?;
-        let (selector, function) = fresh(&functions);
-        Ok(IntervalJoinOperator {
-            how,
-            selector,
-            function,
-            store: KeyedStore::default(),
-            left: ValueState::new("join-left"),
-            right: ValueState::new("join-right"),
-            expiry: Timers::new("join-expiry"),
-            watermark_ms: WATERMARK_MIN,
-            late_dropped: 0,
-            context: builder.runtime_context(node),
-            opened: false,
+        let (keyed, how) = (self.connected.keyed(), self.how);
+        let functions = Mutex::new((keyed.selector, function));
+        keyed.stream.add_operator("Interval Join", move |builder, node| {
+            how.interval.check()?;
+            let (selector, function) = fresh(&functions);
+            Ok(IntervalJoinOperator {
+                how,
+                selector,
+                function,
+                store: KeyedStore::default(),
+                left: ValueState::new("join-left"),
+                right: ValueState::new("join-right"),
+                expiry: Timers::new("join-expiry"),
+                watermark_ms: WATERMARK_MIN,
+                late_dropped: 0,
+                context: builder.runtime_context(node),
+                opened: false,
+            })
         })
-    })
+    }
 }
 
 #[derive(Clone)]
@@ -477,15 +467,16 @@ mod tests {
     const RIGHT: OutputTag<Named> = OutputTag::new("late right");
 
     fn restored((from_ms, to_ms): (i64, i64), late: bool, snapshot: &Snapshot) -> Result<Joining> {
-        let pipeline = |input: DataStream<Input>| {
-            let keyed = input.key_by(|value| match value {
-                Either::Left(named) | Either::Right(named) => named.0,
-            });
-            let (late_left, late_right) = (late.then_some(LEFT), late.then_some(RIGHT));
-            let how = How { interval: Interval { from_ms, to_ms }, late_left, late_right };
-            interval_join(keyed, how, Apply(|left: &Named, right: &Named| Some(format!("{} {}", left.1, right.1))))
+        let pipeline = |left: DataStream<Named>, right: DataStream<Named>| {
+            let (left, right) = (left.key_by(|named| named.0), right.key_by(|named| named.0));
+            let join = left.interval_join(&right).between(from_ms, to_ms);
+            let join = match late {
+                true => join.side_output_left_late_data(LEFT).side_output_right_late_data(RIGHT),
+                false => join,
+            };
+            join.apply(|left: &Named, right: &Named| Some(format!("{} {}", left.1, right.1)))
         };
-        Harness::builder(pipeline).side_output(LEFT).side_output(RIGHT).restore(snapshot).build()
+        Harness::two(pipeline).side_output(LEFT).side_output(RIGHT).restore(snapshot).build()
     }
 
     fn join(interval: (i64, i64)) -> Joining {

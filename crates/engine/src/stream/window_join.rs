@@ -260,12 +260,12 @@ mod tests {
 
     /// Both sides' numbers by window, all of one key; 5 ms of lateness are allowed.
     fn groups(windows: TimeWindows) -> HarnessBuilder<Number, Group> {
-        let group = |_: &u8, window: Window, (lefts, rights)| Some((window.end_ms, lefts, rights));
-        let pipeline = |input: DataStream<Number>| {
-            let windowed = input.key_by(|_| 0u8).window(windows).allowed_lateness(Duration::from_millis(5));
-            windowed.side_output_late_data(LATE).aggregate_with(BothSides::default(), group)
+        let pipeline = |left: DataStream<i64>, right: DataStream<i64>| {
+            let keyed = left.co_group(&right).where_key(|_| 0u8).equal_to(|_| 0u8);
+            let windowed = keyed.window(windows).allowed_lateness(Duration::from_millis(5)).side_output_late_data(LATE);
+            windowed.apply(|_: &u8, window, lefts, rights| Some((window.end_ms, lefts, rights)))
         };
-        Harness::builder(pipeline).side_output(LATE)
+        Harness::two(pipeline).side_output(LATE)
     }
 
     #[test]
@@ -297,6 +297,21 @@ mod tests {
         groups.push_batch(vec![(6, Either::Left(4)), (7, Either::Right(5))]).unwrap();
         assert_eq!(groups.take(), []);
         assert_eq!(groups.take_side(LATE), [(6, Either::Left(4)), (7, Either::Right(5))]);
+    }
+
+    #[test]
+    fn a_join_gives_each_pair_in_order_and_nothing_for_one_side_alone() {
+        let pipeline = |left: DataStream<i64>, right: DataStream<i64>| {
+            let keyed = left.join(&right).where_key(|n| n % 10).equal_to(|n| n % 10);
+            let windowed = keyed.window(Tumbling::event_time(Duration::from_millis(10)));
+            windowed.apply(|left, right| vec![(*left, *right); (*left == *right) as usize + 1])
+        };
+        let mut pairs = Harness::two(pipeline).build().unwrap();
+        let (left, right) = (|time, n| (time, Either::Left(n)), |time, n| (time, Either::Right(n)));
+        pairs.push_batch(vec![right(9, 11), left(1, 21), left(0, 1), right(2, 1), left(3, 2), right(3, 3)]).unwrap();
+        pairs.push_batch(vec![left(10, 11), right(19, 22)]).unwrap();
+        pairs.end().unwrap();
+        assert_eq!(pairs.take(), [(21, 11), (21, 1), (1, 11), (1, 1), (1, 1)].map(|pair| (9, pair)));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! The pipeline is written with the same API as in a job, so a process function, a window or an operator of one's own is
 //! tested as it will run; the exchange of records between subtasks alone is left out. State is saved by the same code as
-//! in a checkpoint, and a [`Snapshot`] of any number of subtasks starts harnesses of any other number.
+//! in a checkpoint, and a [`Snapshot`] of any number of subtasks starts harnesses of any other number. An operator with two
+//! inputs has [`Harness::two`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,6 +33,7 @@
 
 mod capture;
 mod snapshot;
+pub(crate) mod two;
 
 pub use snapshot::Snapshot;
 
@@ -161,7 +163,9 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
         }
         let output = Captured::default();
         capture(&self.output, &output);
-        let plan = self.env.take_graph().plan_by_hand(self.parallelism)?;
+        let graph = self.env.take_graph();
+        two::check_both(&graph)?;
+        let plan = graph.plan_by_hand(self.parallelism)?;
         let restored = self.restored.unwrap_or_default();
         restored.check_all_claimed(&plan.uids.iter().cloned().collect::<BTreeSet<_>>())?;
         let (clock, woken) = (Arc::new(ManualClock::new(self.now_ms)), Arc::new(Woken::default()));

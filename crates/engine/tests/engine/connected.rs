@@ -7,9 +7,10 @@ use tidemill_engine::Environment;
 use tidemill_engine::operator::OutputTag;
 use tidemill_engine::state::{MapState, ValueState};
 use tidemill_engine::stream::{
-    CoFlatMapFunction, CoMapFunction, CoProcessFunction, KeyedCoProcessFunction, KeyedContext, KeyedScope,
-    ProcessContext, RichCoFlatMapFunction, RichCoMapFunction, RuntimeContext, TimeDomain,
+    CoFlatMapFunction, CoMapFunction, CoProcessFunction, DataStream, Either, KeyedCoProcessFunction, KeyedContext,
+    KeyedScope, ProcessContext, RichCoFlatMapFunction, RichCoMapFunction, RuntimeContext, TimeDomain,
 };
+use tidemill_engine::testing::Harness;
 
 use crate::joins::{Event, events, timed};
 use crate::windows::Chance;
@@ -118,6 +119,25 @@ fn the_wrapping_of_the_two_inputs_makes_no_tasks_of_its_own() {
     assert!(names[0].0.starts_with("Source: alone -> Left Input") && names[0].1 == 1, "{names:?}");
     assert!(names[1].0.starts_with("Source: many -> Filter -> Filter") && names[1].1 == 3, "{names:?}");
     assert!(names[2].0.starts_with("both") && names[2].1 == 3, "{names:?}");
+}
+
+#[test]
+fn a_harness_of_two_inputs_begins_with_the_operator_that_reads_both() {
+    let mut both = Harness::two(|numbers: DataStream<i64>, texts: DataStream<String>| {
+        numbers.connect(&texts).process(Which::default())
+    })
+    .side_output(ASIDE)
+    .build()
+    .unwrap();
+    both.push(5, Either::Right("a".to_string())).unwrap();
+    both.push(6, Either::Left(7)).unwrap();
+    assert_eq!((both.take(), both.take_side(ASIDE)), (vec![(5, ">a".to_string())], vec![(6, 7)]));
+    let refused = |built: Result<Harness<Either<i64, i64>, i64>>| built.err().unwrap().to_string();
+    let alone = refused(Harness::two(|left: DataStream<i64>, _: DataStream<i64>| left.map(|n| n)).build());
+    assert!(alone.contains("`Map` reads one of the two inputs of the harness alone"), "{alone}");
+    let before = |left: DataStream<i64>, right: DataStream<i64>| left.map(|n| n).connect(&right).map(|n| n, |n| n);
+    let before = refused(Harness::two(before).build());
+    assert!(before.contains("begins with the operator that reads both"), "{before}");
 }
 
 /// Keeps the value of the second stream and adds it to those of the first.
