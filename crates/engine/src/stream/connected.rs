@@ -8,6 +8,7 @@ use tidemill_core::{Data, Result};
 use super::connected_keyed::KeyedConnectedStreams;
 use super::data_stream::{DataStream, fresh};
 use super::either::{Either, either};
+use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::process::{ProcessContext, ProcessFunction, RuntimeContext};
 use super::stateless::BatchOperator;
 use crate::driver::Records;
@@ -20,9 +21,16 @@ pub struct ConnectedStreams<A, B> {
     right: DataStream<B>,
 }
 
-/// A function on two streams, with life cycle, timestamps, watermarks and side outputs. One copy on each subtask.
+/// A function on two streams, with life cycle, timestamps, watermarks, side outputs and state of the operator. One copy on
+/// each subtask.
 pub trait CoProcessFunction<A, B, O>: Clone + Send + 'static {
-    /// Before the first record of either stream.
+    /// Takes back what was saved; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
+    /// Before the first record of either stream, or the first watermark.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
         Ok(())
@@ -33,6 +41,18 @@ pub trait CoProcessFunction<A, B, O>: Clone + Send + 'static {
 
     /// For each record of the second stream.
     fn process_second(&mut self, value: B, context: &mut ProcessContext<'_, O>) -> Result<()>;
+
+    /// Event time of both streams has come to `watermark_ms`; see [`ProcessFunction::on_watermark`].
+    fn on_watermark(&mut self, watermark_ms: i64, context: &mut ProcessContext<'_, O>) -> Result<()> {
+        let _ = (watermark_ms, context);
+        Ok(())
+    }
+
+    /// Saves what must survive a restart; called at each checkpoint, between two records.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 
     /// After the last record.
     fn close(&mut self) -> Result<()> {
@@ -237,6 +257,10 @@ where
 }
 
 impl<A: Data, B: Data, O: Data, F: CoProcessFunction<A, B, O>> ProcessFunction<Either<A, B>, O> for CoProcess<F> {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }
@@ -246,6 +270,14 @@ impl<A: Data, B: Data, O: Data, F: CoProcessFunction<A, B, O>> ProcessFunction<E
             Either::Left(value) => self.0.process_first(value, context),
             Either::Right(value) => self.0.process_second(value, context),
         }
+    }
+
+    fn on_watermark(&mut self, watermark_ms: i64, context: &mut ProcessContext<'_, O>) -> Result<()> {
+        self.0.on_watermark(watermark_ms, context)
+    }
+
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
     }
 
     fn close(&mut self) -> Result<()> {

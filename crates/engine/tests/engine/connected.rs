@@ -8,9 +8,10 @@ use tidemill_engine::operator::OutputTag;
 use tidemill_engine::state::{MapState, ValueState};
 use tidemill_engine::stream::{
     CoFlatMapFunction, CoMapFunction, CoProcessFunction, DataStream, Either, KeyedCoProcessFunction, KeyedContext,
-    KeyedScope, ProcessContext, RichCoFlatMapFunction, RichCoMapFunction, RuntimeContext, TimeDomain,
+    KeyedScope, OperatorStateReader, OperatorStateWriter, ProcessContext, RichCoFlatMapFunction, RichCoMapFunction,
+    RuntimeContext, TimeDomain,
 };
-use tidemill_engine::testing::Harness;
+use tidemill_engine::testing::{Harness, Snapshot};
 
 use crate::joins::{Event, events, timed};
 use crate::windows::Chance;
@@ -138,6 +139,53 @@ fn a_harness_of_two_inputs_begins_with_the_operator_that_reads_both() {
     let before = |left: DataStream<i64>, right: DataStream<i64>| left.map(|n| n).connect(&right).map(|n| n, |n| n);
     let before = refused(Harness::two(before).build());
     assert!(before.contains("begins with the operator that reads both"), "{before}");
+}
+
+/// Holds numbers back until both streams' event time goes on, then emits those that were asked for.
+#[derive(Clone, Default)]
+struct Held {
+    numbers: Vec<i64>,
+    asked: Vec<i64>,
+}
+
+impl CoProcessFunction<i64, i64, i64> for Held {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.numbers = saved.list("numbers")?;
+        self.asked = saved.union("asked")?;
+        Ok(())
+    }
+    fn process_first(&mut self, number: i64, _: &mut ProcessContext<'_, i64>) -> Result<()> {
+        self.numbers.push(number);
+        Ok(())
+    }
+    fn process_second(&mut self, number: i64, _: &mut ProcessContext<'_, i64>) -> Result<()> {
+        self.asked.push(number);
+        Ok(())
+    }
+    fn on_watermark(&mut self, watermark_ms: i64, context: &mut ProcessContext<'_, i64>) -> Result<()> {
+        let found = std::mem::take(&mut self.numbers).into_iter().filter(|number| self.asked.contains(number));
+        found.into_iter().try_for_each(|number| context.emit_at(watermark_ms, number))
+    }
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        state.list("numbers", &self.numbers)?;
+        state.list("asked", &self.asked)
+    }
+}
+
+#[test]
+fn a_co_process_function_saves_state_of_its_operator_and_hears_watermarks() {
+    let held = |subtask, parallelism, saved: &Snapshot| {
+        let pipeline = |left: DataStream<i64>, right: DataStream<i64>| left.connect(&right).process(Held::default());
+        Harness::two(pipeline).subtask(subtask, parallelism).restore(saved).build().unwrap()
+    };
+    let mut one = held(0, 1, &Snapshot::default());
+    (1..=4).for_each(|number| one.push(0, Either::Left(number)).unwrap());
+    one.push(0, Either::Right(4)).unwrap();
+    one.push(0, Either::Right(1)).unwrap();
+    let saved = one.snapshot().unwrap();
+    let mut two = [held(0, 2, &saved), held(1, 2, &saved)];
+    two.iter_mut().for_each(|harness| harness.watermark(7).unwrap());
+    assert_eq!(two.map(|mut harness| harness.take()), [vec![(7, 1)], vec![(7, 4)]]);
 }
 
 /// Keeps the value of the second stream and adds it to those of the first.
