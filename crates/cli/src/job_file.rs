@@ -96,6 +96,8 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         program,
         args: raw.args,
         parallelism: raw.parallelism,
+        parallelism_min: None,
+        reactive: false,
         checkpoint_interval_ms: raw.checkpoint_interval_ms,
         savepoint: raw.savepoint,
         env: raw.env,

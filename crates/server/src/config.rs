@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tidemill_core::{SharedClock, SystemClock};
 
+use crate::agents::message::JoinSecret;
 use crate::live::hub::LiveLimits;
 
 /// Configuration of a server; [`ServerConfig::new`] gives the defaults.
@@ -23,6 +24,12 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// The executable that runs `.toml` job files; default: this very program.
     pub runner: Option<PathBuf>,
+    /// The secret of agents; with it the server takes further hosts.
+    pub join_secret: Option<JoinSecret>,
+    /// The address other hosts reach this one at; default: the one listened on.
+    pub host: Option<String>,
+    /// Workers this host has room for once there are agents; default: the number of cores.
+    pub slots: Option<usize>,
     /// Bounds of the live tables.
     pub live: LiveLimits,
     /// The clock.
@@ -42,6 +49,9 @@ impl ServerConfig {
             admin_token: None,
             allowed_hosts: Vec::new(),
             runner: None,
+            join_secret: None,
+            host: None,
+            slots: None,
             live: LiveLimits::default(),
             clock: Arc::new(SystemClock),
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`server`] | starting and ending it |
 //! | [`config`] | what it is started with |
+//! | [`agents`] | further hosts that run processes of jobs |
 //! | [`jobs`] | job processes, their restarts and records; free of HTTP |
 //! | [`live`] | live tables and their event streams |
 //! | [`topics`] | embedded topics behind the API |
@@ -12,6 +13,7 @@
 //! | [`database`] | the metadata database |
 //! | [`random`] | ids, tokens, jitter |
 
+pub mod agents;
 pub mod api;
 pub mod config;
 pub mod database;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::agents::hub::Agents;
 use crate::api::{self, App};
 use crate::config::{ADMIN_TOKEN_BYTES_MIN, ServerConfig};
 use crate::database;
@@ -70,7 +71,9 @@ impl Server {
             Some(runner) => runner,
             None => std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
         };
+        let agents = agents(&config, address)?;
         let supervisor = SupervisorConfig {
+            agents,
             data,
             programs,
             runner,
@@ -148,6 +151,22 @@ fn check_token(config: &ServerConfig) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The agents this server takes: none without a join secret.
+fn agents(config: &ServerConfig, address: SocketAddr) -> Result<Option<Arc<Agents>>> {
+    let Some(secret) = config.join_secret.clone() else { return Ok(None) };
+    let host = match &config.host {
+        Some(host) => host.clone(),
+        None if !address.ip().is_unspecified() => address.ip().to_string(),
+        None => {
+            return Err(Error::input("agents must know at which address they reach this host")
+                .hint("name it with `--host-address <address>`, or listen on one address"));
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let slots = config.slots.unwrap_or(cores);
+    Ok(Some(Arc::new(Agents::new(secret, host, slots, config.clock.clone())?)))
 }
 
 fn create_folder(path: &Path) -> Result<PathBuf> {

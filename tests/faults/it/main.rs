@@ -7,6 +7,9 @@
 //! | [`job_kills`] | the order job is killed |
 //! | [`server_kills`] | the server is killed |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
+//! | [`process_kills`] | any process of a job of several is killed |
+//! | [`network`] | the network between hosts is slowed and cut |
+//! | [`agents`] | jobs over agents: rescaled, agents and server killed |
 //! | [`stops`] | a job is stopped with a savepoint and started again |
 //! | [`full_disk`] | no room for a checkpoint, none for a topic |
 //! | [`redis_outage`] | Redis is killed and comes back |
@@ -16,10 +19,13 @@
 // A helper that breaks fails its test, as it should.
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod bad_input;
 mod behaviour;
 mod full_disk;
 mod job_kills;
+mod network;
+mod process_kills;
 mod redis_outage;
 mod server_kills;
 mod stops;

@@ -26,7 +26,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hashbrown", &["tidemill-engine"]),
     ("foldhash", &["tidemill-engine"]),
     ("postcard", &["tidemill-engine"]),
-    ("ring", &["tidemill-engine"]),
+    ("ring", &["tidemill-engine", "tidemill-server"]),
     ("rusqlite", &["tidemill-topic", "tidemill-server"]),
     ("redis", &["tidemill-connectors"]),
     ("csv", &["tidemill-connectors"]),

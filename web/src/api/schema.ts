@@ -5,6 +5,23 @@
  */
 
 export interface paths {
+    "/api/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The hosts jobs run on. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/events": {
         parameters: {
             query?: never;
@@ -103,6 +120,23 @@ export interface paths {
         get: operations["job_log"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/rescale": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stops a job with a savepoint and starts it again from it with another parallelism. */
+        post: operations["rescale"];
         delete?: never;
         options?: never;
         head?: never;
@@ -474,6 +508,29 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description All hosts. */
+        AgentList: {
+            /** @description The server's own first; empty where the server takes no agents. */
+            agents: components["schemas"]["AgentView"][];
+        };
+        /** @description An agent as the API shows it. */
+        AgentView: {
+            /** @description Whether it is heard of. */
+            alive: boolean;
+            /**
+             * Format: int64
+             * @description When it was heard of last, epoch ms.
+             */
+            heard_ms: number;
+            /** @description The address its processes are reached at. */
+            host: string;
+            /** @description Its name. */
+            name: string;
+            /** @description Workers it has room for. */
+            slots: number;
+            /** @description Of those, how many jobs hold. */
+            used: number;
+        };
         /** @description What an append did. */
         Appended: {
             /** @description The idempotency key was seen before: nothing was stored now. */
@@ -614,8 +671,15 @@ export interface components {
             name?: string;
             /** @description Workers; default: the number of cores. */
             parallelism?: number | null;
+            /**
+             * @description Adaptive: where there is no room for `parallelism` workers, the job runs with fewer, but not with fewer than this.
+             *     Wants `parallelism`.
+             */
+            parallelism_min?: number | null;
             /** @description A file name in the server's jobs folder: an executable, or a `.toml` job file. */
             program: string;
+            /** @description Reactive: as many workers as all hosts have room for, whatever `parallelism` says. */
+            reactive?: boolean;
             /** @description What happens after a failure. */
             restart?: components["schemas"]["RestartStrategy"];
             /** @description A savepoint's folder to start from when the job has no checkpoint of its own. */
@@ -811,6 +875,11 @@ export interface components {
             next_offset: number;
             /** @description By offset. */
             records: components["schemas"]["RecordView"][];
+        };
+        /** @description Another parallelism. */
+        Rescale: {
+            /** @description How many workers. */
+            parallelism: number;
         };
         /** @description What happens after a job's process has failed. Default: exponential delay without end, as in Flink. */
         RestartStrategy: {
@@ -1069,6 +1138,25 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentList"];
+                };
+            };
+        };
+    };
     watch_jobs: {
         parameters: {
             query?: never;
@@ -1298,6 +1386,63 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    rescale: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rescale"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StateNow"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+            507: {
                 headers: {
                     [name: string]: unknown;
                 };

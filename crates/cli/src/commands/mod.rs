@@ -1,5 +1,7 @@
 //! All commands: one file each, and one line in a list.
 
+mod agent;
+mod agents;
 mod demo;
 mod jobs;
 mod openapi;
@@ -18,6 +20,8 @@ use crate::failure::Failure;
 pub const ALL: &[Entry] = &[
     Entry::of::<serve::Serve>("serve"),
     Entry::of::<run::Run>("run"),
+    Entry::of::<agent::Agent>("agent"),
+    Entry::of::<agents::Agents>("agents"),
     Entry::group("jobs", "Look at and control the jobs of a server", jobs::ALL),
     Entry::group("topic", "Create, fill and read the topics of a data folder", topic::ALL),
     Entry::of::<demo::Demo>("demo"),

@@ -120,6 +120,7 @@ impl Run {
             server: token.map(|token| (self.server.clone(), token.trim().to_owned())),
             spec,
             folder,
+            member: None,
             inherit_output: true,
         };
         let (state, why) = supervise::run(&launch).await?;

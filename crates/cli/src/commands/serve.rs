@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use tidemill_server::agents::message::JoinSecret;
 use tidemill_server::{Server, ServerConfig, ServerEnd};
 
 use super::{DataArgs, Run, runtime};
@@ -36,6 +37,15 @@ pub struct Serve {
     /// A further host name requests may be addressed to, while listening on loopback; may be repeated
     #[arg(long = "allow-host", value_name = "NAME")]
     allowed_hosts: Vec<String>,
+    /// Take agents: the file with the secret they prove, at least 16 characters
+    #[arg(long, env = "TIDEMILL_JOIN_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    join_secret_file: Option<PathBuf>,
+    /// The address agents reach this host at [default: the one listened on]
+    #[arg(long, value_name = "ADDRESS")]
+    host_address: Option<String>,
+    /// Workers this host has room for once there are agents [default: the number of cores]
+    #[arg(long, value_name = "NUMBER")]
+    slots: Option<usize>,
     /// Leave the jobs running when the server ends; the next server takes them over
     #[arg(long)]
     keep_jobs: bool,
@@ -49,6 +59,9 @@ impl Run for Serve {
         config.jobs_folder = self.jobs;
         config.admin_token = self.token;
         config.allowed_hosts = self.allowed_hosts;
+        config.join_secret = self.join_secret_file.as_deref().map(JoinSecret::read).transpose()?;
+        config.host = self.host_address;
+        config.slots = self.slots;
         let end = if self.keep_jobs { ServerEnd::LeaveJobs } else { ServerEnd::EndJobs };
         runtime()?.block_on(async {
             let mut interrupted = interrupts()?;

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 24] = [
+    "agent",
+    "agents",
+    "jobs rescale",
     "",
     "serve",
     "run",

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/jobs/{id}/stop", post(stop))
         .route("/api/jobs/{id}/savepoints", post(savepoint))
         .route("/api/jobs/{id}/restart", post(restart))
+        .route("/api/jobs/{id}/rescale", post(rescale))
         .route("/api/jobs/{id}/log", get(job_log))
 }
 
@@ -68,6 +69,14 @@ pub(super) struct Savepoint {
 pub(super) struct Stop {
     /// Event time is brought to its end first: windows fire, and the job counts as finished.
     drain: bool,
+}
+
+/// Another parallelism.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rescale {
+    /// How many workers.
+    parallelism: usize,
 }
 
 /// How much of the log.
@@ -135,6 +144,22 @@ pub(super) async fn savepoint(State(app): Shared, Path(id): Path<String>) -> Api
 pub(super) async fn restart(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<StateNow>> {
     app.supervisor.restart(&id).await?;
     Ok(Json(StateNow { state: app.supervisor.job(&id)?.state() }))
+}
+
+/// Stops a job with a savepoint and starts it again from it with another parallelism.
+#[utoipa::path(post, path = "/api/jobs/{id}/rescale", tag = "jobs", params(("id" = String, Path)), request_body = Rescale,
+    responses((status = 200, body = StateNow), (status = 400, body = Errors), (status = 404, body = Errors),
+        (status = 409, body = Errors), (status = 507, body = Errors)))]
+pub(super) async fn rescale(
+    State(app): Shared,
+    Path(id): Path<String>,
+    JsonBody(Rescale { parallelism }): JsonBody<Rescale>,
+) -> ApiResult<Json<StateNow>> {
+    let state = detached(async move {
+        app.supervisor.rescale(&id, parallelism).await?;
+        app.supervisor.job(&id).map(|job| job.state())
+    });
+    Ok(Json(StateNow { state: state.await? }))
 }
 
 /// Forgets an ended job and deletes its folder with its checkpoints; savepoints stay.

@@ -1,5 +1,6 @@
 //! The HTTP interface. One resource, one file; the list in `router` is the only place that joins them.
 
+mod agents;
 mod error;
 mod events;
 mod extract;
@@ -82,6 +83,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(flink.clone())
         .nest("/v1", flink)
         .merge(jobs::routes())
+        .merge(agents::routes())
         .merge(programs::routes())
         .merge(events::routes())
         .merge(live::routes())

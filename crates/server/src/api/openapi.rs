@@ -6,7 +6,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
 
-use super::{App, events, flink, health, jobs, live, live_events, metrics, programs, topics};
+use super::{App, agents, events, flink, health, jobs, live, live_events, metrics, programs, topics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,8 +28,10 @@ use super::{App, events, flink, health, jobs, live, live_events, metrics, progra
         jobs::stop,
         jobs::savepoint,
         jobs::restart,
+        jobs::rescale,
         jobs::delete,
         jobs::job_log,
+        agents::list,
         programs::list,
         programs::upload,
         events::all,

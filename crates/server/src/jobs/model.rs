@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::process::ProcessId;
 use super::spec::JobSpec;
+use crate::agents::hub::Placement;
 
 /// Where a job is in its life, with Flink's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -96,6 +97,12 @@ pub struct JobRecord {
     pub process: Option<ProcessId>,
     /// The last report of an ended process.
     pub last_report: Option<Report>,
+    /// Where its processes are, when it runs as several.
+    #[serde(default)]
+    pub placement: Option<Placement>,
+    /// It was stopped to be started again with another parallelism.
+    #[serde(default)]
+    pub rescaling: bool,
 }
 
 impl JobRecord {
@@ -119,6 +126,8 @@ impl JobRecord {
             exceptions: VecDeque::new(),
             process: None,
             last_report: None,
+            placement: None,
+            rescaling: false,
         };
         record.enter(JobState::Created, now_ms);
         record

@@ -12,6 +12,7 @@ use tidemill_core::{Error, Kind, Result};
 use super::log;
 use super::program::Program;
 use super::spec::JobSpec;
+use crate::agents::message::Start;
 
 /// How often an adopted process is looked at.
 const ADOPTED_POLL: Duration = Duration::from_millis(250);
@@ -37,6 +38,26 @@ pub struct Launch {
     pub folder: Option<PathBuf>,
     /// Output goes to the caller's terminal instead of the job's log.
     pub inherit_output: bool,
+    /// Which process of a job of several it is.
+    pub member: Option<Member>,
+}
+
+/// A process of a job of several.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Which one, from 0.
+    pub process: usize,
+    /// Where all of them are.
+    pub start: Start,
+    /// The file with the secret of this start.
+    pub secret_file: PathBuf,
+}
+
+impl Member {
+    /// Where the output of a job's process goes: the first one's into the job's folder, others' into one of their own in it.
+    pub fn folder(job: &Path, process: usize) -> PathBuf {
+        if process == 0 { job.to_path_buf() } else { job.join(format!("process-{process}")) }
+    }
 }
 
 /// How a process ended.
@@ -108,7 +129,9 @@ impl Running {
                 command.stdin(Stdio::inherit());
             }
         } else {
-            let output = log::open_for_process(&launch.dir)?;
+            let folder = Member::folder(&launch.dir, launch.member.as_ref().map_or(0, |member| member.process));
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(format!("make `{}`", folder.display()), e))?;
+            let output = log::open_for_process(&folder)?;
             let clone = output.try_clone().map_err(|e| Error::io("open the job's log", e))?;
             command.stdout(Stdio::from(output)).stderr(Stdio::from(clone));
         }
@@ -191,6 +214,14 @@ fn command(launch: &Launch) -> tokio::process::Command {
     }
     if let Some(workers) = launch.spec.parallelism {
         command.env("TIDEMILL_PARALLELISM", workers.to_string());
+    }
+    if let Some(Member { process, start, secret_file }) = &launch.member {
+        command
+            .env("TIDEMILL_PARALLELISM", start.parallelism.to_string())
+            .env("TIDEMILL_PROCESS", process.to_string())
+            .env("TIDEMILL_PROCESSES", start.addresses.join(","))
+            .env("TIDEMILL_GENERATION", start.generation.to_string())
+            .env("TIDEMILL_SECRET_FILE", secret_file);
     }
     if let Some(interval) = launch.spec.checkpoint_interval_ms {
         command.env("TIDEMILL_CHECKPOINT_INTERVAL_MS", interval.to_string());

@@ -7,6 +7,7 @@ use tidemill_core::{Error, Result};
 use utoipa::ToSchema;
 
 use super::restart::RestartStrategy;
+use crate::agents::place::Wanted;
 
 /// A job as it is submitted. Unknown fields are refused.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +24,13 @@ pub struct JobSpec {
     /// Workers; default: the number of cores.
     #[serde(default)]
     pub parallelism: Option<usize>,
+    /// Adaptive: where there is no room for `parallelism` workers, the job runs with fewer, but not with fewer than this.
+    /// Wants `parallelism`.
+    #[serde(default)]
+    pub parallelism_min: Option<usize>,
+    /// Reactive: as many workers as all hosts have room for, whatever `parallelism` says.
+    #[serde(default)]
+    pub reactive: bool,
     /// Milliseconds between checkpoints; default: the job's own, else 10000.
     #[serde(default)]
     pub checkpoint_interval_ms: Option<u64>,
@@ -49,6 +57,15 @@ impl JobSpec {
     /// The most workers: the number of key groups.
     pub const PARALLELISM_MAX: usize = 128;
 
+    /// How many workers it wants on hosts with room; `cores` where it says nothing.
+    pub fn wanted(&self, cores: usize) -> Wanted {
+        let most = self.parallelism.unwrap_or(cores).max(1);
+        match self.reactive {
+            true => Wanted { least: 1, most: Self::PARALLELISM_MAX },
+            false => Wanted { least: self.parallelism_min.unwrap_or(most), most },
+        }
+    }
+
     /// Fills in the name and refuses what is out of bounds (`Kind::Input`). The program itself is looked for later.
     pub fn checked(mut self) -> Result<JobSpec> {
         if self.name.is_empty() {
@@ -74,6 +91,17 @@ impl JobSpec {
         }
         if self.parallelism.is_some_and(|workers| !(1..=Self::PARALLELISM_MAX).contains(&workers)) {
             return Err(Error::input(format!("`parallelism` must be from 1 to {}", Self::PARALLELISM_MAX)));
+        }
+        match (self.parallelism_min, self.parallelism) {
+            (None, _) => {}
+            (Some(_), None) => return Err(Error::input("`parallelism_min` wants `parallelism`, the most workers")),
+            (Some(least), Some(most)) if least < 1 || least > most => {
+                return Err(Error::input("`parallelism_min` must be from 1 to `parallelism`"));
+            }
+            (Some(_), Some(_)) if self.reactive => {
+                return Err(Error::input("a job is either `reactive` or has `parallelism_min`"));
+            }
+            _ => {}
         }
         if self.checkpoint_interval_ms.is_some_and(|interval| !(1..=86_400_000).contains(&interval)) {
             return Err(Error::input("`checkpoint_interval_ms` must be from 1 to 86400000 (a day)"));
@@ -126,6 +154,8 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_named() {
         assert!(refused(r#"{"program":"p","parallelism":0}"#).contains("parallelism"));
+        assert!(refused(r#"{"program":"p","parallelism_min":2}"#).contains("wants `parallelism`"));
+        assert!(refused(r#"{"program":"p","parallelism_min":3,"parallelism":2}"#).contains("from 1 to `parallelism`"));
         assert!(refused(r#"{"program":"p","env":{"LD_PRELOAD":"x"}}"#).contains("`LD_PRELOAD` cannot be set"));
         assert!(refused(r#"{"program":"p","env":{"TIDEMILL_DATA":"x"}}"#).contains("cannot be set"));
         assert!(refused(r#"{"program":"p","env":{"a=b":"x"}}"#).contains("no variable name"));

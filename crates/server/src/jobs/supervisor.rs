@@ -15,9 +15,10 @@ use super::program;
 use super::spec::JobSpec;
 use super::store::{JobStore, blocking};
 use super::worker::{self, ServerEnd, Shared};
+use crate::agents::hub::Agents;
 
 /// What the supervisor needs to know to start processes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SupervisorConfig {
     /// The data folder; jobs stand in `<data>/jobs/<id>`.
     pub data: PathBuf,
@@ -29,6 +30,8 @@ pub struct SupervisorConfig {
     pub server: String,
     /// The token the server asks of writers.
     pub writer_token: String,
+    /// Further hosts, where the server takes some.
+    pub agents: Option<Arc<Agents>>,
 }
 
 /// Why a call was refused.
@@ -80,9 +83,19 @@ impl Supervisor {
         let mut jobs = BTreeMap::new();
         for record in records {
             let dir = job_dir(&shared.config, &record.id);
+            // Between the two halves of a rescaling the job has ended in name only.
+            let interrupted = record.rescaling && record.state == JobState::Suspended;
             let job = Job::new(record, dir, changes.clone());
             if !job.state().ended() {
                 tokio::spawn(worker::run(shared.clone(), job.clone(), true));
+            } else if interrupted {
+                job.idle.send_replace(false);
+                let now_ms = shared.clock.now_ms();
+                job.change(|record| {
+                    record.rescaling = false;
+                    record.enter(JobState::Created, now_ms);
+                });
+                tokio::spawn(worker::run(shared.clone(), job.clone(), false));
             }
             jobs.insert(job.id.clone(), job);
         }
@@ -186,6 +199,53 @@ impl Supervisor {
         }
     }
 
+    /// Stops a job with a savepoint and starts it again from it with so many workers; none of its records is lost or
+    /// processed twice.
+    pub async fn rescale(&self, id: &str, parallelism: usize) -> Result<(), JobError> {
+        let job = self.running(id, "rescale")?;
+        let mut spec = job.record().spec;
+        if spec.reactive {
+            return Err(JobError::Conflict(format!("job {id} is reactive: it has as many workers as there are slots")));
+        }
+        spec.parallelism = Some(parallelism);
+        let spec = spec.checked()?;
+        if let Some(agents) = &self.shared.config.agents
+            && agents.list().len() > 1
+            && agents.room_for(id, spec.wanted(parallelism)) == 0
+        {
+            let text = format!("there is no room for {parallelism} workers of equal processes");
+            return Err(Error::full(text).hint("`tidemill agents` shows the slots of all hosts").into());
+        }
+        let before = job.record();
+        self.keep_spec(&job, spec, true).await?;
+        let stopped = self.stop(id, false).await;
+        let again = match &stopped {
+            Ok(_) => self.restart(id).await,
+            Err(_) => self.keep_spec(&job, before.spec, false).await.map_err(Into::into),
+        };
+        let savepoint = stopped?;
+        again?;
+        // The job's own checkpoint folder holds the same: what was taken for the rescaling only is not the user's.
+        if let Err(e) = blocking(move || {
+            std::fs::remove_dir_all(&savepoint).map_err(|e| Error::io(format!("remove `{savepoint}`"), e))
+        })
+        .await
+        {
+            tracing::warn!(job = id, error = %e, "a savepoint of a rescaling stays behind");
+        }
+        Ok(())
+    }
+
+    async fn keep_spec(&self, job: &Job, spec: JobSpec, rescaling: bool) -> Result<()> {
+        let record = job.change(|record| (record.spec, record.rescaling) = (spec, rescaling));
+        self.shared.store.save(&record).await
+    }
+
+    /// The agents, where the server takes some.
+    pub fn agents(&self) -> Option<&Arc<Agents>> {
+        self.shared.config.agents.as_ref()
+    }
+
     /// Starts an ended job again, from its newest checkpoint.
     pub async fn restart(&self, id: &str) -> Result<(), JobError> {
         let job = self.take_ended(id).await?;
@@ -203,6 +263,7 @@ impl Supervisor {
         let now_ms = self.shared.clock.now_ms();
         let mut record = job.record();
         record.failure = None;
+        record.rescaling = false;
         record.enter(JobState::Created, now_ms);
         self.shared.store.save(&record).await?;
         job.change(|kept| *kept = record);

@@ -14,11 +14,14 @@ use super::ending::{self, Ending, Wish};
 use super::job::Job;
 use super::log;
 use super::model::{JobRecord, JobState};
-use super::process::{Exit, Launch, Outcome, ProcessId, Running, retryable};
+use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, retryable};
 use super::program;
 use super::restart::Backoff;
 use super::store::JobStore;
 use super::supervisor::SupervisorConfig;
+use crate::agents::host;
+use crate::agents::hub::{Agents, Placement};
+use crate::agents::place::Wanted;
 
 /// How often a process is asked for its report in its first seconds.
 const POLL_FIRST: Duration = Duration::from_millis(250);
@@ -38,6 +41,15 @@ const CANCEL_GRACE: Duration = Duration::from_secs(10);
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// After a savepoint to stop with, the process has this long to end by itself.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+
+/// When a process on another host is gone, the first one has this long to end by itself.
+const MEMBER_GONE_GRACE: Duration = Duration::from_secs(5);
+/// A job that can do with fewer workers waits this long for more.
+const SLOTS_SETTLE: Duration = Duration::from_secs(4);
+/// How often a job that waits for room looks for it.
+const SLOTS_POLL: Duration = Duration::from_millis(250);
+/// The exit code of a cancelled process.
+const CANCELLED: i32 = 130;
 
 /// What the server asks of all workers when it ends itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +104,9 @@ impl Worker {
             };
             let last_report = self.job.process_gone();
             let Some((ending, retry)) = self.read_end(left, log_from) else { return };
+            if self.grown(&ending).await {
+                continue;
+            }
             match ending {
                 Ending::Ended(state, why) => return self.end(state, why, last_report).await,
                 Ending::Failed(why) => {
@@ -127,6 +142,56 @@ impl Worker {
         }
     }
 
+    /// Whether the job was stopped only to be started again on more hosts.
+    async fn grown(&self, ending: &Ending) -> bool {
+        let ours = self.job.record().rescaling && *self.job.wish.borrow() == Wish::Run;
+        if !ours || !matches!(ending, Ending::Ended(JobState::Suspended, _)) {
+            return false;
+        }
+        let now_ms = self.shared.clock.now_ms();
+        let record = self.job.change(|record| {
+            record.process = None;
+            record.rescaling = false;
+            record.enter(JobState::Restarting, now_ms);
+        });
+        self.keep(&record).await;
+        true
+    }
+
+    /// More workers than the job has would have room now, and it would take them.
+    fn may_grow(&self) -> bool {
+        let (record, agents) = (self.job.record(), self.shared.config.agents.as_ref());
+        let (Some(agents), spec) = (agents, &record.spec) else { return false };
+        if !spec.reactive && spec.parallelism_min.is_none() {
+            return false;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        record
+            .placement
+            .is_some_and(|placement| agents.room_for(&self.job.id, spec.wanted(cores)) > placement.start.parallelism)
+    }
+
+    /// Stops the job with a savepoint, so that it is started again on all the room there is.
+    async fn grow(&self) {
+        let record = self.job.change(|record| record.rescaling = true);
+        self.keep(&record).await;
+        let _one = self.job.savepoint.lock().await;
+        tracing::info!(job = self.job.id, "there is more room: the job is started again with more workers");
+        match control::savepoint(&self.job.dir, true, false).await {
+            // The job's own checkpoint folder holds the same.
+            Ok(path) => {
+                if let Err(e) = std::fs::remove_dir_all(&path) {
+                    tracing::warn!(job = self.job.id, path, error = %e, "a savepoint of a rescaling stays behind");
+                }
+            }
+            Err(e) => {
+                tracing::warn!(job = self.job.id, error = %e, "the job does not grow now");
+                let record = self.job.change(|record| record.rescaling = false);
+                self.keep(&record).await;
+            }
+        }
+    }
+
     /// How long to wait before the next start; `None`: give up.
     fn delay_ms(&self, backoff: &mut Backoff) -> Option<u64> {
         let (record, now_ms) = (self.job.record(), self.shared.clock.now_ms());
@@ -140,6 +205,7 @@ impl Worker {
         let now_ms = self.shared.clock.now_ms();
         let record = self.job.change(|record| {
             record.process = None;
+            record.placement = None;
             record.last_report = last_report;
             if let Some(why) = &why {
                 record.failed(why, now_ms);
@@ -184,14 +250,73 @@ impl Worker {
         true
     }
 
-    /// Starts a process and looks after it to its end.
+    /// Finds room, starts the job's processes and looks after them to their end.
     async fn attempt(&self) -> Left {
+        let placement = match &self.shared.config.agents {
+            None => None,
+            Some(agents) => match self.placed(agents).await {
+                Ok(placement) => placement,
+                Err(left) => return left,
+            },
+        };
+        let left = self.start(placement).await;
+        if !matches!(left, Left::ServerEnd) {
+            self.release();
+        }
+        left
+    }
+
+    /// Waits until there is room for the job. `None`: no agent has ever come, the job is one process here.
+    async fn placed(&self, agents: &Agents) -> std::result::Result<Option<Placement>, Left> {
+        let record = self.job.record();
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        if agents.list().len() == 1 && !record.spec.reactive {
+            return Ok(None);
+        }
+        let (wanted, generation) = (record.spec.wanted(cores), record.attempts + 1);
+        let (mut wish, mut server) = (self.job.wish.subscribe(), self.shared.server_end.subscribe());
+        let begun = tokio::time::Instant::now();
+        let mut told = false;
+        loop {
+            // At first only what is wanted at most: an agent may be about to come back.
+            let settled = begun.elapsed() >= SLOTS_SETTLE;
+            let now = if settled { wanted } else { Wanted { least: wanted.most, ..wanted } };
+            match agents.place(&self.job.id, generation, &record.spec, now) {
+                Ok(None) => {}
+                Ok(placement) => return Ok(placement),
+                Err(e) => return Err(Left::Error(e)),
+            }
+            if settled && !told {
+                told = true;
+                let least = wanted.least;
+                tracing::warn!(job = self.job.id, least, "no room for the job's workers: it waits for slots");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SLOTS_POLL) => {}
+                () = cancelled(&mut wish) => return Err(Left::Exit(Exit::Code(CANCELLED))),
+                _ = server_ends(&mut server) => return Err(Left::ServerEnd),
+            }
+        }
+    }
+
+    /// Agents end what they run of the job.
+    fn release(&self) {
+        if let Some(agents) = &self.shared.config.agents {
+            agents.release(&self.job.id);
+        }
+    }
+
+    async fn start(&self, placement: Option<Placement>) -> Left {
         let spec = self.job.record().spec;
         if let Err(e) = Outcome::remove(&self.job.dir) {
             return Left::Error(e);
         }
         let program = match program::find(&self.shared.config.programs, &spec.program) {
             Ok(program) => program,
+            Err(e) => return Left::Error(e),
+        };
+        let member = match self.first_member(placement.as_ref()) {
+            Ok(member) => member,
             Err(e) => return Left::Error(e),
         };
         let launch = Launch {
@@ -204,6 +329,7 @@ impl Worker {
             spec,
             folder: None,
             inherit_output: false,
+            member,
         };
         let mut running = match Running::start(&launch) {
             Ok(running) => running,
@@ -212,6 +338,7 @@ impl Worker {
         let id = running.id();
         let record = self.job.change(|record| {
             record.process = Some(id);
+            record.placement = placement;
             record.attempts += 1;
         });
         self.keep(&record).await;
@@ -223,10 +350,30 @@ impl Worker {
         left
     }
 
+    /// The first process of several, which runs here.
+    fn first_member(&self, placement: Option<&Placement>) -> tidemill_core::Result<Option<Member>> {
+        let (Some(placement), Some(agents)) = (placement, &self.shared.config.agents) else { return Ok(None) };
+        let start = placement.start.clone();
+        let secret = agents.job_secret(&self.job.id, start.generation);
+        let secret_file = host::write_secret(&self.job.dir, "start", &secret)?;
+        Ok(Some(Member { process: 0, start, secret_file }))
+    }
+
     /// Finds out what became of the process an earlier server started: takes it over, or makes sure it is gone.
     /// `None`: a new one is to be started, and nothing failed.
     async fn inherit(&self) -> Option<Left> {
         let record = self.job.record();
+        if let (Some(agents), Some(placement)) = (&self.shared.config.agents, &record.placement) {
+            agents.adopt(&self.job.id, &record.spec, placement.clone());
+        }
+        let left = self.inherit_process(record).await;
+        if !matches!(left, Some(Left::ServerEnd)) {
+            self.release();
+        }
+        left
+    }
+
+    async fn inherit_process(&self, record: JobRecord) -> Option<Left> {
         let deadline = tokio::time::Instant::now() + ADOPT_TIMEOUT;
         let id = loop {
             let lives = log::in_use(&self.job.dir) || record.process.is_some_and(|id| id.alive());
@@ -271,6 +418,7 @@ impl Worker {
         let mut server = self.shared.server_end.subscribe();
         let mut heard = tokio::time::Instant::now();
         let (mut answered, mut polls) = (false, 0u32);
+        let mut room_since: Option<tokio::time::Instant> = None;
         loop {
             let poll = async {
                 let pause = if polls < POLLS_FAST { POLL_FIRST } else { POLL };
@@ -283,9 +431,20 @@ impl Worker {
                 end = server_ends(&mut server) => return self.leave(running, end).await,
                 reported = poll => reported,
             };
+            if let Some(trouble) = self.shared.config.agents.as_ref().and_then(|agents| agents.trouble(&self.job.id))
+                && let Some(left) = self.member_gone(running, trouble).await
+            {
+                return left;
+            }
             polls = polls.saturating_add(1);
             if let Err(e) = log::rotate(&self.job.dir, log::LOG_BYTES_MAX) {
                 tracing::warn!(job = self.job.id, error = %e, "the job's log cannot be rotated");
+            }
+            if !(answered && self.may_grow()) {
+                room_since = None;
+            } else if room_since.get_or_insert_with(tokio::time::Instant::now).elapsed() >= SLOTS_SETTLE {
+                room_since = None;
+                self.grow().await;
             }
             let silent = heard.elapsed();
             match reported {
@@ -312,6 +471,19 @@ impl Worker {
                 Ok(_) | Err(_) => {}
             }
         }
+    }
+
+    /// Another process of the job is gone. The first one notices by itself and knows best why; one that does not is ended.
+    /// `None`: the job is ending anyway.
+    async fn member_gone(&self, running: &mut Running, trouble: String) -> Option<Left> {
+        if let Some(exit) = running.wait_for(MEMBER_GONE_GRACE).await {
+            return Some(Left::Exit(exit));
+        }
+        if *self.job.wish.borrow() != Wish::Run {
+            return None;
+        }
+        running.end(TERM_GRACE).await;
+        Some(Left::Error(Error::external(trouble)))
     }
 
     /// The process has answered.

@@ -11,7 +11,7 @@ pub type Answer = (u16, Value);
 #[derive(Clone)]
 pub struct Http {
     agent: Agent,
-    url: String,
+    pub url: String,
 }
 
 impl Http {

@@ -42,6 +42,29 @@ impl Job {
         Process::start(command.args(more).stdout(log.try_clone().unwrap()).stderr(log))
     }
 
+    /// Starts the job as several processes at these addresses, `generation` telling this start from others; `wrap` may
+    /// change how each is started.
+    pub fn start_all(
+        &self,
+        addresses: &[String],
+        (parallelism, generation): (u64, u64),
+        more: &[&str],
+        wrap: impl Fn(usize, Command) -> Command,
+    ) -> Vec<Process> {
+        let secret = self.dir.join("secret");
+        std::fs::write(&secret, "a secret of the fault tests").unwrap();
+        let start = |process: usize| {
+            let name = if process == 0 { "job.log".to_string() } else { format!("job-{process}.log") };
+            let log = std::fs::File::options().create(true).append(true).open(self.dir.join(name)).unwrap();
+            let mut command = self.command(parallelism);
+            command.args(more).env("TIDEMILL_PROCESSES", addresses.join(",")).env("TIDEMILL_SECRET_FILE", &secret);
+            command.env("TIDEMILL_PROCESS", process.to_string()).env("TIDEMILL_GENERATION", generation.to_string());
+            command.env("TIDEMILL_PEER_TIMEOUT_MS", "3000").env("TIDEMILL_START_TIMEOUT_MS", "30000");
+            Process::start(wrap(process, command).stdout(log.try_clone().unwrap()).stderr(log))
+        };
+        (0..addresses.len()).map(start).collect()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("job.log")).unwrap_or_default()
     }

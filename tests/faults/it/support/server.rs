@@ -14,6 +14,8 @@ pub struct Server {
     dir: tempfile::TempDir,
     data: PathBuf,
     port: u16,
+    /// Further arguments of `serve`.
+    more: Vec<String>,
     process: Option<Process>,
     pub http: Http,
 }
@@ -21,21 +23,27 @@ pub struct Server {
 impl Server {
     /// A server that answers.
     pub fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    /// A server that answers, with further arguments.
+    pub fn start_with(more: &[&str]) -> Server {
         let dir = folder();
         let data = dir.path().join("d");
-        let server = Server::over(dir, data, free_port());
+        let server = Server::over(dir, data, free_port(), more);
         server.ready();
         server
     }
 
     /// A server over a data folder that is there, on this port.
     pub fn start_over(data: PathBuf, port: u16) -> Server {
-        Server::over(folder(), data, port)
+        Server::over(folder(), data, port, &[])
     }
 
-    fn over(dir: tempfile::TempDir, data: PathBuf, port: u16) -> Server {
+    fn over(dir: tempfile::TempDir, data: PathBuf, port: u16, more: &[&str]) -> Server {
         let http = Http::new(format!("http://127.0.0.1:{port}"));
-        let mut server = Server { data, dir, port, process: None, http };
+        let mut server =
+            Server { data, dir, port, more: more.iter().map(|word| word.to_string()).collect(), process: None, http };
         server.launch();
         server
     }
@@ -49,7 +57,7 @@ impl Server {
 
     fn command(&self) -> Command {
         let mut command = tidemill(&["serve", "--keep-jobs", "--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.arg("--data").arg(&self.data).arg("--jobs").arg(programs::folder());
+        command.arg("--data").arg(&self.data).arg("--jobs").arg(programs::folder()).args(&self.more);
         command
     }
 

@@ -4,6 +4,7 @@ mod cancel;
 mod delete;
 mod list;
 mod log;
+mod rescale;
 mod restart;
 mod savepoint;
 mod show;
@@ -24,6 +25,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<stop::Stop>("stop"),
     Entry::of::<savepoint::Savepoint>("savepoint"),
     Entry::of::<restart::Restart>("restart"),
+    Entry::of::<rescale::Rescale>("rescale"),
     Entry::of::<delete::Delete>("delete"),
     Entry::of::<log::Log>("log"),
 ];

@@ -27,6 +27,12 @@ pub struct Submit {
     /// Workers
     #[arg(short, long)]
     parallelism: Option<usize>,
+    /// Adaptive: the least workers, where there is no room for all of `--parallelism`
+    #[arg(long, value_name = "NUMBER")]
+    parallelism_min: Option<usize>,
+    /// Reactive: as many workers as all hosts have slots
+    #[arg(long)]
+    reactive: bool,
     /// Milliseconds between checkpoints
     #[arg(long, value_name = "MS")]
     checkpoint_interval_ms: Option<u64>,
@@ -53,7 +59,8 @@ impl Run for Submit {
             env.insert(name.to_owned(), value.into());
         }
         let mut spec = json!({"name": self.name.unwrap_or_default(), "program": self.program, "args": self.args,
-            "parallelism": self.parallelism, "checkpoint_interval_ms": self.checkpoint_interval_ms,
+            "parallelism": self.parallelism, "parallelism_min": self.parallelism_min,
+            "reactive": self.reactive, "checkpoint_interval_ms": self.checkpoint_interval_ms,
             "savepoint": self.savepoint, "env": env});
         if let Some(restart) = self.restart {
             let parsed: Value =

@@ -1,0 +1,157 @@
+//! `tidemill agent --join`: this host runs processes of the jobs of a server elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tidemill_core::{Clock, Error, Kind, Result, SystemClock};
+use tidemill_server::agents::host::{Host, HostConfig};
+use tidemill_server::agents::message::{ANSWER, Answer, BEAT, JoinSecret, MAC_HEADER};
+
+use super::serve::log_to_stderr;
+use super::{DataArgs, Run, runtime};
+use crate::Context;
+use crate::failure::Failure;
+use crate::output::line;
+use crate::supervise::{interrupts, wait_true};
+
+/// How often the server is asked.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// How long one beat may take.
+const BEAT_DEADLINE: Duration = Duration::from_secs(5);
+/// The longest answer read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// Run processes of the jobs of a server on this host, until Ctrl-C
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// The server's address, `http://host:port`
+    #[arg(long, value_name = "SERVER")]
+    join: String,
+    /// Workers this host has room for [default: the number of cores]
+    #[arg(long, value_name = "NUMBER")]
+    slots: Option<usize>,
+    /// The file with the secret that the server's `--join-secret-file` holds
+    #[arg(long, env = "TIDEMILL_JOIN_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    secret_file: PathBuf,
+    /// This agent's name, its own among all agents [default: its address]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The address this host is reached at by the others [default: the one the server is reached from]
+    #[arg(long, value_name = "ADDRESS")]
+    host_address: Option<String>,
+    /// The folder programs are taken from [default: `<data>/jobs-programs`]
+    #[arg(long, env = "TIDEMILL_JOBS", hide_env_values = true, value_name = "FOLDER")]
+    jobs: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl Run for Agent {
+    fn run(self, _: &Context) -> std::result::Result<(), Failure> {
+        log_to_stderr();
+        if !self.join.starts_with("http://") {
+            let text = format!("`{}` is no address an agent can join: it must be `http://host:port`", self.join);
+            let hint = "TLS between agent and server is not built yet: use a private network or a tunnel";
+            return Err(Error::input(text).hint(hint).into());
+        }
+        let secret = JoinSecret::read(&self.secret_file)?;
+        let server = self.join.trim_end_matches('/').to_string();
+        let host = match self.host_address {
+            Some(host) => host,
+            None => own_address(&server)?,
+        };
+        let data = self.data.data.canonicalize().map_err(|e| {
+            Error::io(format!("find the data folder `{}`", self.data.data.display()), e)
+                .hint("it is the server's, on a disk that all hosts share; name it with `--data`")
+        })?;
+        let config = HostConfig {
+            name: self.name.unwrap_or_else(|| host.clone()),
+            slots: self.slots.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get())),
+            host,
+            programs: self.jobs.unwrap_or_else(|| data.join("jobs-programs")),
+            data,
+            runner: std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
+            server: server.clone(),
+        };
+        runtime()?.block_on(async {
+            let mut interrupted = interrupts()?;
+            line(format_args!("agent {} with {} slots asks {server}", config.name, config.slots))?;
+            let mut host = Host::open(config, secret.clone())?;
+            tokio::select! {
+                ended = serve(&mut host, &server, &secret) => ended?,
+                () = wait_true(&mut interrupted) => {}
+            }
+            host.end().await;
+            Ok(())
+        })
+    }
+}
+
+/// Beats until the server refuses this agent for good.
+async fn serve(host: &mut Host, server: &str, secret: &JoinSecret) -> Result<()> {
+    let (mut boot, mut number, mut reached) = (String::new(), 0u64, true);
+    loop {
+        // Grows also over starts of the agent, so that nothing it has ever said can be said again by somebody else.
+        number = (number + 1).max(u64::try_from(SystemClock.now_ms()).unwrap_or(0));
+        let beat = host.beat(&boot, number).await?;
+        let body = serde_json::to_vec(&beat).map_err(|e| Error::bug(format!("a beat is no JSON: {e}")))?;
+        let (url, mac, kept) = (format!("{server}/api/agents/beat"), secret.sign(BEAT, &body), secret.clone());
+        let asked = tokio::task::spawn_blocking(move || ask(&url, &body, &mac, &kept));
+        match asked.await.map_err(|e| Error::bug(format!("a beat broke: {e}")))? {
+            Ok(answer) if answer.number == number => {
+                if !reached {
+                    tracing::info!(server, "the server answers");
+                }
+                reached = true;
+                boot = answer.boot;
+                if let Some(assignments) = answer.assignments {
+                    host.settle(assignments).await;
+                }
+            }
+            Ok(_) => tracing::warn!(server, "an answer to another beat was left alone"),
+            Err(e) if e.kind() == Kind::Input => return Err(e),
+            // What runs goes on without the server.
+            Err(e) if reached => {
+                reached = false;
+                tracing::warn!(server, error = %e, "the server does not answer; what runs goes on");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(BEAT_EVERY).await;
+    }
+}
+
+fn ask(url: &str, body: &[u8], mac: &str, secret: &JoinSecret) -> Result<Answer> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(BEAT_DEADLINE)).build().into();
+    let sent = agent.post(url).header(MAC_HEADER, mac).content_type("application/json").send(body);
+    let mut answer = sent.map_err(|e| Error::external(e.to_string()))?;
+    let mac = answer.headers().get(MAC_HEADER).and_then(|mac| mac.to_str().ok()).unwrap_or_default().to_string();
+    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+    let text = text.map_err(|e| Error::external(format!("the answer broke off: {e}")))?;
+    match answer.status().as_u16() {
+        200 if secret.verify(ANSWER, &text, &mac) => {
+            serde_json::from_slice(&text).map_err(|e| Error::external(format!("the answer cannot be read: {e}")))
+        }
+        200 => Err(Error::input("the server does not prove the join secret")),
+        status @ (401 | 403) => {
+            Err(Error::input(format!("the server refuses this agent ({status}): {}", String::from_utf8_lossy(&text))))
+        }
+        status => Err(Error::external(format!("the server answered {status}"))),
+    }
+}
+
+/// The address of this host on the way to the server.
+fn own_address(server: &str) -> Result<String> {
+    let authority = server.split("://").nth(1).unwrap_or(server).split('/').next().unwrap_or_default();
+    let target = if authority.contains(':') { authority.to_string() } else { format!("{authority}:80") };
+    let found = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        // Sends nothing: the system only chooses the way.
+        socket.connect(&target)?;
+        socket.local_addr()
+    });
+    found.map(|address| address.ip().to_string()).map_err(|e| {
+        Error::io(format!("find the way to `{server}`"), e).hint("name this host's address with `--host-address`")
+    })
+}

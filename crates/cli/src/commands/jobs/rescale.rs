@@ -1,0 +1,27 @@
+//! `tidemill jobs rescale`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::JobArgs;
+use crate::Context;
+use crate::commands::Run;
+use crate::failure::Failure;
+use crate::output::cell;
+
+/// Stop a job with a savepoint and start it again from it with another parallelism
+#[derive(Debug, Args)]
+pub struct Rescale {
+    #[command(flatten)]
+    job: JobArgs,
+    /// How many workers
+    #[arg(short, long, value_name = "NUMBER")]
+    parallelism: usize,
+}
+
+impl Run for Rescale {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let answer = self.job.server.post(&self.job.path("/rescale"), &json!({"parallelism": self.parallelism}))?;
+        context.output.result(&answer, cell(&answer["state"]))
+    }
+}
