@@ -254,7 +254,8 @@ pub fn scope() -> SinkScope {
 /// What a writer is told in the checks.
 pub fn writer_context(subtask: usize, parallelism: usize, epoch: u64, attempt: u64, waker: Waker) -> WriterContext {
     let clock = Arc::new(ManualClock::new(1_000_000));
-    WriterContext { scope: scope(), subtask, parallelism, epoch, attempt, waker, clock }
+    let checkpoint_interval_ms = Some(10_000);
+    WriterContext { scope: scope(), subtask, parallelism, epoch, attempt, checkpoint_interval_ms, waker, clock }
 }
 
 /// Writes a batch as a worker does: waits for the writer to be ready.

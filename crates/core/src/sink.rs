@@ -43,6 +43,8 @@ pub struct WriterContext {
     pub epoch: u64,
     /// Counts the starts of the job, so that names of unpublished things never meet those of an earlier attempt.
     pub attempt: u64,
+    /// How often checkpoints are made, in ms; `None`: never by themselves.
+    pub checkpoint_interval_ms: Option<i64>,
     /// To be woken when the writer is ready again.
     pub waker: Waker,
     /// The job's clock.

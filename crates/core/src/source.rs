@@ -94,7 +94,8 @@ pub trait SourceReader<T> {
     /// The splits with their positions behind the last emitted record.
     fn snapshot(&mut self) -> Result<Vec<Split>>;
 
-    /// Epoch `epoch` is in a manifest: positions up to it may be committed outside.
+    /// Epoch `epoch` is in a manifest: positions up to it may be committed outside. They are those of the newest snapshot,
+    /// since none is taken for a later epoch before this is called.
     fn checkpoint_complete(&mut self, epoch: u64) -> Result<()> {
         let _ = epoch;
         Ok(())

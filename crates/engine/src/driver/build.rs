@@ -45,6 +45,7 @@ pub(crate) struct BuildShared {
     pub metrics: Vec<Vec<Arc<SubtaskMetrics>>>,
     pub job_id: String,
     pub attempt: u64,
+    pub checkpoint_interval_ms: Option<i64>,
     /// Workers that have not built their tasks yet.
     pub building: AtomicUsize,
     /// What user functions count.

@@ -72,12 +72,14 @@ impl<T: tidemill_core::Data> SourceTask<T> {
     pub fn run(&mut self) -> Result<()> {
         self.core.absorb_credit();
         self.core.wake()?;
+        // Read first: whatever is triggered then, the epoch committed before it is told before its snapshot is taken.
+        let triggered = self.core.control.triggered();
         let committed = self.core.control.committed();
         if committed > self.committed {
             self.committed = committed;
             self.reader.checkpoint_complete(committed)?;
         }
-        while self.core.control.triggered() >= self.core.epoch {
+        while triggered >= self.core.epoch {
             if self.core.control.drains_at(self.core.epoch) {
                 self.core.advance_watermark(WATERMARK_MAX)?;
             }

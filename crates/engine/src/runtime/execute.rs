@@ -252,6 +252,7 @@ pub(crate) fn execute(
         metrics,
         job_id: settings.job_id.clone(),
         attempt,
+        checkpoint_interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
         building: workers.into(),
         user,
     });

@@ -67,6 +67,7 @@ fn writer<T: Data>(sink: &dyn Sink<T>, builder: &TaskBuilder<'_, '_>, node: usiz
         parallelism: shared.plan.parallelism[node],
         epoch: shared.restore.epoch() + 1,
         attempt: shared.attempt,
+        checkpoint_interval_ms: shared.checkpoint_interval_ms,
         waker: builder.waker(),
         clock: shared.control.clock().clone(),
     })

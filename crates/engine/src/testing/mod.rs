@@ -179,6 +179,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             metrics: Vec::new(),
             job_id: "0".repeat(32),
             attempt: 1,
+            checkpoint_interval_ms: None,
             building: 1.into(),
             user: Arc::default(),
         };
