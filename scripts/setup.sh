@@ -2,7 +2,8 @@
 # Installs what is missing on a Debian machine, by package name; says nothing when nothing is missing.
 #
 #   scripts/setup.sh build    what the build needs: a C compiler for the bundled SQLite
-#   scripts/setup.sh test     also what the tests need: Redis, Chromium, a font with Chinese characters
+#   scripts/setup.sh kafka    also what Apache Kafka needs: Java, and Maven to fetch it (scripts/kafka.sh)
+#   scripts/setup.sh test     also what the tests need: all that, Redis, Chromium, a font with Chinese characters
 . "$(dirname "$0")/library.sh"
 
 packages=()
@@ -18,6 +19,10 @@ chinese_font() {
 have cargo || die "Rust is not there: install it from https://rustup.rs (version 1.95 or newer), then try again"
 need gcc have cc
 need libc6-dev sh -c 'echo "#include <stdio.h>" | cc -E -'
+if [ "${1:-build}" != build ]; then
+  need openjdk-17-jre-headless java -version
+  need maven have mvn
+fi
 if [ "${1:-build}" = test ]; then
   need redis-server have redis-server
   [ -n "${CHROMIUM:-}" ] || need chromium have chromium

@@ -5,6 +5,8 @@ scripts/setup.sh test
 
 have npm || die "Node is not there: install version 20.19 or newer from https://nodejs.org, then try again"
 
+# Once, so that no test waits for it.
+scripts/kafka.sh jars >/dev/null
 step "build of the page" scripts/web.sh build
 step "cargo test" cargo test --workspace --no-fail-fast --locked
 step "unit tests of the page" npm --prefix web test --silent

@@ -5,10 +5,11 @@
 //! | [`mod@file`] | lines of files, once or as they grow; part files, exactly once |
 //! | [`socket`] | lines from a TCP socket |
 //! | [`topic`] | embedded topics, read and written exactly once |
+//! | [`kafka`] | Apache Kafka, read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
 //! | [`live`] | results into the server's live tables |
 //! | [`generator`] | records made up by a function |
-//! | [`mod@format`] | JSON, CSV, text |
+//! | [`mod@format`] | JSON, CSV, Avro, text, raw bytes |
 //! | [`fetcher`] | for authors: how a reader that blocks meets the worker |
 //! | [`buffered`] | for authors: how a writer that blocks meets the worker |
 //! | [`conformance`] | for authors: what every source and sink must pass |
@@ -21,6 +22,7 @@ pub mod fetcher;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod kafka;
 mod lines;
 pub mod live;
 pub mod redis;
@@ -53,6 +55,7 @@ pub struct Connector {
 pub const CONNECTORS: &[Connector] = &[
     Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
     Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
+    Connector { name: "kafka", role: Role::Both, description: "Apache Kafka, read and written exactly once" },
     Connector { name: "live", role: Role::Sink, description: "newest rows by key, in the server's live tables" },
     Connector { name: "redis", role: Role::Sink, description: "upserts into a Redis server" },
     Connector { name: "socket", role: Role::Source, description: "lines from a TCP socket, without replay" },
@@ -72,6 +75,6 @@ mod tests {
     fn connectors_are_listed_once_and_by_name() {
         assert!(CONNECTORS.is_sorted_by(|a, b| a.name < b.name));
         assert_eq!(connector("topic").map(|connector| connector.role), Some(Role::Both));
-        assert_eq!(connector("kafka"), None);
+        assert_eq!(connector("nowhere"), None);
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`job_kills`] | the order job is killed |
 //! | [`server_kills`] | the server is killed |
+//! | [`kafka_kills`] | an exactly-once job from Kafka into Kafka is killed |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
@@ -24,6 +25,10 @@ mod bad_input;
 mod behaviour;
 mod full_disk;
 mod job_kills;
+// A real broker, as the connectors' own tests use it.
+#[path = "../../../crates/connectors/tests/connectors/kafka_broker.rs"]
+mod kafka_broker;
+mod kafka_kills;
 mod network;
 mod process_kills;
 mod redis_outage;
@@ -31,3 +36,8 @@ mod server_kills;
 mod stops;
 mod sum_kills;
 mod support;
+
+/// Waits until `done`; the broker's helpers call it by this name.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    support::eventually(what, || if done() { Ok(()) } else { Err("not yet".into()) });
+}

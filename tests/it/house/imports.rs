@@ -30,6 +30,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["tidemill-topic", "tidemill-server"]),
     ("redis", &["tidemill-connectors"]),
     ("csv", &["tidemill-connectors"]),
+    ("kafka-protocol", &["tidemill-connectors"]),
+    ("apache-avro", &["tidemill-connectors"]),
     ("ureq", &["tidemill-connectors", "tidemill-cli"]),
     ("axum", &["tidemill-server"]),
     ("utoipa", &["tidemill-server"]),

@@ -7,6 +7,11 @@ mod fetcher;
 mod file_sink;
 mod file_source;
 mod generator;
+mod kafka_broker;
+mod kafka_offsets;
+mod kafka_outage;
+mod kafka_sink;
+mod kafka_source;
 mod live;
 mod redis;
 mod socket;
@@ -18,6 +23,7 @@ use std::time::Instant;
 use tidemill_connectors::conformance::DEADLINE;
 
 /// Waits, without sleeping, until `done`; panics with `what` when it does not come to pass in time.
+#[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
