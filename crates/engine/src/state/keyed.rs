@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 
 use hashbrown::HashMap;
-use tidemill_core::{Data, Error, Result};
+use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, Table, TableHasher};
 use crate::key::{Key, key_group, owner};
@@ -22,6 +22,8 @@ pub struct KeyedStore<K> {
     waiting: Vec<Waiting>,
     subtask: usize,
     parallelism: usize,
+    /// For state that expires.
+    clock: Option<SharedClock>,
 }
 
 struct Waiting {
@@ -60,11 +62,25 @@ impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
 
 impl<K: Key> Default for KeyedStore<K> {
     fn default() -> Self {
-        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1 }
+        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1, clock: None }
     }
 }
 
 impl<K: Key> KeyedStore<K> {
+    /// No state yet; what expires does so by this clock.
+    pub fn new(clock: SharedClock) -> Self {
+        KeyedStore { clock: Some(clock), ..KeyedStore::default() }
+    }
+
+    /// Now, for state that expires.
+    pub(super) fn now_ms(&self) -> Result<i64> {
+        let clock = self.clock.as_ref().ok_or_else(|| {
+            Error::input("state that expires is not available here: this operator's state has no clock")
+                .hint("use it in process functions and rich functions on keyed streams")
+        })?;
+        Ok(clock.now_ms())
+    }
+
     /// Takes all keyed sections that are left in `state`.
     pub fn restore(&mut self, state: &mut Restored) {
         (self.subtask, self.parallelism) = (state.subtask, state.parallelism);
@@ -349,7 +365,7 @@ impl<F: Key, V: Data> MapState<F, V> {
 
 /// A map as a state value, written as a list of pairs.
 #[derive(Clone)]
-pub(super) struct FieldMap<F, V>(HashMap<F, V, TableHasher>);
+pub(super) struct FieldMap<F, V>(pub(super) HashMap<F, V, TableHasher>);
 
 impl<F, V> Default for FieldMap<F, V> {
     fn default() -> Self {

@@ -5,14 +5,18 @@ mod chain;
 mod codec;
 mod keyed;
 mod keys;
+mod reducing;
 mod table;
 mod timers;
+mod ttl;
 
 pub use codec::{Reader, Writer};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
+pub use reducing::{AggregatingState, ReducingState};
 pub use table::{Equivalent, Table, TableHasher};
 pub use timers::Timers;
+pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};
 
 use std::sync::Arc;
 

@@ -47,6 +47,8 @@ pub struct Table<K, V> {
     len: usize,
     chain: Chain<K>,
     copying: Option<Box<Copying<K>>>,
+    /// The shard to be swept next, and for how many entries that has been paid.
+    sweep: (usize, usize),
 }
 
 struct Shard<K, V> {
@@ -80,7 +82,14 @@ fn shard_of(hash: u64, shards: usize) -> usize {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table { shards: vec![Shard::with_capacity(0)], generation: 1, len: 0, chain: Chain::default(), copying: None }
+        Table {
+            shards: vec![Shard::with_capacity(0)],
+            generation: 1,
+            len: 0,
+            chain: Chain::default(),
+            copying: None,
+            sweep: (0, 0),
+        }
     }
 }
 
@@ -198,6 +207,20 @@ impl<K: Key, V: Data> Table<K, V> {
         let (entry, _) = held.remove();
         self.chain.removed(at, shards, entry.key, self.len);
         Some(entry.value)
+    }
+
+    /// Removes entries of which `gone` says so, a little with each call: one that looks at `entries` entries on average.
+    pub fn sweep(&mut self, entries: usize, gone: impl Fn(&V) -> bool) {
+        let (at, paid) = (self.sweep.0 % self.shards.len(), self.sweep.1 + entries);
+        let shard = &self.shards[at];
+        if paid < shard.entries.len() {
+            self.sweep = (at, paid);
+            return;
+        }
+        let expired = shard.entries.iter().filter(|entry| gone(&entry.value)).map(|entry| entry.key.clone());
+        let expired: Vec<K> = expired.collect();
+        expired.iter().for_each(|key| drop(self.remove(key)));
+        self.sweep = (at + 1, 0);
     }
 
     /// All entries, in no particular order.

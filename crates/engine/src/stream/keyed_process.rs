@@ -62,7 +62,7 @@ impl<K: Key> KeyedCore<K> {
 
     pub(super) fn new(context: &RuntimeContext) -> Self {
         KeyedCore {
-            store: KeyedStore::default(),
+            store: KeyedStore::new(context.clock.clone()),
             event_timers: Timers::new("event-timers"),
             processing_timers: Timers::new("processing-timers"),
             watermark_ms: WATERMARK_MIN,
