@@ -46,7 +46,12 @@ pub mod prelude {
         RichFilterFunction, RichFlatMapFunction, RichMapFunction, RuntimeContext, TimeDomain, WatermarkGenerator,
         WatermarkStrategy,
     };
-    pub use tidemill_engine::window::{Aggregate, Count, Sliding, Tumbling, Window};
+    pub use tidemill_engine::window::{
+        Aggregate, ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, Count, CountEvictor, CountTrigger,
+        DeltaEvictor, DeltaTrigger, EventTimeTrigger, Evictor, EvictorContext, GlobalWindows, NeverTrigger,
+        ProcessWindowFunction, ProcessingTimeTrigger, ProcessingTimeoutTrigger, PurgingTrigger, Session, Sliding,
+        TimeEvictor, Trigger, TriggerContext, TriggerResult, Tumbling, Window, WindowContext,
+    };
 
     pub use crate::Connect;
 }

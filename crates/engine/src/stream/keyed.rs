@@ -94,7 +94,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         self.named_process("Flat Map with state", WithState { state: ValueState::new("state"), function })
     }
 
-    /// Windows over time: `Tumbling`, `Sliding`.
+    /// Windows: `Tumbling`, `Sliding`, `Session`, `GlobalWindows`.
     pub fn window<W: WindowKind<T>>(&self, windows: W) -> WindowedStream<T, K, F, W> {
         WindowedStream::new(self.stream.clone(), self.selector.clone(), windows)
     }

@@ -68,6 +68,6 @@ pub use rich::{KeyedScope, RichFilterFunction, RichFlatMapFunction, RichMapFunct
 pub use sink::Collected;
 pub use watermark::{WatermarkGenerator, WatermarkStrategy};
 pub use window_join::{CoGroup, Join, JoinedStreams, JoinedStreamsEqual, JoinedStreamsWhere, WindowJoin};
-pub use windowed::WindowedStream;
+pub use windowed::{AllWindowedStream, WindowedStream};
 
 pub use crate::runtime::user_metrics::{Counter, Gauge, Histogram, Meter, MetricGroup};

@@ -160,7 +160,7 @@ where
         self
     }
 
-    fn both<O: Data, I: IntoIterator<Item = O>>(
+    fn both<O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
         emit: impl FnMut(&K, Window, (Vec<A>, Vec<B>)) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
@@ -208,7 +208,7 @@ where
     W: WindowKind<Either<A, B>>,
 {
     /// Any number of results for each key and window, from both sides' records in the order they came.
-    pub fn apply<O: Data, I: IntoIterator<Item = O>>(
+    pub fn apply<O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
         mut function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
@@ -241,6 +241,11 @@ impl<A: Data, B: Data> Aggregate<Either<A, B>> for BothSides {
     fn merge(&mut self, (lefts, rights): &mut Self::Accumulator, other: Self::Accumulator) {
         Aggregate::<A>::merge(&mut self.left, lefts, other.0);
         Aggregate::<B>::merge(&mut self.right, rights, other.1);
+    }
+
+    fn restored(&mut self, (lefts, rights): &Self::Accumulator) {
+        Aggregate::<A>::restored(&mut self.left, lefts);
+        Aggregate::<B>::restored(&mut self.right, rights);
     }
 
     fn result(&mut self, (lefts, rights): Self::Accumulator) -> Self::Output {

@@ -18,6 +18,11 @@ pub trait Aggregate<T>: Clone + Send + 'static {
     /// Takes in what another slice has gathered.
     fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator);
 
+    /// Sees each running value that comes back at a restore, before the first record. The default does nothing.
+    fn restored(&mut self, accumulator: &Self::Accumulator) {
+        let _ = accumulator;
+    }
+
     /// The result of what was gathered.
     fn result(&mut self, accumulator: Self::Accumulator) -> Self::Output;
 }
@@ -93,7 +98,6 @@ impl<T: Data> Aggregate<T> for Elements {
     }
 
     fn add(&mut self, accumulator: &mut Self::Accumulator, value: T) {
-        // After a restore the count begins anew; it only has to grow within what is held.
         self.next = self.next.max(accumulator.last().map_or(0, |(order, _)| order + 1));
         accumulator.push((self.next, value));
         self.next += 1;
@@ -101,6 +105,12 @@ impl<T: Data> Aggregate<T> for Elements {
 
     fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator) {
         accumulator.extend(other);
+    }
+
+    fn restored(&mut self, accumulator: &Self::Accumulator) {
+        // What comes from now on comes behind all that is held, also in windows that are joined with this one later.
+        let last = accumulator.iter().map(|(order, _)| *order).max();
+        self.next = self.next.max(last.map_or(0, |order| order + 1));
     }
 
     fn result(&mut self, mut accumulator: Self::Accumulator) -> Vec<T> {

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use tidemill_core::{Data, Error, Result};
 
-use super::{Aggregate, Window, WindowKind, WindowParts};
+use super::{
+    Aggregate, AnyEvictor, CountEvictor, CountTrigger, DefaultTrigger, PurgingTrigger, Window, WindowKind, WindowParts,
+};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
@@ -33,10 +35,9 @@ impl CountWindows {
     }
 }
 
-/// The window every count window stands in: all of time.
-const GLOBAL: Window = Window { start_ms: i64::MAX, end_ms: i64::MAX };
-
 impl<T: Data> WindowKind<T> for CountWindows {
+    type Trigger = DefaultTrigger;
+
     fn name(&self) -> &'static str {
         "Count Window"
     }
@@ -46,6 +47,28 @@ impl<T: Data> WindowKind<T> for CountWindows {
             return Err(Error::input("a count window's size and slide must be at least 1"));
         }
         Ok(())
+    }
+
+    fn is_event_time(&self) -> bool {
+        false
+    }
+
+    fn assign(&mut self, _: &T, _: i64, windows: &mut Vec<Window>) -> Result<()> {
+        windows.push(Window::GLOBAL);
+        Ok(())
+    }
+
+    fn trigger(&self) -> DefaultTrigger {
+        let count = CountTrigger::of(self.slide);
+        if self.size == self.slide {
+            DefaultTrigger::PurgingCount(PurgingTrigger::of(count))
+        } else {
+            DefaultTrigger::Count(count)
+        }
+    }
+
+    fn evictor(&self) -> Option<Box<dyn AnyEvictor<T>>> {
+        (self.size != self.slide).then(|| Box::new(CountEvictor::of(self.size)) as Box<dyn AnyEvictor<T>>)
     }
 
     fn operator<K, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
@@ -72,7 +95,7 @@ impl<T: Data> WindowKind<T> for CountWindows {
                     }
                     let full = std::mem::replace(accumulator, aggregate.create());
                     let result = aggregate.result(full);
-                    Step::Forget(emit(key, GLOBAL, result))
+                    Step::Forget(emit(key, Window::GLOBAL, result))
                 },
             })
         } else {
@@ -94,7 +117,7 @@ impl<T: Data> WindowKind<T> for CountWindows {
                     let mut accumulator = aggregate.create();
                     last.iter().for_each(|value| aggregate.add(&mut accumulator, value.clone()));
                     let result = aggregate.result(accumulator);
-                    Step::Keep(Some(emit(key, GLOBAL, result)))
+                    Step::Keep(Some(emit(key, Window::GLOBAL, result)))
                 },
             })
         }

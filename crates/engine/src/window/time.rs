@@ -17,7 +17,7 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
 
-use super::{Aggregate, Window, WindowKind, WindowParts};
+use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, floor, millis};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
@@ -36,10 +36,6 @@ pub struct TimeWindows {
     slide_ms: i64,
     offset_ms: i64,
     event_time: bool,
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Tumbling {
@@ -94,13 +90,9 @@ impl TimeWindows {
     }
 }
 
-/// The largest `offset + n·step` not above `time_ms`, also below zero.
-#[inline]
-fn floor(time_ms: i64, step_ms: i64, offset_ms: i64) -> i64 {
-    time_ms - (time_ms.wrapping_sub(offset_ms)).rem_euclid(step_ms)
-}
-
 impl<T: Data> WindowKind<T> for TimeWindows {
+    type Trigger = DefaultTrigger;
+
     fn name(&self) -> &'static str {
         if self.size_ms == self.slide_ms { "Tumbling Window" } else { "Sliding Window" }
     }
@@ -116,6 +108,21 @@ impl<T: Data> WindowKind<T> for TimeWindows {
             )));
         }
         Ok(())
+    }
+
+    fn is_event_time(&self) -> bool {
+        self.event_time
+    }
+
+    fn assign(&mut self, _: &T, time_ms: i64, windows: &mut Vec<Window>) -> Result<()> {
+        let starts = (0..).map(|n| self.last_start(time_ms) - n * self.slide_ms);
+        let covering = starts.take_while(|start_ms| *start_ms > time_ms - self.size_ms);
+        windows.extend(covering.map(|start_ms| Window { start_ms, end_ms: start_ms + self.size_ms }));
+        Ok(())
+    }
+
+    fn trigger(&self) -> DefaultTrigger {
+        if self.event_time { DefaultTrigger::EventTime } else { DefaultTrigger::ProcessingTime }
     }
 
     fn operator<K, O, S, A, W, I>(&self, parts: WindowParts<S, A, W>) -> Box<dyn Operator<T, O>>
@@ -144,7 +151,7 @@ impl<T: Data> WindowKind<T> for TimeWindows {
             lateness_ms: if self.event_time { parts.allowed_lateness_ms } else { 0 },
             late_tag: parts.late_tag.map(OutputTag::new),
             late_dropped: 0,
-            clock: parts.clock,
+            clock: parts.context.clock,
         })
     }
 }
@@ -193,6 +200,33 @@ struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
 }
 
 impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
+    /// Windows that fired before a restore must not fire after the next one either.
+    fn snapshot_fired(&self, parts: &mut SnapshotParts) -> Result<()> {
+        if self.already_fired.is_empty() {
+            return Ok(());
+        }
+        let mut fired = Writer::new(FIRED, SectionKind::Keyed);
+        for (end_ms, keys) in &self.already_fired {
+            for key in keys {
+                fired.entry(&(key, end_ms))?;
+            }
+        }
+        parts.sections.push(fired.finish());
+        Ok(())
+    }
+
+    fn restore_fired(&mut self, state: &mut Restored) -> Result<()> {
+        for section in state.take(FIRED) {
+            let mut reader = section.reader();
+            while let Some((key, end_ms)) = reader.entry::<(K, i64)>()? {
+                if state.owns(&key) {
+                    self.already_fired.entry(end_ms).or_default().insert(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The place of the slice that starts at `start_ms`, made if needed; true when it is new.
     #[inline]
     fn slice(&mut self, start_ms: i64) -> (usize, bool) {
@@ -333,6 +367,7 @@ where
                     self.contents.already_fired.entry(end_ms).or_default().insert(key.clone());
                 }
             }
+            self.contents.aggregate.restored(&value);
             let (at, _) = self.contents.slice(slice_start_ms);
             self.contents.slices[at].values.insert(key, value);
         }
@@ -393,11 +428,10 @@ where
         I: IntoIterator<Item = O>,
     {
         let last_end = self.windows.last_start(time_ms) + self.windows.size_ms;
-        if last_end <= time_ms {
-            // Between windows: the slide is larger than the size.
-            return Ok(());
-        }
-        if (last_end - 1).saturating_add(self.lateness_ms) <= self.now_ms {
+        // Between windows, which can be when the slide is larger than the size, a record counts as late by its own time.
+        let between = last_end <= time_ms;
+        let last_ms = if between { time_ms } else { last_end - 1 };
+        if last_ms.saturating_add(self.lateness_ms) <= self.now_ms {
             return match self.late_tag {
                 Some(tag) if out.has_side(tag.name) => out.side(&tag, timestamp_ms, value),
                 _ => {
@@ -406,11 +440,18 @@ where
                 }
             };
         }
+        if between {
+            return Ok(());
+        }
         let key = (self.selector)(&value);
         let slice_start_ms = floor(time_ms, self.slice_ms, self.windows.offset_ms);
         let late = self.windows.first_end(time_ms) - 1 <= self.now_ms;
         let again = late.then(|| key.clone());
         let (at, is_new) = self.contents.slice(slice_start_ms);
+        if is_new {
+            // Slices behind the new one have moved.
+            self.hot = Hot::default();
+        }
         self.contents.add(at, key, value);
         if !late {
             self.hot = Hot { start_ms: slice_start_ms, end_ms: slice_start_ms + self.slice_ms, at };
@@ -434,6 +475,7 @@ where
 
 const VALUES: &str = "window-values";
 const PROGRESS: &str = "window-progress";
+const FIRED: &str = "window-fired";
 
 /// The slice a section's name names.
 fn slice_of(name: &str) -> Option<i64> {
@@ -451,6 +493,7 @@ where
     I: IntoIterator<Item = O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
+        self.contents.restore_fired(&mut state)?;
         let mut progress = BTreeMap::new();
         for section in state.take(PROGRESS) {
             if let Some(reached_ms) = section.reader().entry::<i64>()? {
@@ -531,7 +574,7 @@ where
         let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
         progress.entry(&self.now_ms)?;
         parts.sections.extend([small.finish(), progress.finish()]);
-        Ok(())
+        self.contents.snapshot_fired(parts)
     }
 
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {

@@ -15,6 +15,10 @@ mod lifecycle;
 mod pressure;
 mod recovery;
 mod windows;
+mod windows_process;
+mod windows_recovery;
+mod windows_session;
+mod windows_trigger;
 mod words;
 
 /// Whether it came about within a minute. The caller lets the job end in either case.
