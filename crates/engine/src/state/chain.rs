@@ -28,8 +28,6 @@ const SECTION_BYTES: usize = 1024 * 1024;
 pub(crate) struct Chain<K> {
     /// Empty until the first checkpoint.
     units: Vec<Unit<K>>,
-    /// The generation the last delta reaches to.
-    since: u32,
 }
 
 struct Unit<K> {
@@ -44,7 +42,7 @@ struct Unit<K> {
 
 impl<K> Default for Chain<K> {
     fn default() -> Self {
-        Chain { units: Vec::new(), since: 0 }
+        Chain { units: Vec::new() }
     }
 }
 
@@ -84,12 +82,12 @@ impl<K: Key> Chain<K> {
         }
     }
 
-    /// Decides what a snapshot of the state up to generation `moment` writes.
-    pub fn plan(&mut self, name: &str, moment: u32, entries: usize, mode: SnapshotMode) -> Copying<K> {
+    /// Decides what a snapshot of this moment writes.
+    pub fn plan(&mut self, name: &str, entries: usize, mode: SnapshotMode) -> Copying<K> {
         let wanted = if entries > ONE_UNIT_MAX { UNITS } else { 1 };
         let chained = matches!(mode, SnapshotMode::Checkpoint { .. });
         if chained && (mode == (SnapshotMode::Checkpoint { fresh: true }) || self.units.len() < wanted) {
-            *self = Chain { units: Vec::new(), since: 0 };
+            *self = Chain { units: Vec::new() };
         }
         let fresh = self.units.is_empty();
         let count = if fresh { wanted } else { self.units.len() };
@@ -115,7 +113,7 @@ impl<K: Key> Chain<K> {
             // From now on removals are noted: the base under way holds the keys.
             self.units = (0..count).map(|_| Unit::default()).collect();
         }
-        Copying { name: name.to_string(), moment, since: self.since, chained, next: 0, units, failure: None }
+        Copying { name: name.to_string(), chained, next: 0, units, failure: None }
     }
 
     /// A copy is complete.
@@ -123,7 +121,6 @@ impl<K: Key> Chain<K> {
         if !copying.chained {
             return;
         }
-        self.since = copying.moment;
         for (unit, copy) in self.units.iter_mut().zip(&copying.units) {
             if copy.base {
                 (unit.base_bytes, unit.delta_bytes, unit.deltas) = (copy.bytes, 0, 0);
@@ -146,10 +143,6 @@ fn writer(name: &str) -> Writer {
 /// A copy under way.
 pub(crate) struct Copying<K> {
     name: String,
-    /// The last generation that belongs to it.
-    moment: u32,
-    /// Deltas hold what changed after this generation.
-    since: u32,
     chained: bool,
     next: usize,
     units: Vec<UnitCopy<K>>,
@@ -175,30 +168,31 @@ impl<K: Key> Copying<K> {
         }
     }
 
-    /// Whether a shard whose last change was in generation `changed` can hold anything to be written.
-    pub fn may_hold(&self, shard: usize, changed: u32) -> bool {
-        self.units[unit_of(shard, self.units.len())].base || changed > self.since
+    /// Whether all entries of a shard are written, not only those that have changed.
+    pub fn is_base(&self, shard: usize) -> bool {
+        self.units[unit_of(shard, self.units.len())].base
     }
 
-    /// Whether an entry of a shard not walked yet is to be written.
-    #[inline]
-    pub fn wants(&self, shard: usize, generation: u32) -> bool {
-        generation <= self.moment && (generation > self.since || self.units[unit_of(shard, self.units.len())].base)
+    /// Whether the checkpoint holds from now on what had changed.
+    pub fn is_chained(&self) -> bool {
+        self.chained
     }
 
-    /// Writes an entry and says how many bytes it takes.
+    /// Bytes written for the unit of a shard that wait for their section to be closed.
+    pub fn bytes(&self, shard: usize) -> usize {
+        self.units[unit_of(shard, self.units.len())].writer.len()
+    }
+
+    /// Writes an entry.
     #[inline]
-    pub fn write<V: Data>(&mut self, shard: usize, key: &K, value: &V) -> Result<usize> {
+    pub fn write<V: Data>(&mut self, shard: usize, key: &K, value: &V) -> Result<()> {
         let at = unit_of(shard, self.units.len());
-        let writer = &mut self.units[at].writer;
-        let before = writer.len();
-        writer.entry(&(key, value))?;
-        Ok(writer.len() - before)
+        self.units[at].writer.entry(&(key, value))
     }
 
-    /// An entry is about to change or to be removed.
-    pub fn capture<V: Data>(&mut self, shard: usize, generation: u32, key: &K, value: &V) {
-        if shard < self.next || !self.wants(shard, generation) {
+    /// An entry is about to change or to be removed, for the first time since the moment.
+    pub fn capture<V: Data>(&mut self, shard: usize, changed_before: bool, key: &K, value: &V) {
+        if shard < self.next || !(changed_before || self.is_base(shard)) {
             return;
         }
         if let Err(error) = self.write(shard, key, value) {

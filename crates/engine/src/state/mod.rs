@@ -5,6 +5,7 @@ mod chain;
 mod codec;
 mod keyed;
 mod keys;
+mod marks;
 mod reducing;
 mod table;
 mod timers;

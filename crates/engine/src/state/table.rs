@@ -4,17 +4,16 @@
 //! for as long as the copy takes. So the moment is only marked, and the copying is done in small steps between batches:
 //!
 //! ```text
-//! generation 7 ends (the snapshot's moment)         generation 8 runs on
 //! shards   [copied][copied][now: copying][later][later] …
-//!                                  an entry of generation ≤ 7 that is about to change here ▲ is written out first
+//!                                  an entry about to change for the first time here ▲ is written out first
 //! ```
 //!
-//! Every entry knows the generation it was changed in last. Copying walks the shards in order; an entry in a shard that
-//! is not reached yet is written out just before its first change. What the walk finds with the new generation is either
+//! Each entry has a mark that says whether it has changed since the moment. Copying walks the shards in order; an entry in
+//! a shard that is not reached yet is written out just before its first change. What the walk finds marked is either
 //! written already or did not exist at the moment.
 //!
-//! The same generations tell what has changed since the last checkpoint, so that a large table writes only that (see
-//! `chain.rs`). Small tables are written whole: it costs less than to think about it.
+//! A second mark tells what had changed between the last checkpoint and the moment, so that a large table writes only
+//! that (see `chain.rs`). Small tables are written whole: it costs less than to think about it.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -23,6 +22,7 @@ use hashbrown::hash_table::HashTable;
 use tidemill_core::{Data, Result};
 
 use super::chain::{Chain, Copying};
+use super::marks::Marks;
 use super::{RestoredSection, SectionKind, Writer};
 use crate::key::Key;
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
@@ -42,8 +42,6 @@ pub(crate) const SHARDS: usize = 128;
 pub struct Table<K, V> {
     /// One shard while the table is small, else `SHARDS`.
     shards: Vec<Shard<K, V>>,
-    /// The generation changes are made in. It grows with each snapshot.
-    generation: u32,
     len: usize,
     chain: Chain<K>,
     copying: Option<Box<Copying<K>>>,
@@ -52,20 +50,42 @@ pub struct Table<K, V> {
 }
 
 struct Shard<K, V> {
-    entries: HashTable<Entry<K, V>>,
-    /// The generation of the last change to any entry of the shard.
-    changed: u32,
-}
-
-struct Entry<K, V> {
-    key: K,
-    value: V,
-    generation: u32,
+    entries: HashTable<(K, V)>,
+    marks: Marks,
 }
 
 impl<K, V> Shard<K, V> {
-    fn with_capacity(entries: usize) -> Self {
-        Shard { entries: HashTable::with_capacity(entries), changed: 0 }
+    fn with_capacity(capacity: usize) -> Self {
+        let entries = HashTable::with_capacity(capacity);
+        Shard { marks: Marks::of(&entries), entries }
+    }
+}
+
+/// Puts an entry in that is not there yet.
+fn insert_new<'a, K: Key, V>(
+    entries: &'a mut HashTable<(K, V)>,
+    marks: &mut Marks,
+    hash: u64,
+    entry: (K, V),
+) -> &'a mut (K, V) {
+    if entries.len() == entries.capacity() {
+        grow(entries, marks);
+    }
+    let place = entries.insert_unique(hash, entry, |entry| self::hash(&entry.0));
+    marks.replace(place.bucket_index(), true);
+    place.into_mut()
+}
+
+/// Makes room. Entries move to other buckets, and their marks go with them.
+#[cold]
+fn grow<K: Key, V>(entries: &mut HashTable<(K, V)>, marks: &mut Marks) {
+    let mut old = std::mem::replace(entries, HashTable::with_capacity((2 * entries.len()).max(4)));
+    let old_marks = std::mem::replace(marks, Marks::of(entries));
+    for bucket in old.iter_buckets().collect::<Vec<usize>>() {
+        let Ok(held) = old.get_bucket_entry(bucket) else { continue };
+        let (entry, _) = held.remove();
+        let place = entries.insert_unique(hash(&entry.0), entry, |entry| self::hash(&entry.0));
+        marks.moved(place.bucket_index(), bucket, &old_marks);
     }
 }
 
@@ -82,14 +102,7 @@ fn shard_of(hash: u64, shards: usize) -> usize {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table {
-            shards: vec![Shard::with_capacity(0)],
-            generation: 1,
-            len: 0,
-            chain: Chain::default(),
-            copying: None,
-            sweep: (0, 0),
-        }
+        Table { shards: vec![Shard::with_capacity(0)], len: 0, chain: Chain::default(), copying: None, sweep: (0, 0) }
     }
 }
 
@@ -124,7 +137,7 @@ impl<K: Key, V: Data> Table<K, V> {
     pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
         let hash = hash(key);
         let shard = &self.shards[shard_of(hash, self.shards.len())];
-        shard.entries.find(hash, |entry| key.equivalent(&entry.key)).map(|entry| &entry.value)
+        shard.entries.find(hash, |entry| key.equivalent(&entry.0)).map(|entry| &entry.1)
     }
 
     /// Whether the key has a value.
@@ -137,13 +150,14 @@ impl<K: Key, V: Data> Table<K, V> {
     pub fn get_mut<Q: Hash + Equivalent<K> + ?Sized>(&mut self, key: &Q) -> Option<&mut V> {
         let hash = hash(key);
         let at = shard_of(hash, self.shards.len());
-        let Shard { entries, changed } = &mut self.shards[at];
-        let entry = entries.find_mut(hash, |entry| key.equivalent(&entry.key))?;
-        if entry.generation != self.generation {
-            before_change(&mut self.copying, at, entry);
-            (entry.generation, *changed) = (self.generation, self.generation);
+        let Shard { entries, marks } = &mut self.shards[at];
+        let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
+        let bucket = held.bucket_index();
+        if !marks.is_now(bucket) {
+            before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
+            marks.change(bucket);
         }
-        Some(&mut entry.value)
+        Some(&mut held.into_mut().1)
     }
 
     /// The value of a key, to be changed; made by `make` if there is none.
@@ -165,22 +179,19 @@ impl<K: Key, V: Data> Table<K, V> {
         }
         let hash = hash(key.borrow());
         let at = shard_of(hash, self.shards.len());
-        let Shard { entries, changed } = &mut self.shards[at];
-        match entries.find_entry(hash, |entry| entry.key == *key.borrow()) {
+        let Shard { entries, marks } = &mut self.shards[at];
+        match entries.find_entry(hash, |entry| entry.0 == *key.borrow()) {
             Ok(held) => {
-                let entry = held.into_mut();
-                if entry.generation != self.generation {
-                    before_change(&mut self.copying, at, entry);
-                    (entry.generation, *changed) = (self.generation, self.generation);
+                let bucket = held.bucket_index();
+                if !marks.is_now(bucket) {
+                    before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
+                    marks.change(bucket);
                 }
-                &mut entry.value
+                &mut held.into_mut().1
             }
             Err(absent) => {
                 self.len += 1;
-                *changed = self.generation;
-                let entry = Entry { key: own(key), value: make(), generation: self.generation };
-                let entries = absent.into_table();
-                &mut entries.insert_unique(hash, entry, |entry| self::hash(&entry.key)).into_mut().value
+                &mut insert_new(absent.into_table(), marks, hash, (own(key), make())).1
             }
         }
     }
@@ -197,16 +208,17 @@ impl<K: Key, V: Data> Table<K, V> {
         let hash = hash(key);
         let at = shard_of(hash, self.shards.len());
         let shards = self.shards.len();
-        let Shard { entries, changed } = &mut self.shards[at];
-        let mut held = entries.find_entry(hash, |entry| key.equivalent(&entry.key)).ok()?;
-        if held.get().generation != self.generation {
-            before_change(&mut self.copying, at, held.get_mut());
+        let Shard { entries, marks } = &mut self.shards[at];
+        let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
+        let bucket = held.bucket_index();
+        if !marks.is_now(bucket) {
+            before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
         }
-        *changed = self.generation;
+        marks.replace(bucket, false);
         self.len -= 1;
-        let (entry, _) = held.remove();
-        self.chain.removed(at, shards, entry.key, self.len);
-        Some(entry.value)
+        let ((key, value), _) = held.remove();
+        self.chain.removed(at, shards, key, self.len);
+        Some(value)
     }
 
     /// Removes entries of which `gone` says so, a little with each call: one that looks at `entries` entries on average.
@@ -217,7 +229,7 @@ impl<K: Key, V: Data> Table<K, V> {
             self.sweep = (at, paid);
             return;
         }
-        let expired = shard.entries.iter().filter(|entry| gone(&entry.value)).map(|entry| entry.key.clone());
+        let expired = shard.entries.iter().filter(|entry| gone(&entry.1)).map(|entry| entry.0.clone());
         let expired: Vec<K> = expired.collect();
         expired.iter().for_each(|key| drop(self.remove(key)));
         self.sweep = (at + 1, 0);
@@ -225,18 +237,19 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.entries.iter()).map(|entry| (&entry.key, &entry.value))
+        self.shards.iter().flat_map(|shard| shard.entries.iter()).map(|(key, value)| (key, value))
     }
 
     /// Changes every entry, in no particular order.
     pub fn for_each_mut<E>(&mut self, mut change: impl FnMut(&K, &mut V) -> Result<(), E>) -> Result<(), E> {
-        for (at, Shard { entries, changed }) in self.shards.iter_mut().enumerate() {
-            for entry in entries.iter_mut() {
-                if entry.generation != self.generation {
-                    before_change(&mut self.copying, at, entry);
-                    (entry.generation, *changed) = (self.generation, self.generation);
+        for (at, Shard { entries, marks }) in self.shards.iter_mut().enumerate() {
+            for bucket in entries.iter_buckets().collect::<Vec<usize>>() {
+                let Some(entry) = entries.get_bucket_mut(bucket) else { continue };
+                if !marks.is_now(bucket) {
+                    before_change(&mut self.copying, at, marks.is_before(bucket), entry);
+                    marks.change(bucket);
                 }
-                change(&entry.key, &mut entry.value)?;
+                change(&entry.0, &mut entry.1)?;
             }
         }
         Ok(())
@@ -245,7 +258,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// The entries themselves. The table must not be in the middle of a copy.
     pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
-        self.shards.into_iter().flat_map(|shard| shard.entries).map(|entry| (entry.key, entry.value))
+        self.shards.into_iter().flat_map(|shard| shard.entries)
     }
 
     /// A small table becomes a large one. Small tables are never in the middle of a copy.
@@ -254,8 +267,9 @@ impl<K: Key, V: Data> Table<K, V> {
         let each = 2 * SMALL_ENTRIES_MAX / SHARDS;
         let mut shards: Vec<Shard<K, V>> = (0..SHARDS).map(|_| Shard::with_capacity(each)).collect();
         for entry in self.shards.drain(..).flat_map(|shard| shard.entries) {
-            let hash = hash(&entry.key);
-            shards[shard_of(hash, SHARDS)].entries.insert_unique(hash, entry, |entry| self::hash(&entry.key));
+            let hash = hash(&entry.0);
+            let Shard { entries, marks } = &mut shards[shard_of(hash, SHARDS)];
+            insert_new(entries, marks, hash, entry);
         }
         self.shards = shards;
     }
@@ -275,12 +289,11 @@ impl<K: Key, V: Data> Table<K, V> {
             return Ok(());
         }
         debug_assert!(self.copying.is_none(), "a copy is taken to its end before the next begins");
-        let moment = self.generation;
-        self.generation += 1;
+        self.shards.iter_mut().for_each(|shard| shard.marks.moment());
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
         }
-        self.copying = Some(Box::new(self.chain.plan(name, moment, self.len, parts.mode)));
+        self.copying = Some(Box::new(self.chain.plan(name, self.len, parts.mode)));
         Ok(())
     }
 
@@ -291,16 +304,25 @@ impl<K: Key, V: Data> Table<K, V> {
             if !run.room() {
                 return Ok(false);
             }
-            let Shard { entries, changed } = &self.shards[at];
-            if copying.may_hold(at, *changed) {
-                let mut bytes = 0;
-                for entry in entries.iter() {
-                    if copying.wants(at, entry.generation) {
-                        bytes += copying.write(at, &entry.key, &entry.value)?;
+            let Shard { entries, marks } = &mut self.shards[at];
+            let before = copying.bytes(at);
+            if copying.is_base(at) {
+                for bucket in entries.iter_buckets().filter(|bucket| !marks.is_now(*bucket)) {
+                    if let Some((key, value)) = entries.get_bucket(bucket) {
+                        copying.write(at, key, value)?;
                     }
                 }
-                run.spend(bytes + entries.len() * VISIT_COST);
+            } else {
+                for bucket in marks.only_before() {
+                    if let Some((key, value)) = entries.get_bucket(bucket) {
+                        copying.write(at, key, value)?;
+                    }
+                }
             }
+            if copying.is_chained() {
+                marks.settle();
+            }
+            run.spend(copying.bytes(at) - before + SHARD_COST);
             copying.shard_done(at, run);
         }
         if let Some(copying) = self.copying.take() {
@@ -340,14 +362,19 @@ impl<K: Key, V: Data> Table<K, V> {
     }
 }
 
-/// What looking at one entry counts for in a step of copying, in bytes.
-const VISIT_COST: usize = 4;
+/// What walking a shard counts for besides what is written, in bytes.
+const SHARD_COST: usize = 512;
 
 #[cold]
 #[inline(never)]
-fn before_change<K: Key, V: Data>(copying: &mut Option<Box<Copying<K>>>, at: usize, entry: &Entry<K, V>) {
+fn before_change<K: Key, V: Data>(
+    copying: &mut Option<Box<Copying<K>>>,
+    at: usize,
+    changed_before: bool,
+    (key, value): &(K, V),
+) {
     if let Some(copying) = copying {
-        copying.capture(at, entry.generation, &entry.key, &entry.value);
+        copying.capture(at, changed_before, key, value);
     }
 }
 

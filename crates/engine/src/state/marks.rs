@@ -1,0 +1,84 @@
+//! Which entries of a shard have changed, two bits a bucket of its hash table.
+
+use hashbrown::hash_table::HashTable;
+
+/// The marks of a shard.
+#[derive(Default)]
+pub(crate) struct Marks {
+    /// Changed since the last snapshot's moment.
+    now: Vec<u64>,
+    /// Changed before that, and in no checkpoint yet.
+    before: Vec<u64>,
+}
+
+#[inline]
+fn bit(bucket: usize) -> (usize, u64) {
+    (bucket >> 6, 1 << (bucket & 63))
+}
+
+impl Marks {
+    /// No marks for the buckets of a table.
+    pub fn of<T>(entries: &HashTable<T>) -> Self {
+        let words = entries.num_buckets().div_ceil(64);
+        Marks { now: vec![0; words], before: vec![0; words] }
+    }
+
+    #[inline]
+    pub fn is_now(&self, bucket: usize) -> bool {
+        let (word, bit) = bit(bucket);
+        self.now[word] & bit != 0
+    }
+
+    pub fn is_before(&self, bucket: usize) -> bool {
+        let (word, bit) = bit(bucket);
+        self.before[word] & bit != 0
+    }
+
+    /// The entry changes.
+    pub fn change(&mut self, bucket: usize) {
+        let (word, bit) = bit(bucket);
+        self.now[word] |= bit;
+    }
+
+    /// A new entry, or none any more (`held` is false), stands in the bucket.
+    pub fn replace(&mut self, bucket: usize, held: bool) {
+        let (word, bit) = bit(bucket);
+        self.before[word] &= !bit;
+        self.now[word] = if held { self.now[word] | bit } else { self.now[word] & !bit };
+    }
+
+    /// Takes over the marks of an entry that stood in `from` of other marks.
+    pub fn moved(&mut self, bucket: usize, from: usize, others: &Marks) {
+        let (word, bit) = bit(bucket);
+        if others.is_now(from) {
+            self.now[word] |= bit;
+        }
+        if others.is_before(from) {
+            self.before[word] |= bit;
+        }
+    }
+
+    /// A snapshot's moment: what has changed until now has changed before it.
+    pub fn moment(&mut self) {
+        for (before, now) in self.before.iter_mut().zip(&mut self.now) {
+            *before |= std::mem::take(now);
+        }
+    }
+
+    /// A checkpoint holds what had changed before its moment.
+    pub fn settle(&mut self) {
+        self.before.fill(0);
+    }
+
+    /// The buckets that have changed before the last moment and not since.
+    pub fn only_before(&self) -> impl Iterator<Item = usize> {
+        self.before.iter().zip(&self.now).enumerate().flat_map(|(at, (before, now))| {
+            let mut left = before & !now;
+            std::iter::from_fn(move || {
+                let next = (left != 0).then(|| at * 64 + left.trailing_zeros() as usize);
+                left &= left.wrapping_sub(1);
+                next
+            })
+        })
+    }
+}
