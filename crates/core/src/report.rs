@@ -43,6 +43,9 @@ pub struct VertexReport {
     pub operators: Vec<OperatorReport>,
     /// Subtasks that work.
     pub parallelism: usize,
+    /// The group its operators were put into.
+    #[serde(default)]
+    pub slot_sharing_group: String,
     /// One entry a subtask.
     pub subtasks: Vec<SubtaskReport>,
 }
@@ -54,6 +57,9 @@ pub struct OperatorReport {
     pub uid: String,
     /// Its name.
     pub name: String,
+    /// What it does, in more words.
+    #[serde(default)]
+    pub description: Option<String>,
     /// What its function counts and measures, one entry a name and subtask.
     #[serde(default)]
     pub metrics: Vec<MetricReport>,
@@ -139,7 +145,7 @@ pub struct EdgeReport {
     pub from: String,
     /// Vertex id.
     pub to: String,
-    /// `FORWARD`, `HASH`, `REBALANCE`, `BROADCAST` or `GLOBAL`.
+    /// `FORWARD`, `HASH`, `REBALANCE`, `RESCALE`, `SHUFFLE`, `BROADCAST`, `GLOBAL` or `CUSTOM`.
     pub ship: String,
 }
 

@@ -8,29 +8,42 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidemill_core::sink::{Committer, SinkScope, Token};
+use tidemill_core::source::Boundedness;
 use tidemill_core::{Data, Error, Result};
 
 use crate::driver::build::TaskBuilder;
 use crate::driver::port::{AnyHead, Head};
 use crate::driver::source::SourceParts;
 use crate::operator::{Link, Sides};
+use crate::runtime::RuntimeMode;
 use crate::stream::partition::PartitionFactory;
 
 /// The kind of an edge, as it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShipKind {
+    /// Nothing was said: forward where the parallelism is equal, else round robin.
     Forward,
+    /// Forward was asked for.
+    ForwardOnly,
     Rebalance,
+    Rescale,
+    Shuffle {
+        seed: u64,
+    },
     Broadcast,
     Global,
     Hash,
+    Custom,
 }
 
 impl ShipKind {
     pub fn name(self) -> &'static str {
         match self {
-            ShipKind::Forward => "FORWARD",
+            ShipKind::Forward | ShipKind::ForwardOnly => "FORWARD",
             ShipKind::Rebalance => "REBALANCE",
+            ShipKind::Rescale => "RESCALE",
+            ShipKind::Shuffle { .. } => "SHUFFLE",
+            ShipKind::Custom => "CUSTOM",
             ShipKind::Broadcast => "BROADCAST",
             ShipKind::Global => "GLOBAL",
             ShipKind::Hash => "HASH",
@@ -111,14 +124,46 @@ pub(crate) struct Node {
     pub inputs: Vec<Input>,
     /// Whether it may be joined to the operator before it.
     pub chain: bool,
+    /// Whether operators behind it may be joined to it.
+    pub chain_next: bool,
+    /// Where it was put; else with its inputs.
+    pub slot_group: Option<String>,
+    pub description: Option<String>,
+    /// For a source, whether it ends.
+    pub boundedness: Option<Boundedness>,
     pub logic: Logic,
     pub sink: Option<Box<dyn SinkHooks>>,
 }
+
+impl Node {
+    /// A node about which nothing else was said.
+    pub fn new(name: String, inputs: Vec<Input>, logic: Logic) -> Self {
+        Node {
+            name,
+            uid: None,
+            parallelism: None,
+            parallelism_max: usize::MAX,
+            inputs,
+            chain: true,
+            chain_next: true,
+            slot_group: None,
+            description: None,
+            boundedness: None,
+            logic,
+            sink: None,
+        }
+    }
+}
+
+/// The slot sharing group of operators that were put nowhere.
+const DEFAULT_SLOT_GROUP: &str = "default";
 
 /// The whole job.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub nodes: Vec<Node>,
+    /// Whether every operator is a task of its own.
+    pub chaining_off: bool,
 }
 
 /// The job with everything settled: what each worker builds.
@@ -136,20 +181,47 @@ pub(crate) struct Plan {
     pub slots: BTreeMap<usize, usize>,
     /// The group of each slot.
     pub groups: Vec<usize>,
+    /// For each node, its slot sharing group.
+    pub slot_groups: Vec<String>,
 }
 
 impl Graph {
-    /// Settles parallelism and chains. `default_parallelism` is for operators that say nothing.
-    pub fn plan(self, default_parallelism: usize) -> Result<Plan> {
-        let nodes = self.nodes;
-        if nodes.is_empty() {
+    /// What cannot be planned, while the graph is still there.
+    pub fn check(&self, default_parallelism: usize) -> Result<()> {
+        if self.nodes.is_empty() {
             return Err(Error::input("the job has no operators").hint("add a source and a sink before `execute`"));
         }
-        let parallelism: Vec<usize> = nodes
-            .iter()
-            .map(|node| node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).max(1))
-            .collect();
+        uids(&self.nodes)?;
+        for (to, node) in self.nodes.iter().enumerate() {
+            let parallelism = self.parallelism(to, default_parallelism);
+            for input in node.inputs.iter().filter(|input| input.kind == ShipKind::ForwardOnly) {
+                let before = self.parallelism(input.from, default_parallelism);
+                if before != parallelism {
+                    let from = &self.nodes[input.from].name;
+                    return Err(Error::input(format!(
+                        "forward from `{from}` to `{}` needs one parallelism, but it is {before} and {parallelism}",
+                        node.name
+                    ))
+                    .hint("give both the same, or use `rebalance` or `rescale`"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn parallelism(&self, node: usize, default_parallelism: usize) -> usize {
+        let node = &self.nodes[node];
+        node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).max(1)
+    }
+
+    /// Settles parallelism and chains. `default_parallelism` is for operators that say nothing.
+    pub fn plan(self, default_parallelism: usize) -> Result<Plan> {
+        self.check(default_parallelism)?;
+        let parallelism: Vec<usize> =
+            (0..self.nodes.len()).map(|node| self.parallelism(node, default_parallelism)).collect();
+        let Graph { nodes, chaining_off } = self;
         let uids = uids(&nodes)?;
+        let slot_groups = slot_groups(&nodes);
         let mut outgoing = vec![Vec::new(); nodes.len()];
         for (to, node) in nodes.iter().enumerate() {
             for (index, input) in node.inputs.iter().enumerate() {
@@ -159,7 +231,13 @@ impl Graph {
         let chained = |to: usize| {
             let node = &nodes[to];
             match node.inputs.as_slice() {
-                [input] => node.chain && input.kind == ShipKind::Forward && parallelism[input.from] == parallelism[to],
+                [input] => {
+                    let forward = matches!(input.kind, ShipKind::Forward | ShipKind::ForwardOnly);
+                    let wanted = node.chain && nodes[input.from].chain_next && !chaining_off;
+                    let alike =
+                        parallelism[input.from] == parallelism[to] && slot_groups[input.from] == slot_groups[to];
+                    forward && wanted && alike
+                }
                 _ => false,
             }
         };
@@ -175,7 +253,7 @@ impl Graph {
             }
         }
         let (slots, groups) = slots(&nodes, &parallelism);
-        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups })
+        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups, slot_groups })
     }
 
     /// Everything as one task of one subtask among `parallelism`, for the harness: its first node is the only source.
@@ -214,6 +292,18 @@ fn uids(nodes: &[Node]) -> Result<Vec<String>> {
     Ok(uids)
 }
 
+/// The group each node was put into, else that of its inputs if they are of one.
+fn slot_groups(nodes: &[Node]) -> Vec<String> {
+    let mut groups: Vec<String> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let mut inputs = node.inputs.iter().map(|input| &groups[input.from]);
+        let first = inputs.next().cloned();
+        let inherited = first.filter(|first| inputs.all(|other| other == first));
+        groups.push(node.slot_group.clone().or(inherited).unwrap_or_else(|| DEFAULT_SLOT_GROUP.to_string()));
+    }
+    groups
+}
+
 /// A slot for each source subtask; slots of sources whose records can meet are of one group.
 fn slots(nodes: &[Node], parallelism: &[usize]) -> (BTreeMap<usize, usize>, Vec<usize>) {
     let mut component: Vec<usize> = (0..nodes.len()).collect();
@@ -242,6 +332,19 @@ fn slots(nodes: &[Node], parallelism: &[usize]) -> (BTreeMap<usize, usize>, Vec<
 }
 
 impl Plan {
+    /// Whether the job runs in batch mode.
+    pub fn is_batch(&self, mode: RuntimeMode) -> Result<bool> {
+        let unbounded = self.nodes.iter().find(|node| node.boundedness == Some(Boundedness::Unbounded));
+        match (mode, unbounded) {
+            (RuntimeMode::Streaming, _) | (RuntimeMode::Automatic, Some(_)) => Ok(false),
+            (RuntimeMode::Batch | RuntimeMode::Automatic, None) => Ok(true),
+            (RuntimeMode::Batch, Some(node)) => {
+                Err(Error::input(format!("`{}` does not end, so the job cannot run in batch mode", node.name))
+                    .hint("bound the source, or use the streaming or the automatic mode"))
+            }
+        }
+    }
+
     /// The largest parallelism of any operator: the number of workers.
     pub fn workers(&self) -> usize {
         self.parallelism.iter().copied().max().unwrap_or(1)

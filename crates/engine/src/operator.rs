@@ -11,7 +11,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use tidemill_core::sink::PreCommit;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, WATERMARK_MAX};
 
 use crate::driver::{BATCH_ROWS, Records};
 use crate::state::{Restored, Section};
@@ -212,6 +212,8 @@ pub struct Out<O> {
     buffer: Records<O>,
     next: Box<dyn Link<O>>,
     sides: Sides,
+    /// Holds back the end of event time: whether the operator has told it meanwhile.
+    held_end: Option<bool>,
 }
 
 /// Side outputs by tag. An empty list costs nothing.
@@ -222,7 +224,7 @@ pub(crate) struct Sides {
 
 impl<O: 'static> Out<O> {
     pub(crate) fn new(next: Box<dyn Link<O>>, sides: Sides) -> Self {
-        Out { buffer: Vec::new(), next, sides }
+        Out { buffer: Vec::new(), next, sides, held_end: None }
     }
 
     /// Emits a record with its event time (`NO_TIMESTAMP` when it has none).
@@ -262,6 +264,10 @@ impl<O: 'static> Out<O> {
 
     /// Tells everything below that event time has reached `watermark_ms`.
     pub fn watermark(&mut self, watermark_ms: i64) -> Result<()> {
+        if let (Some(told), WATERMARK_MAX) = (&mut self.held_end, watermark_ms) {
+            *told = true;
+            return Ok(());
+        }
         self.signal(&mut Signal::Watermark(watermark_ms))
     }
 
@@ -360,7 +366,22 @@ pub(crate) struct OperatorLink<I, O, P> {
     pub uid: String,
     pub operator: P,
     pub out: Out<O>,
+    pub batch: bool,
     pub input: std::marker::PhantomData<fn(I)>,
+}
+
+impl<I: 'static, O: 'static, P: Operator<I, O>> OperatorLink<I, O, P> {
+    /// The end of event time in a batch: what waits for the clock is called too, behind what waits for event time, and
+    /// only then hears the next operator of the end.
+    fn end_of_batch(&mut self) -> Result<()> {
+        self.out.held_end = Some(false);
+        self.operator.on_watermark(WATERMARK_MAX, &mut self.out)?;
+        if self.operator.next_processing_time().is_some() {
+            self.operator.on_processing_time(i64::MAX, &mut self.out)?;
+        }
+        let told = self.out.held_end.take() == Some(true);
+        if told { self.out.watermark(WATERMARK_MAX) } else { self.out.flush() }
+    }
 }
 
 impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P> {
@@ -371,6 +392,7 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
 
     fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
         match signal {
+            Signal::Watermark(WATERMARK_MAX) if self.batch => return self.end_of_batch(),
             Signal::Watermark(watermark_ms) => {
                 // The operator itself decides what goes on: see `Operator::on_watermark`.
                 self.operator.on_watermark(*watermark_ms, &mut self.out)?;

@@ -50,6 +50,8 @@ pub(crate) struct BuildShared {
     pub building: AtomicUsize,
     /// What user functions count.
     pub user: Arc<UserMetrics>,
+    /// Whether the job runs as a batch: final results only.
+    pub batch: bool,
 }
 
 /// An edge that has its sender and waits for its receiver.
@@ -169,6 +171,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             uid: self.shared.plan.uids[node].clone(),
             operator,
             out,
+            batch: self.shared.batch,
             input: std::marker::PhantomData,
         }))
     }
@@ -282,6 +285,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             waker: self.waker.clone(),
             wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
+            batch: self.shared.batch,
             closed: false,
             copying: false,
             save_afresh: Arc::default(),
@@ -338,7 +342,7 @@ pub(crate) fn source<T: Data>(
         output: poll_output(),
         head,
         dead_letters,
-        watermarks: SplitWatermarks::new(&parts.strategy, parallelism),
+        watermarks: SplitWatermarks::new(&parts.strategy, parallelism, builder.shared.batch),
         slot: plan.slots[&node] + subtask,
         known: BTreeSet::new(),
         next_discovery_ms: None,

@@ -69,7 +69,7 @@ pub(crate) struct PortLink<T>(pub Rc<RefCell<OutputPort<T>>>);
 impl<T: Data> Link<T> for PortLink<T> {
     fn push(&mut self, batch: Records<T>) -> Result<()> {
         let port = &mut *self.0.borrow_mut();
-        port.partition.scatter(batch, &mut port.buffers);
+        port.partition.scatter(batch, &mut port.buffers)?;
         port.send(BATCH_ROWS);
         Ok(())
     }

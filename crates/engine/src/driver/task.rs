@@ -51,6 +51,8 @@ pub(crate) struct TaskCore {
     /// would let them pile up.
     pub wakes_at_ms: Option<i64>,
     pub watermark_ms: i64,
+    /// Whether the job runs as a batch: nothing is called by the clock then.
+    pub batch: bool,
     pub closed: bool,
     /// State of an earlier epoch is being copied.
     pub copying: bool,
@@ -151,11 +153,12 @@ impl TaskCore {
     /// called any more.
     pub fn processing_time(&mut self) -> Result<()> {
         let now_ms = self.control.clock().now_ms();
-        if self.watermark_ms < WATERMARK_MAX && self.next_processing_time()?.is_some_and(|at| at <= now_ms) {
+        let calls = self.watermark_ms < WATERMARK_MAX && !self.batch;
+        if calls && self.next_processing_time()?.is_some_and(|at| at <= now_ms) {
             self.head.signal(&mut Signal::ProcessingTime(now_ms))?;
         }
         match self.next_processing_time()? {
-            Some(at) if self.watermark_ms < WATERMARK_MAX || at > now_ms => self.wake_at(at, now_ms),
+            Some(at) if calls || at > now_ms => self.wake_at(at, now_ms),
             _ => {}
         }
         Ok(())

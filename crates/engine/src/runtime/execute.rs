@@ -71,6 +71,8 @@ impl JobResult {
 /// What can be asked of a running job from other threads.
 #[derive(Clone)]
 pub(crate) struct JobHandle {
+    /// Whether it runs as a batch, which takes no checkpoints but the last.
+    batch: bool,
     control: Arc<JobControl>,
     events: Sender<Event>,
     describe: Arc<Describe>,
@@ -131,6 +133,7 @@ impl JobHandle {
 
     /// Takes a savepoint and waits for it.
     pub fn savepoint(&self, folder: Option<PathBuf>, stop: bool, drain: bool) -> Result<PathBuf> {
+        self.not_in_batch_mode()?;
         let (reply, answer) = sync_channel(1);
         let ended = || Error::external("the job has ended");
         self.events.send(Event::Savepoint(SavepointRequest { folder, stop, drain, reply })).map_err(|_| ended())?;
@@ -139,10 +142,24 @@ impl JobHandle {
 
     /// Takes a checkpoint now and waits for it.
     pub fn checkpoint(&self) -> Result<PathBuf> {
+        self.not_in_batch_mode()?;
         let (reply, answer) = sync_channel(1);
         let ended = || Error::external("the job has ended");
         self.events.send(Event::Checkpoint { reply }).map_err(|_| ended())?;
         answer.recv().map_err(|_| ended())?
+    }
+
+    fn not_in_batch_mode(&self) -> Result<()> {
+        match self.batch {
+            true => Err(Error::input("a job in batch mode takes no checkpoints and no savepoints but the last")),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the job at once, here and in its other processes.
+    pub fn cancel(&self) {
+        self.cancel_others();
+        self.control.cancelled();
     }
 
     /// Makes the job fail, as a crash would.
@@ -166,6 +183,8 @@ pub(crate) fn execute(
     started: impl FnOnce(JobHandle),
 ) -> Result<JobResult> {
     let plan = graph.plan(processes::default_parallelism(&settings)?)?;
+    let batch = plan.is_batch(settings.runtime_mode)?;
+    let interval_ms = settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some() && !batch);
     let network = Network::join(&plan, &settings)?;
     let workers = network.workers;
     let folder = settings.checkpoint_dir.clone().map(CheckpointFolder::open).transpose()?;
@@ -203,7 +222,7 @@ pub(crate) fn execute(
     let user = Arc::new(UserMetrics::default());
     let describe = describe(&plan, name, &settings, &metrics, checkpoints.clone(), (remote.clone(), user.clone()));
     let describe = Arc::new(describe);
-    let handle = JobHandle { control: control.clone(), events: events.clone(), describe: describe.clone() };
+    let handle = JobHandle { control: control.clone(), events: events.clone(), describe: describe.clone(), batch };
     // Whoever asks about the job asks its first process.
     let socket = match &settings.job_dir {
         Some(dir) if network.is_first() => Some(socket::listen(dir, handle.clone())?),
@@ -219,7 +238,7 @@ pub(crate) fn execute(
                 job_name: name.to_string(),
                 checkpoints: folder,
                 savepoints: settings.savepoint_dir.clone(),
-                interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
+                interval_ms,
                 timeout_ms: settings.checkpoint_timeout_ms,
                 retained: settings.checkpoints_retained,
                 restored_epoch: restore.epoch(),
@@ -255,6 +274,7 @@ pub(crate) fn execute(
         checkpoint_interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
         building: workers.into(),
         user,
+        batch,
     });
     let workers_ended = network.allocators(workers).and_then(|allocators| run_workers(allocators, shared, &network));
     network.workers_ended();
@@ -344,6 +364,46 @@ fn recover_sinks(
     Ok(committers)
 }
 
+fn task_id(plan: &Plan, task: usize) -> String {
+    plan.uids[plan.heads[task]].clone()
+}
+
+/// The tasks of a plan, without subtasks.
+pub(crate) fn vertices(plan: &Plan) -> Vec<VertexReport> {
+    let operator = |node: usize| OperatorReport {
+        uid: plan.uids[node].clone(),
+        name: plan.nodes[node].name.clone(),
+        description: plan.nodes[node].description.clone(),
+        metrics: Vec::new(),
+    };
+    let vertex = |(task, &head): (usize, &usize)| VertexReport {
+        id: task_id(plan, task),
+        name: plan.task_name(task),
+        operators: plan.members(task).map(operator).collect(),
+        parallelism: plan.parallelism[head],
+        slot_sharing_group: plan.slot_groups[head].clone(),
+        subtasks: Vec::new(),
+    };
+    plan.heads.iter().enumerate().map(vertex).collect()
+}
+
+/// The edges between the tasks of a plan.
+pub(crate) fn edges(plan: &Plan) -> Vec<EdgeReport> {
+    let mut edges = Vec::new();
+    for (to, node) in plan.nodes.iter().enumerate() {
+        for input in node.inputs.iter().filter(|input| plan.task_of[input.from] != plan.task_of[to]) {
+            let rescaled = input.kind == ShipKind::Forward && plan.parallelism[input.from] != plan.parallelism[to];
+            let kind = if rescaled { ShipKind::Rebalance } else { input.kind };
+            edges.push(EdgeReport {
+                from: task_id(plan, plan.task_of[input.from]),
+                to: task_id(plan, plan.task_of[to]),
+                ship: kind.name().to_string(),
+            });
+        }
+    }
+    edges
+}
+
 fn describe(
     plan: &Plan,
     name: &str,
@@ -352,41 +412,8 @@ fn describe(
     checkpoints: Arc<Mutex<CheckpointsReport>>,
     (remote, user): (RemoteReports, Arc<UserMetrics>),
 ) -> Describe {
-    let id = |task: usize| plan.uids[plan.heads[task]].to_string();
-    let vertices = metrics
-        .iter()
-        .enumerate()
-        .map(|(task, subtasks)| {
-            let operators = plan
-                .members(task)
-                .map(|node| OperatorReport {
-                    uid: plan.uids[node].clone(),
-                    name: plan.nodes[node].name.clone(),
-                    metrics: Vec::new(),
-                })
-                .collect();
-            let vertex = VertexReport {
-                id: id(task),
-                name: plan.task_name(task),
-                operators,
-                parallelism: subtasks.len(),
-                subtasks: Vec::new(),
-            };
-            (vertex, subtasks.clone())
-        })
-        .collect();
-    let mut edges = Vec::new();
-    for (to, node) in plan.nodes.iter().enumerate() {
-        for input in node.inputs.iter().filter(|input| plan.task_of[input.from] != plan.task_of[to]) {
-            let rescaled = input.kind == ShipKind::Forward && plan.parallelism[input.from] != plan.parallelism[to];
-            let kind = if rescaled { ShipKind::Rebalance } else { input.kind };
-            edges.push(EdgeReport {
-                from: id(plan.task_of[input.from]),
-                to: id(plan.task_of[to]),
-                ship: kind.name().to_string(),
-            });
-        }
-    }
+    let vertices = vertices(plan).into_iter().zip(metrics.iter().cloned()).collect();
+    let edges = edges(plan);
     Describe {
         settings: settings.clone(),
         name: name.to_string(),

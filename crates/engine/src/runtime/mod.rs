@@ -13,6 +13,7 @@ pub(crate) mod user_metrics;
 
 pub use cluster::{Cluster, Secret};
 pub use execute::{JobEnd, JobResult};
-pub(crate) use execute::{JobHandle as ExecuteHandle, execute, spawn};
+pub(crate) use execute::{JobHandle as ExecuteHandle, edges, execute, spawn, vertices};
 pub use process::{run_job, run_job_with};
-pub use settings::JobSettings;
+pub(crate) use processes::default_parallelism;
+pub use settings::{JobSettings, RuntimeMode};

@@ -43,7 +43,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 const WORD_FILE: &str = "word";
 
 /// Parallelism of operators that say nothing.
-pub(super) fn default_parallelism(settings: &JobSettings) -> Result<usize> {
+pub(crate) fn default_parallelism(settings: &JobSettings) -> Result<usize> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     match (settings.parallelism, &settings.cluster) {
         (Some(parallelism), _) => Ok(parallelism),

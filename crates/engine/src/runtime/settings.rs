@@ -10,6 +10,35 @@ use super::cluster::Cluster;
 /// Checkpoints every ten seconds unless told otherwise.
 pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
 
+/// Whether a job runs as a stream or as a batch (Flink's `execution.runtime-mode`).
+///
+/// A batch gives final results only: rolling reductions and aggregates emit one value a key when the input has ended, no
+/// record is late since event time stands still until then, and all timers fire at the end, those of processing time too
+/// (timers set by timers do not, as in Flink). It takes no checkpoints but the last, which publishes the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RuntimeMode {
+    /// Every result as soon as it is known. The default.
+    #[default]
+    Streaming,
+    /// Final results only. A job with a source that does not end is refused.
+    Batch,
+    /// A batch if all sources end, else a stream.
+    Automatic,
+}
+
+impl std::str::FromStr for RuntimeMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "streaming" => Ok(RuntimeMode::Streaming),
+            "batch" => Ok(RuntimeMode::Batch),
+            "automatic" => Ok(RuntimeMode::Automatic),
+            _ => Err(Error::input(format!("runtime mode `{text}` is none of `streaming`, `batch`, `automatic`"))),
+        }
+    }
+}
+
 /// How a job runs.
 #[derive(Clone)]
 pub struct JobSettings {
@@ -33,6 +62,8 @@ pub struct JobSettings {
     pub allow_non_restored_state: bool,
     /// Parallelism of operators that say nothing; default: the number of cores, or of workers of all processes.
     pub parallelism: Option<usize>,
+    /// As a stream (the default) or as a batch.
+    pub runtime_mode: RuntimeMode,
     /// The job's processes, when it has several.
     pub cluster: Option<Cluster>,
     /// The job's clock.
@@ -52,6 +83,7 @@ impl Default for JobSettings {
             restore_from: None,
             allow_non_restored_state: false,
             parallelism: None,
+            runtime_mode: RuntimeMode::default(),
             cluster: None,
             clock: Arc::new(SystemClock),
         }
@@ -95,6 +127,9 @@ impl JobSettings {
         if settings.cluster.is_some() && text("TIDEMILL_JOB_ID").is_none() {
             return Err(Error::input("`TIDEMILL_PROCESSES` is set, but `TIDEMILL_JOB_ID` is not")
                 .hint("give all processes of a job the same 32 hex digits"));
+        }
+        if let Some(mode) = text("TIDEMILL_RUNTIME_MODE") {
+            settings.runtime_mode = mode.parse().map_err(|e: Error| e.context("`TIDEMILL_RUNTIME_MODE`"))?;
         }
         settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
         Ok(settings)

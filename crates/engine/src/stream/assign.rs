@@ -23,7 +23,7 @@ impl<T: Data> AssignOperator<T> {
                 .hint("give the strategy with the idle time-out to `from_source`"));
         }
         let clock = builder.shared.control.clock().clone();
-        let mut watermarks = SplitWatermarks::new(strategy, 1);
+        let mut watermarks = SplitWatermarks::new(strategy, 1, builder.shared.batch);
         watermarks.add_splits(1, clock.now_ms());
         let next_ms = clock.now_ms();
         Ok(AssignOperator { watermarks, clock, board: Board::new(vec![0]), next_ms })
@@ -62,6 +62,6 @@ impl<T: Data> Operator<T, T> for AssignOperator<T> {
     }
 
     fn next_processing_time(&self) -> Option<i64> {
-        self.watermarks.next_periodic_ms().map(|at| at.max(self.next_ms + 1))
+        self.watermarks.next_periodic_ms().map(|at| at.max(self.next_ms.saturating_add(1)))
     }
 }

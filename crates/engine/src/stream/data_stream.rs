@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use tidemill_core::source::Boundedness;
 use tidemill_core::{Data, DeadLetter, Result};
 
 use super::environment::Environment;
 use super::keyed::KeyedStream;
-use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance, by_key};
+use super::partition::{Broadcast, Custom, Forward, Global, PartitionFactory, Rebalance, Rescale, Shuffle, by_key};
 use super::process::{ProcessFunction, ProcessOperator};
 use super::stateless::{BatchOperator, filter, flat_map, map};
 use super::watermark::WatermarkStrategy;
@@ -77,16 +78,7 @@ impl<T: Data> DataStream<T> {
             let link = builder.operator::<T, O, P>(node, operator)?;
             Ok(Box::new(link) as Box<dyn std::any::Any>)
         }));
-        let node = self.env.add(Node {
-            name: name.to_string(),
-            uid: None,
-            parallelism: None,
-            parallelism_max: usize::MAX,
-            inputs,
-            chain: true,
-            logic,
-            sink,
-        });
+        let node = self.env.add(Node { sink, ..Node::new(name.to_string(), inputs, logic) });
         DataStream::new(self.env.clone(), Origin::of(node, None))
     }
 
@@ -115,6 +107,10 @@ impl<T: Data> DataStream<T> {
         self.change_node(|node| node.parallelism = Some(parallelism))
     }
 
+    pub(crate) fn bounded(self, boundedness: Option<Boundedness>) -> Self {
+        self.change_node(|node| node.boundedness = boundedness)
+    }
+
     pub(crate) fn set_parallelism_max(self, parallelism: usize) -> Self {
         self.change_node(|node| node.parallelism_max = parallelism)
     }
@@ -124,6 +120,23 @@ impl<T: Data> DataStream<T> {
         let like = |other: &Node| (other.parallelism, other.parallelism_max);
         let Some((own, most)) = self.env.graph.borrow().nodes.get(node).map(like) else { return self };
         self.change_node(|node| (node.parallelism, node.parallelism_max) = (own, most))
+    }
+
+    /// Says in more words what the operator that makes this stream does, for graphs.
+    pub fn set_description(self, description: &str) -> Self {
+        self.change_node(|node| node.description = Some(description.to_string()))
+    }
+
+    /// Puts the operator that makes this stream, and those behind it that say nothing themselves, into a group. Operators
+    /// of different groups are never joined to one task. The group stands in the plan; it sets no resources apart, since
+    /// all tasks of a job share its workers. Default: the group of the inputs if they are of one, else `default`.
+    pub fn slot_sharing_group(self, group: &str) -> Self {
+        self.change_node(|node| node.slot_group = Some(group.to_string()))
+    }
+
+    /// The operator that makes this stream is a task of its own, joined neither to the one before it nor to those behind.
+    pub fn disable_chaining(self) -> Self {
+        self.change_node(|node| (node.chain, node.chain_next) = (false, false))
     }
 
     /// The operator that makes this stream begins a task of its own.
@@ -199,6 +212,44 @@ impl<T: Data> DataStream<T> {
     /// Round robin over all subtasks of the next operator.
     pub fn rebalance(&self) -> DataStream<T> {
         self.ship(ShipKind::Rebalance, Arc::new(Rebalance))
+    }
+
+    /// Each subtask sends to the one of its own number. Where the parallelism changes the job is refused.
+    pub fn forward(&self) -> DataStream<T> {
+        self.ship(ShipKind::ForwardOnly, Arc::new(Forward))
+    }
+
+    /// Round robin over a part of the next operator's subtasks, which differs from subtask to subtask: with 2 before and 4
+    /// behind, the first sends to two of them and the second to the other two.
+    pub fn rescale(&self) -> DataStream<T> {
+        self.ship(ShipKind::Rescale, Arc::new(Rescale))
+    }
+
+    /// To a subtask of the next operator by chance, evenly. With the same seed and the same records it is the same one,
+    /// until the job is restored: how far the chance had come is no state.
+    pub fn shuffle(&self, seed: u64) -> DataStream<T> {
+        self.ship(ShipKind::Shuffle { seed }, Arc::new(Shuffle { seed }))
+    }
+
+    /// To the subtask of the next operator that `partitioner` names, from a key and the number of subtasks. A number too
+    /// large fails the job.
+    ///
+    /// ```
+    /// use tidemill_engine::Environment;
+    /// let env = Environment::new();
+    /// let numbers = env.from_sequence(1, 10).partition_custom(|n: &i64, subtasks| *n as usize % subtasks, |n| n / 3);
+    /// let numbers = numbers.map(|n| n).collect();
+    /// env.execute("custom")?;
+    /// assert_eq!(numbers.len(), 10);
+    /// # Ok::<(), tidemill_core::Error>(())
+    /// ```
+    pub fn partition_custom<K>(
+        &self,
+        mut partitioner: impl FnMut(&K, usize) -> usize + Clone + Send + 'static,
+        mut key: impl FnMut(&T) -> K + Clone + Send + 'static,
+    ) -> DataStream<T> {
+        let receiver = move |value: &T, receivers: usize| partitioner(&key(value), receivers);
+        self.ship(ShipKind::Custom, Arc::new(Custom::new(receiver)))
     }
 
     /// Every record to every subtask of the next operator.

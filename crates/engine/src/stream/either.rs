@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::Data;
 
 use super::data_stream::{DataStream, Origin};
-use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance};
+use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance, Rescale, Shuffle};
 use super::stateless::{BatchOperator, map};
 use crate::graph::ShipKind;
 use crate::testing::two;
@@ -51,16 +51,25 @@ fn wrapped<T: Data, O: Data>(
 ) -> DataStream<O> {
     let mut origins = Vec::new();
     for origin in &stream.origins {
-        let before = DataStream::new(stream.env.clone(), Origin::<T>::of(origin.node, origin.tag));
-        let after = before.add_operator(name, move |_, _| Ok(BatchOperator::new(map(wrap))));
-        let after = after.parallel_to(origin.node);
         let partition: Arc<dyn PartitionFactory<O>> = match (origin.kind, by_key) {
             (ShipKind::Hash, Some(by_key)) => by_key.clone(),
-            (ShipKind::Forward | ShipKind::Hash, _) => Arc::new(Forward),
+            (ShipKind::Forward | ShipKind::ForwardOnly | ShipKind::Hash, _) => Arc::new(Forward),
             (ShipKind::Rebalance, _) => Arc::new(Rebalance),
+            (ShipKind::Rescale, _) => Arc::new(Rescale),
+            (ShipKind::Shuffle { seed }, _) => Arc::new(Shuffle { seed }),
+            // A custom partitioner knows the unwrapped records alone: it stands before the node that wraps them.
+            (ShipKind::Custom, _) => {
+                let before = DataStream { env: stream.env.clone(), origins: vec![origin.clone()] };
+                let after = before.add_operator(name, move |_, _| Ok(BatchOperator::new(map(wrap))));
+                origins.extend(after.forward().origins);
+                continue;
+            }
             (ShipKind::Broadcast, _) => Arc::new(Broadcast),
             (ShipKind::Global, _) => Arc::new(Global),
         };
+        let before = DataStream::new(stream.env.clone(), Origin::<T>::of(origin.node, origin.tag));
+        let after = before.add_operator(name, move |_, _| Ok(BatchOperator::new(map(wrap))));
+        let after = after.parallel_to(origin.node);
         origins.extend(after.origins.into_iter().map(|new| Origin {
             kind: origin.kind,
             partition: partition.clone(),

@@ -3,17 +3,20 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tidemill_core::report::{EdgeReport, VertexReport};
 use tidemill_core::source::Source;
-use tidemill_core::{Data, Result};
+use tidemill_core::{Data, Error, Result};
 
 use super::collection::{CollectionSource, SequenceSource};
 use super::data_stream::{DataStream, Origin};
 use super::watermark::WatermarkStrategy;
 use crate::driver::source::SourceParts;
 use crate::graph::{Graph, Logic, Node, source_logic};
-use crate::runtime::{JobResult, JobSettings, execute};
+use crate::runtime::{JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices};
 
 /// Collects the operators of a job; nothing runs before [`Environment::execute`].
 #[derive(Clone)]
@@ -39,7 +42,8 @@ impl Environment {
         Environment { graph: Rc::default(), settings: Rc::new(RefCell::new(settings)) }
     }
 
-    /// Parallelism of operators that say nothing themselves. It goes before what the process was started with.
+    /// Parallelism of operators that say nothing themselves. Of four levels the first that says something counts: the
+    /// operator, the environment (this), what the process was started with (`TIDEMILL_PARALLELISM`), the number of cores.
     pub fn set_parallelism(&self, parallelism: usize) -> &Self {
         self.settings.borrow_mut().parallelism = Some(parallelism);
         self
@@ -77,28 +81,44 @@ impl Environment {
         strategy: WatermarkStrategy<T>,
         name: &str,
     ) -> DataStream<T> {
+        let boundedness = Some(source.boundedness());
         let parts = SourceParts { source: Arc::new(source) as Arc<dyn Source<T>>, strategy };
-        self.source(name, source_logic(parts))
+        self.source(name, source_logic(parts)).bounded(boundedness)
     }
 
     /// A stream without inputs.
     pub(crate) fn source<T: Data>(&self, name: &str, logic: Logic) -> DataStream<T> {
-        let node = self.add(Node {
-            name: format!("Source: {name}"),
-            uid: None,
-            parallelism: None,
-            parallelism_max: usize::MAX,
-            inputs: Vec::new(),
-            chain: true,
-            logic,
-            sink: None,
-        });
+        let node = self.add(Node::new(format!("Source: {name}"), Vec::new(), logic));
         DataStream::new(self.clone(), Origin::of(node, None))
     }
 
     /// What was built so far; the environment is empty then.
     pub(crate) fn take_graph(&self) -> Graph {
-        std::mem::take(&mut *self.graph.borrow_mut())
+        let mut graph = self.graph.borrow_mut();
+        let chaining_off = graph.chaining_off;
+        std::mem::replace(&mut *graph, Graph { chaining_off, ..Graph::default() })
+    }
+
+    /// Makes every operator a task of its own.
+    pub fn disable_operator_chaining(&self) -> &Self {
+        self.graph.borrow_mut().chaining_off = true;
+        self
+    }
+
+    /// Whether the job runs as a stream or as a batch; see [`RuntimeMode`]. It goes before what the process was started with.
+    pub fn set_runtime_mode(&self, mode: RuntimeMode) -> &Self {
+        self.settings.borrow_mut().runtime_mode = mode;
+        self
+    }
+
+    /// What would run now: tasks with their operators and parallelism, and the edges between them.
+    pub fn execution_plan(&self) -> Result<ExecutionPlan> {
+        let parallelism = default_parallelism(&self.settings.borrow())?;
+        self.graph.borrow().check(parallelism)?;
+        let plan = self.take_graph().plan(parallelism)?;
+        let (vertices, edges) = (vertices(&plan), edges(&plan));
+        self.graph.borrow_mut().nodes = plan.nodes;
+        Ok(ExecutionPlan { vertices, edges })
     }
 
     pub(crate) fn add(&self, node: Node) -> usize {
@@ -108,6 +128,9 @@ impl Environment {
     }
 
     /// Runs what was built so far and waits for its end; the environment is empty then, as in Flink.
+    ///
+    /// Records never wait for a buffer to fill: an operator sends what it has gathered whenever it has nothing more to do,
+    /// so there is nothing to set where Flink has a buffer time-out (100 ms); under load batches fill by themselves.
     pub fn execute(&self, name: &str) -> Result<JobResult> {
         self.execute_with(name, |_| {})
     }
@@ -117,6 +140,91 @@ impl Environment {
         let graph = self.take_graph();
         let settings = self.settings.borrow().clone();
         execute(graph, name, settings, |handle| started(JobHandle(handle)))
+    }
+
+    /// Runs what was built so far on a thread of its own. An error here is one of the job's beginning.
+    ///
+    /// ```
+    /// use tidemill_engine::Environment;
+    /// let env = Environment::new();
+    /// let numbers = env.from_sequence(1, 100).collect();
+    /// let job = env.execute_async("numbers")?;
+    /// println!("{}", job.handle().report().state);
+    /// job.wait()?;
+    /// assert_eq!(numbers.len(), 100);
+    /// # Ok::<(), tidemill_core::Error>(())
+    /// ```
+    pub fn execute_async(&self, name: &str) -> Result<JobClient> {
+        self.start(name, |_| {})
+    }
+
+    /// Like `execute_async`; `ended` sees how the job has ended, on its thread.
+    pub(crate) fn start(
+        &self,
+        name: &str,
+        ended: impl FnOnce(&Result<JobResult>) + Send + 'static,
+    ) -> Result<JobClient> {
+        let (graph, settings) = (self.take_graph(), self.settings.borrow().clone());
+        let (tell, told) = sync_channel(1);
+        let job = name.to_string();
+        let run = move || {
+            let result = execute(graph, &job, settings, |handle| {
+                // Whoever asked waits for it.
+                let _ = tell.send(handle);
+            });
+            ended(&result);
+            result
+        };
+        let thread = std::thread::Builder::new()
+            .name("job".to_string())
+            .spawn(run)
+            .map_err(|e| Error::io("start the thread `job`", e))?;
+        match told.recv() {
+            Ok(handle) => Ok(JobClient { handle: JobHandle(handle), thread }),
+            Err(_) => Err(joined(thread).err().unwrap_or_else(|| Error::bug("a job ended before it began"))),
+        }
+    }
+}
+
+fn joined(thread: JoinHandle<Result<JobResult>>) -> Result<JobResult> {
+    thread.join().unwrap_or_else(|_| Err(Error::bug("the thread of a job panicked; see standard error")))
+}
+
+/// What a job consists of, before it runs.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ExecutionPlan {
+    /// Tasks: chains of operators. They have no subtasks yet.
+    pub vertices: Vec<VertexReport>,
+    /// How they are connected.
+    pub edges: Vec<EdgeReport>,
+}
+
+/// A job that runs in the background. Dropping it leaves the job running.
+pub struct JobClient {
+    handle: JobHandle,
+    thread: JoinHandle<Result<JobResult>>,
+}
+
+impl JobClient {
+    /// What can be asked of the job.
+    pub fn handle(&self) -> &JobHandle {
+        &self.handle
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for its end.
+    pub fn wait(self) -> Result<JobResult> {
+        joined(self.thread)
+    }
+
+    /// Ends it at once, without a savepoint; what no checkpoint covers is not published.
+    pub fn cancel(self) -> Result<JobResult> {
+        self.handle.cancel();
+        self.wait()
     }
 }
 
@@ -138,6 +246,11 @@ impl JobHandle {
     /// Takes a savepoint; with `stop` the job ends with it, with `drain` its event time does too.
     pub fn savepoint(&self, folder: Option<std::path::PathBuf>, stop: bool, drain: bool) -> Result<std::path::PathBuf> {
         self.0.savepoint(folder, stop, drain)
+    }
+
+    /// Ends the job at once, without a savepoint.
+    pub fn cancel(&self) {
+        self.0.cancel();
     }
 
     /// Makes the job fail as a crash would: nothing more is flushed or committed.

@@ -1,6 +1,6 @@
 //! Process functions on keyed streams: keyed state, timers, side outputs.
 
-use tidemill_core::{Data, Result, SharedClock, WATERMARK_MIN};
+use tidemill_core::{Data, Result, SharedClock, WATERMARK_MAX, WATERMARK_MIN};
 
 use super::process::RuntimeContext;
 use crate::driver::Records;
@@ -47,6 +47,7 @@ pub(crate) struct KeyedCore<K> {
     pub(super) processing_timers: Timers<K>,
     pub(super) watermark_ms: i64,
     clock: SharedClock,
+    batch: bool,
 }
 
 impl<K: Key> KeyedCore<K> {
@@ -67,7 +68,13 @@ impl<K: Key> KeyedCore<K> {
             processing_timers: Timers::new("processing-timers"),
             watermark_ms: WATERMARK_MIN,
             clock: context.clock.clone(),
+            batch: context.batch,
         }
+    }
+
+    /// At the end of a batch all timers fire; those set meanwhile could go on for ever and are left out, as in Flink.
+    fn takes_timers(&self) -> bool {
+        !self.batch || self.watermark_ms < WATERMARK_MAX
     }
 
     pub(super) fn timers(&mut self, domain: TimeDomain) -> &mut Timers<K> {
@@ -132,7 +139,9 @@ impl<K: Key, O: 'static> KeyedContext<'_, K, O> {
 
     /// Sets an event-time timer for the current key; a second one of the same time changes nothing.
     pub fn register_event_timer(&mut self, time_ms: i64) {
-        self.core.event_timers.register(time_ms, self.key);
+        if self.core.takes_timers() {
+            self.core.event_timers.register(time_ms, self.key);
+        }
     }
 
     /// Takes an event-time timer back.
@@ -142,7 +151,9 @@ impl<K: Key, O: 'static> KeyedContext<'_, K, O> {
 
     /// Sets a processing-time timer for the current key.
     pub fn register_processing_timer(&mut self, time_ms: i64) {
-        self.core.processing_timers.register(time_ms, self.key);
+        if self.core.takes_timers() {
+            self.core.processing_timers.register(time_ms, self.key);
+        }
     }
 
     /// Takes a processing-time timer back.

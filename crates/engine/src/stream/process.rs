@@ -29,6 +29,8 @@ pub struct RuntimeContext {
     pub attempt: u64,
     /// The job's id, 32 hex digits.
     pub job_id: String,
+    /// Whether the job runs in batch mode, where only final results count.
+    pub batch: bool,
     /// The job's clock.
     pub clock: SharedClock,
     /// Counters, gauges, meters and histograms of this subtask.
@@ -49,6 +51,7 @@ impl TaskBuilder<'_, '_> {
             max_parallelism: KEY_GROUPS as usize,
             attempt: shared.attempt,
             job_id: shared.job_id.clone(),
+            batch: shared.batch,
             metrics: MetricGroup::new(shared.user.clone(), uid, subtask, clock.clone()),
             clock,
         }

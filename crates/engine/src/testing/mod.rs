@@ -68,6 +68,7 @@ pub struct HarnessBuilder<I, O> {
     subtask: usize,
     parallelism: usize,
     now_ms: i64,
+    batch: bool,
     restored: Option<Snapshot>,
     sides: HashMap<&'static str, Box<dyn Any>>,
     input: std::marker::PhantomData<fn(I)>,
@@ -119,6 +120,7 @@ impl<I: Data, O: Data> Harness<I, O> {
             subtask: 0,
             parallelism: 1,
             now_ms: 0,
+            batch: false,
             restored: None,
             sides: HashMap::new(),
             input: std::marker::PhantomData,
@@ -137,6 +139,12 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
     /// What the clock shows at the beginning, epoch ms; default 0.
     pub fn clock(mut self, now_ms: i64) -> Self {
         self.now_ms = now_ms;
+        self
+    }
+
+    /// Runs the pipeline in batch mode: final results only.
+    pub fn batch(mut self) -> Self {
+        self.batch = true;
         self
     }
 
@@ -182,6 +190,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             checkpoint_interval_ms: None,
             building: 1.into(),
             user: Arc::default(),
+            batch: self.batch,
         };
         let restore = move |uid: &str, subtask, parallelism| restored.load(uid, subtask, parallelism);
         let waker = Waker::from(woken.clone());

@@ -163,8 +163,8 @@ fn watermarks_late_records_and_the_end_are_as_in_a_job() {
 }
 
 /// Has a few records, then stays silent until it is released.
-struct Held {
-    released: Arc<AtomicBool>,
+pub struct Held {
+    pub released: Arc<AtomicBool>,
 }
 
 struct HeldReader {
