@@ -75,6 +75,16 @@ pub fn key_group<K: Hash + ?Sized>(key: &K) -> u64 {
     ((hasher.finish() >> 32) * KEY_GROUPS) >> 32
 }
 
+/// Key groups that follow each other: the first and the last.
+pub type GroupRange = (u64, u64);
+
+/// The key groups a subtask owns; `None` when there are more subtasks than key groups and it owns none.
+pub fn groups_of(subtask: usize, parallelism: usize) -> Option<GroupRange> {
+    let mut own = (0..KEY_GROUPS).filter(|group| owner(*group, parallelism) == subtask);
+    let first = own.next()?;
+    Some((first, own.last().unwrap_or(first)))
+}
+
 /// The subtask that owns a key group.
 #[inline]
 pub fn owner(key_group: u64, parallelism: usize) -> usize {

@@ -188,7 +188,7 @@ pub(crate) fn place(section: &Section, subtask: usize, file: &str, offset: &mut 
         length: section.bytes.len() as u64,
         crc32: crc32fast::hash(&section.bytes),
         removal: section.removal,
-        spread: section.spread,
+        groups: section.groups,
     }
 }
 

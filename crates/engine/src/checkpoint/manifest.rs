@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
+use crate::key::GroupRange;
 use crate::state::SectionKind;
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
@@ -70,9 +71,9 @@ pub struct SectionPlace {
     /// The entries are keys that sections before this one hold and that are gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removal: bool,
-    /// Holds keys of any subtask, not only of the one that wrote it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub spread: bool,
+    /// Only entries of these key groups count: the first and the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<GroupRange>,
 }
 
 /// A sink's token, as hexadecimal digits.

@@ -9,7 +9,7 @@ use tidemill_core::{Error, Result};
 
 use super::folder::{read_manifest, read_section};
 use super::manifest::{Manifest, SectionPlace};
-use crate::key::{KEY_GROUPS, owner};
+use crate::key::{KEY_GROUPS, groups_of, owner};
 use crate::state::{Restored, RestoredSection, SectionKind};
 
 type SectionCache = HashMap<(String, usize), Arc<[u8]>>;
@@ -22,15 +22,16 @@ pub(crate) struct RestorePoint {
     cache: Mutex<SectionCache>,
 }
 
-/// Which subtasks read a section now, as a range: those whose keys it can hold. Keys of a subtask lie in its range of key
-/// groups.
+/// The first and the last of the subtasks that read a section now: those whose keys it can hold. Keys of the subtask that
+/// wrote it lie in its range of key groups.
 fn readers(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usize, usize) {
-    if place.kind != SectionKind::Keyed || place.spread || written_by == 0 {
-        return (0, parallelism - 1);
+    let own = || (written_by > 0).then(|| groups_of(place.subtask, written_by)).flatten();
+    match place.groups.or_else(own) {
+        Some((first, last)) if place.kind == SectionKind::Keyed => {
+            (owner(first, parallelism), owner(last, parallelism))
+        }
+        _ => (0, parallelism - 1),
     }
-    let groups = || (0..KEY_GROUPS).filter(|group| owner(*group, written_by) == place.subtask);
-    let readers = || groups().map(|group| owner(group, parallelism));
-    (readers().min().unwrap_or(0), readers().max().unwrap_or(parallelism - 1))
 }
 
 impl RestorePoint {
@@ -104,7 +105,7 @@ impl RestorePoint {
                 entries: place.entries,
                 bytes,
                 removal: place.removal,
-                keeper: first + place.subtask % (last - first + 1) == subtask,
+                groups: place.groups,
             });
         }
         Ok(restored)

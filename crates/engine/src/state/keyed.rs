@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, Table, TableHasher};
-use crate::key::{Key, key_group, owner};
+use crate::key::{GroupRange, Key, groups_of, key_group, owner};
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
 
 /// All states of one keyed operator.
@@ -116,15 +116,13 @@ impl<K: Key> KeyedStore<K> {
 
     /// Untouched sections are written once, and from then on only named.
     fn pass_on_waiting(&mut self, parts: &mut SnapshotParts) {
-        let mode = parts.mode;
+        let (mode, own) = (parts.mode, groups_of(self.subtask, self.parallelism));
         if mode == SnapshotMode::Nothing {
             return;
         }
         for Waiting { section, table, held } in &mut self.waiting {
-            // After a change of parallelism several subtasks may hold it; one of them passes it on.
-            if !section.keeper {
-                continue;
-            }
+            // After a change of parallelism several subtasks read it, and each passes on what it owns of it.
+            let Some(groups) = own.and_then(|own| common(section.groups, own)) else { continue };
             let chain = match mode {
                 SnapshotMode::Checkpoint { fresh } => {
                     parts.roster.push(table.clone());
@@ -142,7 +140,7 @@ impl<K: Key> KeyedStore<K> {
                 entries: section.entries,
                 bytes: section.bytes.to_vec(),
                 removal: section.removal,
-                spread: true,
+                groups: Some(groups),
                 chain,
             });
         }
@@ -172,10 +170,22 @@ impl<K: Key> KeyedStore<K> {
         self.waiting = waiting;
         let saved: Vec<RestoredSection> = saved.into_iter().map(|waiting| waiting.section).collect();
         let (subtask, parallelism) = (self.subtask, self.parallelism);
-        table.load(&saved, |key| owner(key_group(key), parallelism) == subtask)?;
+        for section in &saved {
+            table.load(std::slice::from_ref(section), |key| {
+                let group = key_group(key);
+                let counts = section.groups.is_none_or(|(first, last)| (first..=last).contains(&group));
+                counts && owner(group, parallelism) == subtask
+            })?;
+        }
         self.tables.push(NamedTable { name, table: Box::new(table) });
         Ok(self.tables.len() - 1)
     }
+}
+
+/// The key groups of `own` that count in a section.
+fn common(section: Option<GroupRange>, own: GroupRange) -> Option<GroupRange> {
+    let (first, last) = section.map_or(own, |(first, last)| (first.max(own.0), last.min(own.1)));
+    (first <= last).then_some((first, last))
 }
 
 /// Something that holds keyed state and knows the current key: the contexts of process functions.
@@ -402,10 +412,7 @@ mod tests {
         for (from, store) in stores.iter_mut().enumerate() {
             let mut parts = SnapshotParts::default();
             store.begin_snapshot(&mut parts).unwrap();
-            let keeper = from % parallelism == subtask;
-            sections.extend(
-                parts.sections.into_iter().map(|section| RestoredSection { keeper, ..section.into_restored(from) }),
-            );
+            sections.extend(parts.sections.into_iter().map(|section| section.into_restored(from)));
         }
         Restored { uid: "test".into(), subtask, parallelism, sections }
     }
@@ -448,6 +455,42 @@ mod tests {
             assert_eq!(map.clone().get(&mut at, &7).unwrap(), Some(&-i64::from(key)));
             let mut other = At(key, &mut two[1 - owner(key_group(&key), 2)]);
             assert_eq!(value.clone().get(&mut other).unwrap(), None);
+        }
+    }
+
+    /// After a restore by more subtasks some touch the state and some do not; the next checkpoint holds all of it all the
+    /// same, and nothing twice.
+    #[test]
+    fn state_touched_by_some_subtasks_only_is_kept_by_all() {
+        let value = ValueState::<i64>::new("value");
+        let mut first = KeyedStore::default();
+        for key in 0..500u32 {
+            value.set(&mut At(key, &mut first), i64::from(key)).unwrap();
+        }
+        for touching in 0..3 {
+            let restored = |stores: &mut [KeyedStore<u32>], of: usize| -> Vec<KeyedStore<u32>> {
+                let restore = |subtask| {
+                    let mut store = KeyedStore::default();
+                    store.restore(&mut saved(stores, subtask, of));
+                    store
+                };
+                (0..of).map(restore).collect()
+            };
+            let mut three = restored(std::slice::from_mut(&mut first), 3);
+            for key in (0..500u32).filter(|key| owner(key_group(key), 3) == touching) {
+                // Every other key of the subtask goes.
+                let at = &mut At(key, &mut three[touching]);
+                if key % 2 == 0 { value.clear(at).unwrap() } else { value.set(at, -1).unwrap() }
+            }
+            // Twice without a touch, so that what was passed on is passed on again.
+            let mut five = restored(&mut three, 5);
+            let mut two = restored(&mut five, 2);
+            for key in 0..500u32 {
+                let (touched, store) = (owner(key_group(&key), 3) == touching, owner(key_group(&key), 2));
+                let expected = if !touched { Some(i64::from(key)) } else { (key % 2 == 1).then_some(-1) };
+                let found = value.clone().get(&mut At(key, &mut two[store])).unwrap().copied();
+                assert_eq!(found, expected, "key {key}, touched by subtask {touching}");
+            }
         }
     }
 

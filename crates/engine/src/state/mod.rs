@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use tidemill_core::{Error, Result};
 
-use crate::key::{Key, key_group, owner};
+use crate::key::{GroupRange, Key, key_group, owner};
 
 /// How a section is divided when the parallelism changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -48,8 +48,8 @@ pub struct Section {
     pub bytes: Vec<u8>,
     /// The entries are keys that earlier sections of this state hold and that are gone.
     pub removal: bool,
-    /// Holds keys of any subtask, not only of the one that wrote it.
-    pub spread: bool,
+    /// Only entries of these key groups count; `None` when all do.
+    pub groups: Option<GroupRange>,
     /// Its place among the sections of earlier checkpoints it adds to; `None` when it stands for itself.
     pub chain: Option<ChainPart>,
 }
@@ -80,8 +80,8 @@ pub struct RestoredSection {
     pub bytes: Arc<[u8]>,
     /// The entries are keys that are gone.
     pub removal: bool,
-    /// Of all subtasks that read it, this is the one that saves it again if nobody asks for it.
-    pub keeper: bool,
+    /// Only entries of these key groups count; `None` when all do.
+    pub groups: Option<GroupRange>,
 }
 
 /// Everything saved under one operator's id, for one subtask to take its share of.
@@ -148,10 +148,10 @@ impl Restored {
 impl Section {
     /// A section that stands for itself.
     pub fn new(name: impl Into<String>, kind: SectionKind, entries: u64, bytes: Vec<u8>) -> Self {
-        Section { name: name.into(), kind, entries, bytes, removal: false, spread: false, chain: None }
+        Section { name: name.into(), kind, entries, bytes, removal: false, groups: None, chain: None }
     }
 
-    /// The section as the only subtask that reads it finds it at a restore.
+    /// The section as it is found at a restore.
     pub fn into_restored(self, subtask: usize) -> RestoredSection {
         RestoredSection {
             subtask,
@@ -160,7 +160,7 @@ impl Section {
             entries: self.entries,
             bytes: self.bytes.into(),
             removal: self.removal,
-            keeper: true,
+            groups: self.groups,
         }
     }
 }

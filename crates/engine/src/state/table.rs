@@ -348,7 +348,9 @@ impl<K: Key, V: Data> Table<K, V> {
             let mut reader = section.reader();
             if section.removal {
                 while let Some(key) = reader.entry::<K>()? {
-                    self.remove(&key);
+                    if owns(&key) {
+                        self.remove(&key);
+                    }
                 }
                 continue;
             }

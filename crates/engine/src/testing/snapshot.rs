@@ -46,10 +46,7 @@ impl Snapshot {
     }
 
     pub(super) fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Restored {
-        let own = self.sections.iter().filter(|(of, _)| of == uid).map(|(_, section)| {
-            // All subtasks read all; one of them keeps what nobody asks for.
-            RestoredSection { keeper: section.subtask % parallelism == subtask, ..section.clone() }
-        });
+        let own = self.sections.iter().filter(|(of, _)| of == uid).map(|(_, section)| section.clone());
         Restored { uid: uid.to_string(), subtask, parallelism, sections: own.collect() }
     }
 
