@@ -2,6 +2,7 @@
 //! tried on a small tree that breaks it and then on ours; the failure says what to do.
 
 mod code;
+mod compatibility;
 mod imports;
 mod names;
 mod registries;
