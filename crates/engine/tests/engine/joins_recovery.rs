@@ -9,7 +9,7 @@ use tidemill_engine::window::{Sliding, Window};
 
 use crate::connected::{Tallied, Tally};
 use crate::joins::{Event, events, timed};
-use crate::recovery::{Ledger, Row, settings};
+use crate::recovery::{Ledger, Row, crash_at_random};
 use crate::windows::Chance;
 
 /// Runs a job that is crashed up to six times at random points, each time with another parallelism, for some seeds.
@@ -21,36 +21,7 @@ pub fn survives_crashes(seeds: u64, build: impl Fn(&Environment) -> DataStream<R
     env.execute("undisturbed").unwrap();
     let expected = undisturbed.rows();
     assert!(expected.len() > 500, "{}", expected.len());
-    let mut crashes = 0;
-    for seed in 1..=seeds {
-        let mut chance = Chance(seed * 7919);
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::default();
-        let mut attempts = Vec::new();
-        loop {
-            let parallelism = 1 + chance.below(4) as usize;
-            let env = Environment::with_settings(settings(folder.path(), parallelism));
-            build(&env).sink_to(ledger.clone()).uid("ledger");
-            let crash_after = Duration::from_micros(chance.below(60_000));
-            let give_up = attempts.len() >= 6;
-            let outcome = env.execute_with("crashing", |job| {
-                if !give_up {
-                    std::thread::spawn(move || {
-                        std::thread::park_timeout(crash_after);
-                        job.fail("crash");
-                    });
-                }
-            });
-            attempts.push(parallelism);
-            match outcome {
-                Ok(_) => break,
-                Err(error) => assert!(error.to_string().contains("crash"), "seed {seed}: {error}"),
-            }
-            crashes += 1;
-        }
-        assert!(ledger.rows() == expected, "seed {seed}, parallelism of attempts {attempts:?}");
-    }
-    assert!(crashes > 0, "none of {seeds} runs was crashed");
+    crash_at_random(seeds, |env, ledger| drop(build(env).sink_to(ledger.clone()).uid("ledger")), &expected);
 }
 
 /// Two streams of events, on one subtask each, whose watermarks follow them closely.

@@ -11,7 +11,7 @@ use tidemill_engine::stream::{JobHandle, KeyedContext, KeyedProcessFunction, Tim
 use tidemill_engine::window::{Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
-use crate::recovery::{Ledger, Row};
+use crate::recovery::{Crashes, Ledger, Row};
 use crate::windows::Chance;
 
 const EVENTS: i64 = 200_000;
@@ -131,35 +131,9 @@ fn nothing_is_left_over(folder: &Path) -> usize {
 fn crashes_with_large_state_lose_and_double_nothing() {
     let expected = undisturbed();
     assert!(expected.len() > 60_000, "{}", expected.len());
-    let mut built_on = 0;
-    for seed in 1..=6u64 {
-        let mut chance = Chance(seed * 104_729);
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::default();
-        let mut attempts = Vec::new();
-        loop {
-            let parallelism = 1 + chance.below(3) as usize;
-            let env = Environment::with_settings(settings(folder.path(), parallelism));
-            build(&env, &ledger);
-            let crash_after = Duration::from_micros(chance.below(900_000));
-            let give_up = attempts.len() >= 5;
-            let outcome = env.execute_with("crashing", |job| {
-                if !give_up {
-                    std::thread::spawn(move || {
-                        std::thread::park_timeout(crash_after);
-                        job.fail("crash");
-                    });
-                }
-            });
-            attempts.push(parallelism);
-            match outcome {
-                Ok(_) => break,
-                Err(error) => assert!(error.to_string().contains("crash"), "seed {seed}: {error}"),
-            }
-        }
-        assert!(ledger.rows() == expected, "seed {seed}, parallelism of attempts {attempts:?}");
-        built_on += nothing_is_left_over(folder.path());
-    }
+    let within = Duration::from_millis(900);
+    let folders = Crashes { seeds: 4, within, crashes_max: 5, parallelism_max: 3, settings }.survive(&expected, build);
+    let built_on: usize = folders.iter().map(|folder| nothing_is_left_over(folder.path())).sum();
     assert!(built_on > 0, "no checkpoint was built on an earlier one");
 }
 

@@ -172,6 +172,56 @@ pub fn undisturbed() -> Vec<Row> {
     ledger.rows()
 }
 
+/// A job crashed again and again until it is left alone, for each of some seeds.
+pub struct Crashes {
+    pub seeds: u64,
+    /// Each start is crashed at random within this time, ...
+    pub within: Duration,
+    /// ... but no more than so many.
+    pub crashes_max: usize,
+    /// Each start has a parallelism from 1 to this.
+    pub parallelism_max: u64,
+    pub settings: fn(&Path, usize) -> JobSettings,
+}
+
+impl Crashes {
+    /// The ledger must hold `expected` at the end of each. The folders of checkpoints that are left.
+    pub fn survive(&self, expected: &[Row], build: impl Fn(&Environment, &Ledger)) -> Vec<tempfile::TempDir> {
+        let (mut crashes, mut folders) = (0, Vec::new());
+        for seed in 1..=self.seeds {
+            let mut chance = Chance(seed * 7919);
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::default();
+            let mut attempts = Vec::new();
+            loop {
+                let parallelism = 1 + chance.below(self.parallelism_max) as usize;
+                let env = Environment::with_settings((self.settings)(folder.path(), parallelism));
+                build(&env, &ledger);
+                let crash_after = Duration::from_micros(chance.below(self.within.as_micros() as u64));
+                let leave_alone = attempts.len() >= self.crashes_max;
+                let outcome = env.execute_with("crashing", |job| {
+                    if !leave_alone {
+                        std::thread::spawn(move || {
+                            std::thread::park_timeout(crash_after);
+                            job.fail("crash");
+                        });
+                    }
+                });
+                attempts.push(parallelism);
+                match outcome {
+                    Ok(_) => break,
+                    Err(error) => assert!(error.to_string().contains("crash"), "seed {seed}: {error}"),
+                }
+                crashes += 1;
+            }
+            assert!(ledger.rows() == expected, "seed {seed}, parallelism of attempts {attempts:?}");
+            folders.push(folder);
+        }
+        assert!(crashes > 0, "none of {} runs was crashed", self.seeds);
+        folders
+    }
+}
+
 #[test]
 fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() {
     let expected = undisturbed();
@@ -179,36 +229,11 @@ fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() 
     crash_at_random(25, build, &expected);
 }
 
-/// Crashes a job at random points and starts it again with another parallelism until it ends; what it publishes must be
-/// `expected`, in any order.
+/// A job of some ten milliseconds crashed at random points and started again with another parallelism until it is left
+/// alone; what it publishes must be `expected`, in any order.
 pub fn crash_at_random(seeds: u64, build: impl Fn(&Environment, &Ledger), expected: &[Row]) {
-    for seed in 1..=seeds {
-        let mut chance = Chance(seed * 7919);
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::default();
-        let mut attempts = Vec::new();
-        loop {
-            let parallelism = 1 + chance.below(4) as usize;
-            let env = Environment::with_settings(settings(folder.path(), parallelism));
-            build(&env, &ledger);
-            let crash_after = Duration::from_micros(chance.below(60_000));
-            let give_up = attempts.len() >= 6;
-            let outcome = env.execute_with("crashing", |job| {
-                if !give_up {
-                    std::thread::spawn(move || {
-                        std::thread::park_timeout(crash_after);
-                        job.fail("crash");
-                    });
-                }
-            });
-            attempts.push(parallelism);
-            match outcome {
-                Ok(_) => break,
-                Err(error) => assert!(error.to_string().contains("crash"), "seed {seed}: {error}"),
-            }
-        }
-        assert_eq!(ledger.rows(), expected, "seed {seed}, parallelism of attempts {attempts:?}");
-    }
+    let within = Duration::from_millis(60);
+    Crashes { seeds, within, crashes_max: 6, parallelism_max: 4, settings }.survive(expected, build);
 }
 
 /// Runs the job until a savepoint has stopped it, taken when an operator has seen so many records; the savepoint.
