@@ -82,7 +82,7 @@ pub type GroupRange = (u64, u64);
 pub fn groups_of(subtask: usize, parallelism: usize) -> Option<GroupRange> {
     let mut own = (0..KEY_GROUPS).filter(|group| owner(*group, parallelism) == subtask);
     let first = own.next()?;
-    Some((first, own.last().unwrap_or(first)))
+    Some((first, own.next_back().unwrap_or(first)))
 }
 
 /// The subtask that owns a key group.

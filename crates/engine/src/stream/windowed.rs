@@ -48,7 +48,9 @@ impl<T: Data> DataStream<T> {
     ///     .reduce_with(|sum, n| *sum += n, |_, window, sum| Some((window.end_ms, sum)))
     ///     .collect();
     /// env.execute("totals").unwrap();
-    /// assert_eq!(totals.take(), [(10, 6), (20, 12)]);
+    /// let mut totals = totals.take();
+    /// totals.sort();
+    /// assert_eq!(totals, [(10, 6), (20, 12)]);
     /// ```
     pub fn window_all<W: WindowKind<T>>(&self, windows: W) -> AllWindowedStream<T, W> {
         WindowedStream { parallelism_max: 1, ..WindowedStream::new(self.global(), (|_| ()) as fn(&T), windows) }
