@@ -62,6 +62,7 @@ pub struct KeyedConnectedStreams<A, B, K, F, G> {
 /// }
 ///
 /// let env = Environment::new();
+/// env.set_parallelism(1);
 /// let orders = env.from_collection(vec![(1u64, "tea".to_string()), (2, "rice".to_string())]).key_by(|order| order.0);
 /// let payments = env.from_collection(vec![(2u64, 30u32)]).key_by(|payment| payment.0);
 /// let paid = orders

@@ -107,6 +107,7 @@ impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A,
     ///
     /// type Event = (String, i64); // user, event time in ms
     /// let env = Environment::new();
+    /// env.set_parallelism(1);
     /// let timed = |events: &[(&str, i64)]| -> DataStream<Event> {
     ///     let events = events.iter().map(|(user, time)| (user.to_string(), *time)).collect();
     ///     env.from_collection(events).assign_timestamps_and_watermarks(

@@ -59,6 +59,7 @@ impl<A: Data> DataStream<A> {
     /// use tidemill_engine::window::Tumbling;
     ///
     /// let env = Environment::new();
+    /// env.set_parallelism(1);
     /// let timed = |events: &[(u32, i64)]| {
     ///     let strategy = WatermarkStrategy::monotonous().with_timestamps(|event: &(u32, i64), _| event.1);
     ///     env.from_collection(events.to_vec()).assign_timestamps_and_watermarks(strategy)

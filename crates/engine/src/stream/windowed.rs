@@ -41,6 +41,7 @@ impl<T: Data> DataStream<T> {
     /// use tidemill_engine::window::Tumbling;
     /// use std::time::Duration;
     /// let env = Environment::new();
+    /// env.set_parallelism(1);
     /// let totals = env
     ///     .from_collection(vec![1, 5, 12])
     ///     .assign_timestamps_and_watermarks(WatermarkStrategy::monotonous().with_timestamps(|n: &i64, _| *n))
@@ -48,9 +49,7 @@ impl<T: Data> DataStream<T> {
     ///     .reduce_with(|sum, n| *sum += n, |_, window, sum| Some((window.end_ms, sum)))
     ///     .collect();
     /// env.execute("totals").unwrap();
-    /// let mut totals = totals.take();
-    /// totals.sort();
-    /// assert_eq!(totals, [(10, 6), (20, 12)]);
+    /// assert_eq!(totals.take(), [(10, 6), (20, 12)]);
     /// ```
     pub fn window_all<W: WindowKind<T>>(&self, windows: W) -> AllWindowedStream<T, W> {
         WindowedStream { parallelism_max: 1, ..WindowedStream::new(self.global(), (|_| ()) as fn(&T), windows) }

@@ -38,6 +38,7 @@ use crate::stream::RuntimeContext;
 /// }
 ///
 /// let env = Environment::new();
+/// env.set_parallelism(1);
 /// let lines = env
 ///     .from_collection(vec![('a', 1), ('a', 2), ('a', 15)])
 ///     .assign_timestamps_and_watermarks(WatermarkStrategy::monotonous().with_timestamps(|r: &(char, i64), _| r.1))

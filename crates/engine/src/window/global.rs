@@ -11,6 +11,7 @@ use super::{DefaultTrigger, Window, WindowKind};
 /// use tidemill_engine::Environment;
 /// use tidemill_engine::window::{CountTrigger, GlobalWindows};
 /// let env = Environment::new();
+/// env.set_parallelism(1);
 /// let sums = env.from_collection(vec![1, 2, 3, 4, 5]).window_all(GlobalWindows::new());
 /// let sums = sums.trigger(CountTrigger::of(2)).reduce(|sum, n| *sum += n).collect();
 /// env.execute("sums so far").unwrap();

@@ -136,6 +136,7 @@ pub struct WindowParts<S, A, W> {
 /// }
 ///
 /// let env = Environment::new();
+/// env.set_parallelism(1);
 /// let counts = env
 ///     .from_collection(vec![1, 2, 15, 100, 700])
 ///     .assign_timestamps_and_watermarks(WatermarkStrategy::monotonous().with_timestamps(|n: &i64, _| *n))

@@ -79,6 +79,7 @@ impl TriggerResult {
 /// }
 ///
 /// let env = Environment::new();
+/// env.set_parallelism(1);
 /// let words = ["It", "rains.", "Stay", "in."].map(String::from).to_vec();
 /// let sentences = env
 ///     .from_collection(words)
