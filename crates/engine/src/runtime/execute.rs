@@ -280,9 +280,9 @@ pub(crate) fn execute(
     network.workers_ended();
     control.tell(Event::Done);
     network.end();
-    let report = handle.report();
-    // From here on nobody answers; the coordinator has heard that the workers have ended and ends too.
+    // The coordinator has heard that the workers have ended and ends too; the last checkpoint is in the report then.
     let coordinator_ended = coordinator.map_or(Ok(()), |coordinator| coordinator.join());
+    let report = handle.report();
     drop(socket);
     workers_ended?;
     coordinator_ended.map_err(|_| Error::bug("the checkpoint coordinator panicked"))?;
