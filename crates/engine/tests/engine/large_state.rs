@@ -131,8 +131,7 @@ fn nothing_is_left_over(folder: &Path) -> usize {
 fn crashes_with_large_state_lose_and_double_nothing() {
     let expected = undisturbed();
     assert!(expected.len() > 60_000, "{}", expected.len());
-    let within = Duration::from_millis(900);
-    let folders = Crashes { seeds: 4, within, crashes_max: 5, parallelism_max: 3, settings }.survive(&expected, build);
+    let folders = Crashes { seeds: 4, crashes_max: 5, parallelism_max: 3, settings }.survive(&expected, build);
     let built_on: usize = folders.iter().map(|folder| nothing_is_left_over(folder.path())).sum();
     assert!(built_on > 0, "no checkpoint was built on an earlier one");
 }

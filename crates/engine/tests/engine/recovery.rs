@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidemill_core::sink::{Committer, PreCommit, Sink, SinkScope, SinkWriter, Token, WriterContext};
 use tidemill_core::{Error, Result};
@@ -172,12 +172,11 @@ pub fn undisturbed() -> Vec<Row> {
     ledger.rows()
 }
 
-/// A job crashed again and again until it is left alone, for each of some seeds.
+/// A job crashed again and again until it is left alone, for each of some seeds. Each start is crashed at random within
+/// the time that an undisturbed run takes on this machine.
 pub struct Crashes {
     pub seeds: u64,
-    /// Each start is crashed at random within this time, ...
-    pub within: Duration,
-    /// ... but no more than so many.
+    /// After so many crashes it is left alone.
     pub crashes_max: usize,
     /// Each start has a parallelism from 1 to this.
     pub parallelism_max: u64,
@@ -188,6 +187,7 @@ impl Crashes {
     /// The ledger must hold `expected` at the end of each. The folders of checkpoints that are left.
     pub fn survive(&self, expected: &[Row], build: impl Fn(&Environment, &Ledger)) -> Vec<tempfile::TempDir> {
         let (mut crashes, mut folders) = (0, Vec::new());
+        let within = self.undisturbed(&build);
         for seed in 1..=self.seeds {
             let mut chance = Chance(seed * 7919);
             let folder = tempfile::tempdir().unwrap();
@@ -197,7 +197,7 @@ impl Crashes {
                 let parallelism = 1 + chance.below(self.parallelism_max) as usize;
                 let env = Environment::with_settings((self.settings)(folder.path(), parallelism));
                 build(&env, &ledger);
-                let crash_after = Duration::from_micros(chance.below(self.within.as_micros() as u64));
+                let crash_after = Duration::from_micros(chance.below(within.as_micros() as u64));
                 let leave_alone = attempts.len() >= self.crashes_max;
                 let outcome = env.execute_with("crashing", |job| {
                     if !leave_alone {
@@ -217,8 +217,18 @@ impl Crashes {
             assert!(ledger.rows() == expected, "seed {seed}, parallelism of attempts {attempts:?}");
             folders.push(folder);
         }
-        assert!(crashes > 0, "none of {} runs was crashed", self.seeds);
+        assert!(crashes > 0, "none of {} runs was crashed within {within:?}", self.seeds);
         folders
+    }
+
+    /// How long the job takes.
+    fn undisturbed(&self, build: &impl Fn(&Environment, &Ledger)) -> Duration {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Environment::with_settings((self.settings)(folder.path(), 2));
+        build(&env, &Ledger::default());
+        let started = Instant::now();
+        env.execute("undisturbed").unwrap();
+        started.elapsed()
     }
 }
 
@@ -229,11 +239,10 @@ fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() 
     crash_at_random(25, build, &expected);
 }
 
-/// A job of some ten milliseconds crashed at random points and started again with another parallelism until it is left
-/// alone; what it publishes must be `expected`, in any order.
+/// A job crashed at random points and started again with another parallelism until it is left alone; what it publishes
+/// must be `expected`, in any order.
 pub fn crash_at_random(seeds: u64, build: impl Fn(&Environment, &Ledger), expected: &[Row]) {
-    let within = Duration::from_millis(60);
-    Crashes { seeds, within, crashes_max: 6, parallelism_max: 4, settings }.survive(expected, build);
+    Crashes { seeds, crashes_max: 6, parallelism_max: 4, settings }.survive(expected, build);
 }
 
 /// Runs the job until a savepoint has stopped it, taken when an operator has seen so many records; the savepoint.
