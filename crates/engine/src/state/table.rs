@@ -152,11 +152,7 @@ impl<K: Key, V: Data> Table<K, V> {
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
         let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
-        let bucket = held.bucket_index();
-        if !marks.is_now(bucket) {
-            before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
-            marks.change(bucket);
-        }
+        changing(&mut self.copying, at, marks, held.bucket_index(), held.get());
         Some(&mut held.into_mut().1)
     }
 
@@ -182,11 +178,7 @@ impl<K: Key, V: Data> Table<K, V> {
         let Shard { entries, marks } = &mut self.shards[at];
         match entries.find_entry(hash, |entry| entry.0 == *key.borrow()) {
             Ok(held) => {
-                let bucket = held.bucket_index();
-                if !marks.is_now(bucket) {
-                    before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
-                    marks.change(bucket);
-                }
+                changing(&mut self.copying, at, marks, held.bucket_index(), held.get());
                 &mut held.into_mut().1
             }
             Err(absent) => {
@@ -211,9 +203,7 @@ impl<K: Key, V: Data> Table<K, V> {
         let Shard { entries, marks } = &mut self.shards[at];
         let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
         let bucket = held.bucket_index();
-        if !marks.is_now(bucket) {
-            before_change(&mut self.copying, at, marks.is_before(bucket), held.get());
-        }
+        changing(&mut self.copying, at, marks, bucket, held.get());
         marks.replace(bucket, false);
         self.len -= 1;
         let ((key, value), _) = held.remove();
@@ -245,10 +235,7 @@ impl<K: Key, V: Data> Table<K, V> {
         for (at, Shard { entries, marks }) in self.shards.iter_mut().enumerate() {
             for bucket in entries.iter_buckets().collect::<Vec<usize>>() {
                 let Some(entry) = entries.get_bucket_mut(bucket) else { continue };
-                if !marks.is_now(bucket) {
-                    before_change(&mut self.copying, at, marks.is_before(bucket), entry);
-                    marks.change(bucket);
-                }
+                changing(&mut self.copying, at, marks, bucket, entry);
                 change(&entry.0, &mut entry.1)?;
             }
         }
@@ -366,6 +353,21 @@ impl<K: Key, V: Data> Table<K, V> {
 
 /// What walking a shard counts for besides what is written, in bytes.
 const SHARD_COST: usize = 512;
+
+/// An entry is about to change or to go.
+#[inline]
+fn changing<K: Key, V: Data>(
+    copying: &mut Option<Box<Copying<K>>>,
+    at: usize,
+    marks: &mut Marks,
+    bucket: usize,
+    entry: &(K, V),
+) {
+    if !marks.is_now(bucket) {
+        before_change(copying, at, marks.is_before(bucket), entry);
+        marks.change(bucket);
+    }
+}
 
 #[cold]
 #[inline(never)]
