@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use order_generator::money::Fen;
 use order_generator::reference::Tables;
 use order_generator::time::{parse_local, write_compact, write_local};
+use order_screen::job::OrderScreen;
 use order_screen::row::Row;
 use serde_json::{Value, json};
 use tidemill::core::report::Report;
@@ -119,12 +120,14 @@ pub fn run_on(topics: &Path, settings: JobSettings) -> Ran {
     Ran { tables: newest(rows.clone()), rows, report }
 }
 
-/// Runs the job over one partition that grows: each stage comes when event time has passed all before it.
+/// Runs the job over one partition that grows: each stage comes when event time has passed all before it, and every
+/// change is written, however fast the next follows.
 pub fn run_staged(stages: Vec<Vec<Sale>>) -> Ran {
     let (topics, savepoints) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fill(topics.path(), 1, &[]);
     let env = Environment::with_settings(JobSettings { parallelism: Some(1), ..JobSettings::default() });
-    let rows = screen(topics.path(), false).build(&env).rows.collect();
+    let screen = OrderScreen { tick: Duration::ZERO, ..screen(topics.path(), false) };
+    let rows = screen.build(&env).rows.collect();
     let (folder, savepoint) = (topics.path().to_path_buf(), savepoints.path().join("end"));
     let outcome = env.execute_with("order screen", move |job| {
         std::thread::spawn(move || {
