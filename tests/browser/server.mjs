@@ -20,6 +20,7 @@ const TEXT = {
   en: {
     states: { RUNNING: 'Running', CANCELED: 'Cancelled', SUSPENDED: 'Stopped' },
     go: { cancel: 'Cancel job', restart: 'Restart job', stop: 'Stop job' },
+    parts: ['Source: ', 'Start delay', 'Alignment', '1/1'],
     saved: 'Savepoint written to ',
     away: 'The server cannot be reached; trying again',
     wallAway: 'Reconnecting',
@@ -28,6 +29,7 @@ const TEXT = {
   zh: {
     states: { RUNNING: '运行中', CANCELED: '已取消', SUSPENDED: '已停止' },
     go: { cancel: '取消作业', restart: '重新启动作业', stop: '停止作业' },
+    parts: ['Source: ', '启动延迟', '对齐', '1/1'],
     saved: '保存点已写入 ',
     away: '无法连接服务器，正在自动重试',
     wallAway: '重连中',
@@ -96,6 +98,23 @@ async function jobLife(browser, server, language, id) {
     await shows(page, language, 'CANCELED')
     await act(page, language, 'restart')
     await shows(page, language, 'RUNNING')
+  })
+  await check(`${language}: a checkpoint opens to what its operators and subtasks had to do, and stays open`, async () => {
+    await page.locator('[data-job]').click()
+    const rows = page.locator('.el-table__row')
+    await rows.nth(1).waitFor()
+    await rows.first().locator('.el-table__expand-icon').click()
+    await page.locator('[data-checkpoint] tbody tr').first().waitFor()
+    const id = await page.locator('[data-checkpoint]').first().getAttribute('data-checkpoint')
+    const parts = page.locator(`[data-checkpoint="${id}"]`)
+    const text = await parts.innerText()
+    for (const word of TEXT[language].parts) assert(text.includes(word), `"${word}" is not in "${text}"`)
+    // Newer checkpoints come above it meanwhile.
+    const newest = () => Number(document.querySelector('.el-table__row td:nth-child(2)')?.innerText)
+    await page.waitForFunction(`(${newest})() > ${id} + 1`)
+    await shoot(page, `checkpoint-${language}`)
+    assert(await parts.isVisible(), 'the row has closed by itself')
+    await page.locator('.crumbs a').click()
   })
   await check(`${language}: a job stopped on its own page tells its savepoint, and goes on after a restart`, async () => {
     await page.locator('[data-job]').click()

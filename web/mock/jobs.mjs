@@ -47,7 +47,7 @@ export function createJobs() {
   function checkpoint(job, at, kind = 'checkpoint') {
     job.epoch += 1
     const failed = job.epoch % 997 === 0
-    const done = { id: job.epoch, kind, status: failed ? 'FAILED' : 'COMPLETED', trigger_ms: at, duration_ms: Math.round(18 + 9 * wave(job.epoch, 5e8) + (job.epoch % 11 === 0 ? 46 : 0)), bytes: 3_400_000 + Math.round(240_000 * wave(job.epoch, 9000)), path: `data/jobs/${job.id.slice(0, 8)}/${kind}s/${job.epoch}`, failure: failed ? 'write timed out after 10 s' : null }
+    const done = { id: job.epoch, kind, status: failed ? 'FAILED' : 'COMPLETED', trigger_ms: at, duration_ms: Math.round(18 + 9 * wave(job.epoch, 5e8) + (job.epoch % 11 === 0 ? 46 : 0)), bytes: 3_400_000 + Math.round(240_000 * wave(job.epoch, 9000)), written_bytes: 310_000 + Math.round(90_000 * wave(job.epoch, 4000)), alignment_ms: job.epoch % 4, subtasks: 8, acknowledged: failed ? 5 : 8, path: `data/jobs/${job.id.slice(0, 8)}/${kind}s/${job.epoch}`, failure: failed ? 'write timed out after 10 s' : null }
     job.history = [...job.history, done].slice(-40)
     job.log = [...job.log, `INFO ${kind} ${done.id} ${done.status.toLowerCase()} in ${done.duration_ms} ms, ${done.bytes} bytes`].slice(-400)
     return done

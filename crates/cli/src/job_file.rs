@@ -10,6 +10,12 @@
 //! [env]
 //! REGION = "north"
 //!
+//! [checkpoints]
+//! min_pause_ms = 500
+//! tolerable_failures = 3
+//! retained = 5
+//! retention = "delete-on-cancellation"
+//!
 //! [restart]
 //! strategy = "fixed-delay"
 //! attempts = 3
@@ -20,6 +26,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use tidemill_core::{Error, Result};
+use tidemill_server::jobs::checkpoints::CheckpointSpec;
 use tidemill_server::jobs::restart::RestartStrategy;
 use tidemill_server::jobs::spec::JobSpec;
 
@@ -62,6 +69,8 @@ struct Raw {
     args: Vec<String>,
     parallelism: Option<usize>,
     checkpoint_interval_ms: Option<u64>,
+    #[serde(default)]
+    checkpoints: CheckpointSpec,
     savepoint: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -99,6 +108,7 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         parallelism_min: None,
         reactive: false,
         checkpoint_interval_ms: raw.checkpoint_interval_ms,
+        checkpoints: raw.checkpoints,
         savepoint: raw.savepoint,
         env: raw.env,
         restart: raw.restart,
@@ -174,6 +184,8 @@ mod tests {
         assert!(check("program = \n").starts_with("line 1: "));
         assert!(check("program = \"p\"\nparallelism = \"two\"").starts_with("line 2: invalid type"));
         assert!(check("program = \"p\"\nparallelism = 0").starts_with("`parallelism` must be"));
+        assert!(check("program = \"p\"\n[checkpoints]\npause = 1").starts_with("line 3: unknown field `pause`"));
+        assert!(check("program = \"p\"\n[checkpoints]\nretained = 0").starts_with("`retained` of `checkpoints`"));
         assert_eq!(check("name = \"x\""), "there is nothing to run; give `program = \"name\"`, or [source] and [sink]");
         assert_eq!(check("[source]\nconnector = \"topic\""), "there is a [source] but no [sink]");
         assert_eq!(check("[source]\n[sink]"), "[source] has no `connector`");

@@ -18,9 +18,10 @@ pub fn run(pipeline: &Pipeline, folder: &Path, data: PathBuf) -> Result<ExitCode
     Ok(tidemill::run_job(&spec.name, |env| {
         let mut settings = env.settings();
         settings.parallelism = spec.parallelism.or(settings.parallelism);
-        if let Some(interval_ms) = spec.checkpoint_interval_ms {
-            settings.checkpoint_interval_ms = Some(interval_ms as i64);
-        }
+        let said = spec.environment();
+        settings.read_checkpoint_options(|name| {
+            said.iter().find(|(option, _)| *option == name).map(|(_, value)| value.clone())
+        })?;
         drop(settings);
         build(env, folder, &data, &from, &to)
     }))

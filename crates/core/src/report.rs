@@ -169,6 +169,23 @@ pub struct CheckpointsReport {
 impl CheckpointsReport {
     /// How many checkpoints the history keeps.
     pub const HISTORY_MAX: usize = 32;
+
+    /// How many entries of [`CheckpointReport::parts`] and [`CheckpointReport::operators`] the history keeps in all; older
+    /// checkpoints lose theirs first. A report is asked for every second, and a job may have a thousand subtasks.
+    pub const PARTS_MAX: usize = 2048;
+
+    /// Puts a checkpoint at the head of the history, within its bounds.
+    pub fn remember(&mut self, entry: CheckpointReport) {
+        self.history.insert(0, entry);
+        self.history.truncate(Self::HISTORY_MAX);
+        let mut kept = 0;
+        for entry in &mut self.history {
+            kept += entry.parts.len() + entry.operators.len();
+            if kept > Self::PARTS_MAX {
+                (entry.parts, entry.operators) = (Vec::new(), Vec::new());
+            }
+        }
+    }
 }
 
 /// One checkpoint or savepoint.
@@ -193,4 +210,58 @@ pub struct CheckpointReport {
     pub path: String,
     /// Why it failed.
     pub failure: Option<String>,
+    /// The longest alignment of a subtask, see [`CheckpointPartReport::alignment_ms`].
+    #[serde(default)]
+    pub alignment_ms: u64,
+    /// Subtasks that had to answer.
+    #[serde(default)]
+    pub subtasks: usize,
+    /// Subtasks that have answered.
+    #[serde(default)]
+    pub acknowledged: usize,
+    /// When the last of them answered, epoch ms; `None` when none did.
+    #[serde(default)]
+    pub latest_ack_ms: Option<i64>,
+    /// State of its operators over all subtasks; empty for old ones, see [`CheckpointsReport::PARTS_MAX`].
+    #[serde(default)]
+    pub operators: Vec<CheckpointOperatorReport>,
+    /// What each subtask that has answered had to do; empty for old ones.
+    #[serde(default)]
+    pub parts: Vec<CheckpointPartReport>,
+}
+
+/// One operator's state in a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointOperatorReport {
+    /// The operator.
+    pub uid: String,
+    /// Entries of its sections; those of large tables count again in each section that adds to them.
+    pub entries: u64,
+    /// Bytes of state.
+    pub bytes: u64,
+    /// Bytes written for this checkpoint.
+    pub written_bytes: u64,
+}
+
+/// One subtask's part in a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointPartReport {
+    /// The chain of operators: its place in [`Report::vertices`].
+    pub task: usize,
+    /// The subtask.
+    pub subtask: usize,
+    /// When its answer came, epoch ms.
+    pub acknowledged_ms: i64,
+    /// From the trigger until the first of its inputs had brought everything of the epoch.
+    pub start_delay_ms: u64,
+    /// From there until all of its inputs had.
+    pub alignment_ms: u64,
+    /// For how long the subtask did nothing else but mark and copy its state.
+    pub sync_ms: u64,
+    /// From there until its state was saved.
+    pub async_ms: u64,
+    /// Bytes of state.
+    pub bytes: u64,
+    /// Bytes written for this checkpoint.
+    pub written_bytes: u64,
 }

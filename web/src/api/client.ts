@@ -81,6 +81,8 @@ export const api = {
   restart: (id: string) => post<Posted<'/api/jobs/{id}/restart'>>(`${job(id)}/restart`),
   remove: async (id: string) => void (await send(job(id), { method: 'DELETE' })),
   log: async (id: string, tail: number) => (await send(`${job(id)}/log?tail=${tail}`)).text(),
+  checkpoint: (id: string, checkpoint: number) =>
+    get<Answer<'/api/jobs/{id}/checkpoints/{checkpoint}'>>(`${job(id)}/checkpoints/${checkpoint}`),
   jobEvents: (id: string) => `${job(id)}/events`,
 
   liveTables: () => get<Answer<'/api/live'>>('/api/live'),

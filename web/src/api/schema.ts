@@ -92,6 +92,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{id}/checkpoints/{checkpoint}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A checkpoint of the history with its parts, by chain of operators and subtask. */
+        get: operations["show_checkpoint"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/{id}/events": {
         parameters: {
             query?: never;
@@ -453,6 +470,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/checkpoints/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How the job checkpoints, as far as it was told when it was submitted; what its program says itself is not known here. */
+        get: operations["flink_checkpoint_config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/checkpoints/details/{checkpoint}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A checkpoint with its chains of operators. */
+        get: operations["flink_checkpoint"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/checkpoints/details/{checkpoint}/subtasks/{vertex}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The subtasks of one chain of operators in a checkpoint. */
+        get: operations["flink_checkpoint_subtasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/exceptions": {
         parameters: {
             query?: never;
@@ -543,6 +611,13 @@ export interface components {
         };
         /** @description A checkpoint or savepoint. */
         Checkpoint: {
+            /** @description Subtasks that have answered. */
+            acknowledged: number;
+            /**
+             * Format: int64
+             * @description The longest time a subtask waited from its first input that had brought everything to its last, ms.
+             */
+            alignment_ms: number;
             /**
              * Format: int64
              * @description Bytes of state.
@@ -566,11 +641,174 @@ export interface components {
             path: string;
             /** @description `IN_PROGRESS`, `COMPLETED` or `FAILED`. */
             status: string;
+            /** @description Subtasks that had to answer. */
+            subtasks: number;
             /**
              * Format: int64
              * @description When it was triggered, epoch ms.
              */
             trigger_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes written for it; the rest stood in files of earlier checkpoints already.
+             */
+            written_bytes: number;
+        };
+        /** @description A checkpoint with its parts. */
+        CheckpointDetail: components["schemas"]["Checkpoint"] & {
+            /** @description Chains of operators whose subtasks have answered; empty for a checkpoint so old that its parts are forgotten. */
+            vertices: components["schemas"]["CheckpointVertex"][];
+        };
+        /** @description One operator's state in a checkpoint. */
+        CheckpointOperator: {
+            /**
+             * Format: int64
+             * @description Bytes of state.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Entries of its sections.
+             */
+            entries: number;
+            /** @description Its name. */
+            name: string;
+            /** @description The stable id its state is found by. */
+            uid: string;
+            /**
+             * Format: int64
+             * @description Bytes written for this checkpoint.
+             */
+            written_bytes: number;
+        };
+        /** @description One subtask's part in a checkpoint. */
+        CheckpointPart: {
+            /**
+             * Format: int64
+             * @description When it answered, epoch ms.
+             */
+            acknowledged_ms: number;
+            /**
+             * Format: int64
+             * @description From there until all inputs had, ms.
+             */
+            alignment_ms: number;
+            /**
+             * Format: int64
+             * @description From there until all was saved, ms.
+             */
+            async_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes of state.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description From the trigger until the first input had brought everything, ms.
+             */
+            start_delay_ms: number;
+            /** @description From 0. */
+            subtask: number;
+            /**
+             * Format: int64
+             * @description Time in which nothing else was done, ms.
+             */
+            sync_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes written for this checkpoint.
+             */
+            written_bytes: number;
+        };
+        /**
+         * @description What happens to a job's checkpoints when somebody cancels it. They stay in every other case; savepoints always do.
+         * @enum {string}
+         */
+        CheckpointRetention: "retain-on-cancellation" | "delete-on-cancellation";
+        /** @description How a job checkpoints, beside the interval. What is left out is as the program says, else as the defaults say. */
+        CheckpointSpec: {
+            /**
+             * Format: int64
+             * @description Least milliseconds between the end of a checkpoint and the beginning of the next; default 0.
+             * @default null
+             */
+            min_pause_ms: number | null;
+            /**
+             * Format: int32
+             * @description Complete checkpoints kept; default 3.
+             * @default null
+             */
+            retained: number | null;
+            /** @default null */
+            retention: components["schemas"]["CheckpointRetention"] | null;
+            /**
+             * Format: int64
+             * @description A checkpoint that takes longer is given up; default 600000.
+             * @default null
+             */
+            timeout_ms: number | null;
+            /**
+             * Format: int32
+             * @description Checkpoints that may fail in a row before the job fails; default: any number.
+             * @default null
+             */
+            tolerable_failures: number | null;
+        };
+        /** @description What one chain of operators had to do for a checkpoint. Times are those of its slowest subtask. */
+        CheckpointVertex: {
+            /** @description Subtasks that have answered. */
+            acknowledged: number;
+            /**
+             * Format: int64
+             * @description From there until all inputs had, ms.
+             */
+            alignment_ms: number;
+            /**
+             * Format: int64
+             * @description From there until all was saved, ms.
+             */
+            async_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes of state.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description From the trigger until the last of them answered, ms.
+             */
+            duration_ms: number;
+            /** @description Stable over restarts. */
+            id: string;
+            /**
+             * Format: int64
+             * @description When the last of them answered, epoch ms.
+             */
+            latest_ack_ms: number;
+            /** @description The operators' names, joined by ` -> `. */
+            name: string;
+            /** @description Its operators, in order. */
+            operators: components["schemas"]["CheckpointOperator"][];
+            /** @description One entry a subtask that has answered. */
+            parts: components["schemas"]["CheckpointPart"][];
+            /**
+             * Format: int64
+             * @description From the trigger until the first input had brought everything, ms.
+             */
+            start_delay_ms: number;
+            /** @description Subtasks that had to answer. */
+            subtasks: number;
+            /**
+             * Format: int64
+             * @description Time in which nothing else was done, ms.
+             */
+            sync_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes written for this checkpoint.
+             */
+            written_bytes: number;
         };
         /** @description Counts since the process started, and the newest checkpoints. */
         Checkpoints: {
@@ -663,6 +901,8 @@ export interface components {
              * @description Milliseconds between checkpoints; default: the job's own, else 10000.
              */
             checkpoint_interval_ms?: number | null;
+            /** @description How the job checkpoints, beside the interval. */
+            checkpoints?: components["schemas"]["CheckpointSpec"];
             /** @description Further environment of the process. */
             env?: {
                 [key: string]: string;
@@ -1326,6 +1566,36 @@ export interface operations {
                 };
             };
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    show_checkpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                checkpoint: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointDetail"];
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2139,6 +2409,96 @@ export interface operations {
             header?: never;
             path: {
                 id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    flink_checkpoint_config: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    flink_checkpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                checkpoint: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    flink_checkpoint_subtasks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                checkpoint: number;
+                vertex: string;
             };
             cookie?: never;
         };

@@ -2,6 +2,7 @@
 
 mod agent;
 mod agents;
+mod checkpoint_args;
 mod demo;
 mod jobs;
 mod openapi;
@@ -15,6 +16,7 @@ use clap::{ArgMatches, Args};
 
 use crate::Context;
 use crate::failure::Failure;
+pub use checkpoint_args::CheckpointArgs;
 
 /// The commands.
 pub const ALL: &[Entry] = &[

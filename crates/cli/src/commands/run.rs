@@ -13,7 +13,7 @@ use tidemill_server::jobs::program::{self, Program};
 use tidemill_server::jobs::spec::JobSpec;
 use tidemill_server::{Server, random};
 
-use super::{DataArgs, runtime};
+use super::{CheckpointArgs, DataArgs, runtime};
 use crate::Context;
 use crate::failure::Failure;
 use crate::job_file::{JobFile, Work};
@@ -39,6 +39,8 @@ pub struct Run {
     /// Milliseconds between checkpoints
     #[arg(long, value_name = "MS")]
     checkpoint_interval_ms: Option<u64>,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
     /// A savepoint's folder to start from
     #[arg(short = 's', long, value_name = "FOLDER")]
     savepoint: Option<String>,
@@ -94,6 +96,7 @@ impl Run {
         spec.args.extend(self.args.iter().cloned());
         spec.parallelism = self.parallelism.or(spec.parallelism);
         spec.checkpoint_interval_ms = self.checkpoint_interval_ms.or(spec.checkpoint_interval_ms);
+        spec.checkpoints = self.checkpoints.spec()?.or(spec.checkpoints);
         spec.savepoint = self.savepoint.clone().or(spec.savepoint);
         Ok(spec.checked()?)
     }
@@ -175,19 +178,8 @@ fn kept_id(dir: &Path, fresh: String) -> Result<String, Error> {
 fn become_program(program: &Program, spec: &JobSpec, folder: Option<&Path>) -> Failure {
     let mut command = std::process::Command::new(&program.path);
     command.args(&spec.args).envs(&spec.env);
-    let set = |command: &mut std::process::Command, name: &str, value: Option<String>| {
-        // What the server was told when the job was submitted comes before what the file says.
-        if let (Some(value), None) = (value, std::env::var_os(name)) {
-            command.env(name, value);
-        }
-    };
-    set(&mut command, "TIDEMILL_PARALLELISM", spec.parallelism.map(|workers| workers.to_string()));
-    set(
-        &mut command,
-        "TIDEMILL_CHECKPOINT_INTERVAL_MS",
-        spec.checkpoint_interval_ms.map(|interval| interval.to_string()),
-    );
-    set(&mut command, "TIDEMILL_SAVEPOINT", spec.savepoint.clone());
+    // What the server was told when the job was submitted comes before what the file says.
+    command.envs(spec.environment().into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
     if let Some(folder) = folder {
         command.current_dir(folder);
     }

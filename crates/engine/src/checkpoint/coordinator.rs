@@ -2,7 +2,7 @@
 //!
 //! A checkpoint that fails does not fail a healthy job: the next one covers it, because sinks' tokens are kept until a
 //! manifest that names them is written. Only the last one, without which a job cannot end, is tried a bounded number of
-//! times.
+//! times; and a job may say how many failures in a row it tolerates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidemill_core::report::{CheckpointReport, CheckpointsReport};
+use tidemill_core::report::{CheckpointOperatorReport, CheckpointPartReport, CheckpointReport, CheckpointsReport};
 use tidemill_core::sink::{Committer, Token};
 use tidemill_core::{Error, Result};
 
@@ -40,6 +40,10 @@ pub(crate) enum Event {
         reply: SyncSender<Result<PathBuf>>,
     },
     Savepoint(SavepointRequest),
+    /// The job is cancelled, and its checkpoints are to go with it.
+    Discard {
+        reply: SyncSender<Result<()>>,
+    },
     Failed,
     /// The workers have ended.
     Done,
@@ -63,7 +67,11 @@ pub(crate) struct CoordinatorConfig {
     pub checkpoints: Option<CheckpointFolder>,
     pub savepoints: Option<PathBuf>,
     pub interval_ms: Option<i64>,
+    /// Between the end of a checkpoint and the beginning of the next.
+    pub min_pause_ms: i64,
     pub timeout_ms: i64,
+    /// Checkpoints that may fail in a row; `None` for any number.
+    pub tolerable_failures: Option<u32>,
     pub retained: usize,
     pub restored_epoch: u64,
     /// Every subtask that answers: (task, subtask).
@@ -78,9 +86,41 @@ struct Pending {
     folder: Option<PathBuf>,
     missing: BTreeSet<(usize, usize)>,
     acknowledged: Vec<Acknowledgement>,
+    operators: BTreeMap<String, CheckpointOperatorReport>,
+    parts: Vec<CheckpointPartReport>,
     savepoint: Option<SavepointRequest>,
     reply: Option<SyncSender<Result<PathBuf>>>,
     last: bool,
+}
+
+impl Pending {
+    /// Keeps for the report what a subtask's answer tells.
+    fn note(&mut self, acknowledgement: &Acknowledgement, now_ms: i64) {
+        let barrier = acknowledgement.times.barrier;
+        let reached_ms = barrier.at_ms.saturating_sub_unsigned(barrier.alignment_ms);
+        let mut part = CheckpointPartReport {
+            task: acknowledgement.task,
+            subtask: acknowledgement.subtask,
+            acknowledged_ms: now_ms,
+            start_delay_ms: reached_ms.saturating_sub(self.trigger_ms).max(0) as u64,
+            alignment_ms: barrier.alignment_ms,
+            sync_ms: barrier.sync_ms,
+            async_ms: acknowledgement.times.async_ms,
+            ..Default::default()
+        };
+        for operator in &acknowledgement.operators {
+            let places = operator.places.iter().map(|place| (place.length, place.entries));
+            let inline = operator.inline.iter().map(|section| (section.bytes.len() as u64, section.entries));
+            let (bytes, entries) = places.chain(inline).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            part.bytes += bytes;
+            part.written_bytes += operator.written_bytes;
+            let entry = self.operators.entry(operator.uid.clone()).or_default();
+            entry.uid.clone_from(&operator.uid);
+            (entry.bytes, entry.entries) = (entry.bytes + bytes, entry.entries + entries);
+            entry.written_bytes += operator.written_bytes;
+        }
+        self.parts.push(part);
+    }
 }
 
 type Committers = BTreeMap<(String, usize), Box<dyn Committer>>;
@@ -100,6 +140,10 @@ pub(crate) struct Coordinator {
     named: NamedFiles,
     finishing: bool,
     final_attempts: u32,
+    /// Checkpoints that have failed since the last complete one.
+    failures: u32,
+    /// The job was cancelled and its checkpoints removed: there are to be no more.
+    discarded: bool,
     waiting_savepoints: Vec<SavepointRequest>,
     waiting_checkpoints: Vec<SyncSender<Result<PathBuf>>>,
 }
@@ -127,6 +171,8 @@ impl Coordinator {
             named: NamedFiles::new(),
             finishing: false,
             final_attempts: 0,
+            failures: 0,
+            discarded: false,
             waiting_savepoints: Vec::new(),
             waiting_checkpoints: Vec::new(),
         }
@@ -137,7 +183,7 @@ impl Coordinator {
         loop {
             match events.recv_timeout(self.patience()) {
                 Ok(Event::Done) | Err(RecvTimeoutError::Disconnected) => return self.refuse_waiting(),
-                Ok(Event::Failed) => self.give_up(Error::external("the job failed while the checkpoint was under way")),
+                Ok(Event::Failed) => self.abandon(Error::external("the job failed while the checkpoint was under way")),
                 Ok(Event::Acknowledged(acknowledgement)) => self.acknowledged(acknowledgement),
                 Ok(Event::OutputLost(error)) => self.control.fail(error),
                 Ok(Event::SourcesFinished) => {
@@ -146,6 +192,9 @@ impl Coordinator {
                 }
                 Ok(Event::Checkpoint { reply }) => self.waiting_checkpoints.push(reply),
                 Ok(Event::Savepoint(request)) => self.waiting_savepoints.push(request),
+                Ok(Event::Discard { reply }) => {
+                    let _ = reply.send(self.discard());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.act();
@@ -163,7 +212,7 @@ impl Coordinator {
     }
 
     fn act(&mut self) {
-        if self.control.failed() {
+        if self.control.failed() || self.discarded {
             return;
         }
         let now_ms = self.control.clock().now_ms();
@@ -216,6 +265,8 @@ impl Coordinator {
             folder: folder.clone(),
             missing: self.config.subtasks.clone(),
             acknowledged: Vec::new(),
+            operators: BTreeMap::new(),
+            parts: Vec::new(),
             savepoint,
             reply,
             last,
@@ -248,6 +299,7 @@ impl Coordinator {
         if pending.epoch != acknowledgement.epoch {
             return;
         }
+        pending.note(&acknowledgement, self.control.clock().now_ms());
         if let Some(error) = acknowledgement.failure {
             return self.give_up(error);
         }
@@ -323,6 +375,7 @@ impl Coordinator {
                 tracing::warn!(%error, "old checkpoints could not be removed");
             }
         }
+        self.failures = 0;
         self.finish(&pending, bytes, None);
         let path = pending.folder.clone().unwrap_or_default();
         for reply in pending.savepoint.map(|request| request.reply).into_iter().chain(pending.reply) {
@@ -334,7 +387,8 @@ impl Coordinator {
         } else if self.finishing {
             Some(i64::MIN)
         } else {
-            self.config.interval_ms.map(|interval| (pending.trigger_ms + interval).max(now_ms))
+            let paused_ms = now_ms.saturating_add(self.config.min_pause_ms);
+            self.config.interval_ms.map(|interval| (pending.trigger_ms + interval).max(paused_ms))
         };
         Ok(())
     }
@@ -356,14 +410,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The checkpoint under way fails; the job goes on.
+    /// The checkpoint under way fails; the job goes on, unless it tolerates no more of them.
     fn give_up(&mut self, error: Error) {
-        let Some(pending) = self.pending.take() else { return };
-        tracing::warn!(epoch = pending.epoch, %error, "checkpoint failed");
-        self.finish(&pending, 0, Some(error.to_string()));
-        if let Some(folder) = &pending.folder {
-            let _ = std::fs::remove_dir_all(folder);
-        }
+        let Some(pending) = &self.pending else { return };
+        let (last, periodic) = (pending.last, pending.savepoint.is_none());
+        self.abandon(error.clone());
         let now_ms = self.control.clock().now_ms();
         if self.finishing {
             self.final_attempts += 1;
@@ -371,20 +422,49 @@ impl Coordinator {
                 self.control.fail(error.clone().context("the last checkpoint of the job could not be completed"));
             }
             self.next_ms = Some(now_ms + RETRY_MS);
-        } else if pending.last {
+        } else if last {
             // Sources have stopped reading for a stop that did not succeed; the job starts again from its last checkpoint.
             self.control.fail(error.clone().context("stopping with a savepoint failed"));
         } else {
-            self.next_ms = self.config.interval_ms.map(|interval| now_ms + interval.min(RETRY_MS.max(interval / 10)));
+            let pause_ms = |interval: i64| interval.min(RETRY_MS.max(interval / 10)).max(self.config.min_pause_ms);
+            self.next_ms = self.config.interval_ms.map(|interval| now_ms.saturating_add(pause_ms(interval)));
+        }
+        // Whoever asked for a savepoint hears of its failure; the job's own checkpoints are what is counted.
+        self.failures += u32::from(periodic);
+        if let Some(tolerable) =
+            self.config.tolerable_failures.filter(|tolerable| periodic && self.failures > *tolerable)
+        {
+            let failures = self.failures;
+            self.control
+                .fail(error.context(format!(
+                    "{failures} checkpoints in a row have failed, and the job tolerates {tolerable}"
+                )));
+        }
+    }
+
+    /// Nobody waits for the checkpoint under way any more.
+    fn abandon(&mut self, error: Error) {
+        let Some(pending) = self.pending.take() else { return };
+        tracing::warn!(epoch = pending.epoch, %error, "checkpoint failed");
+        self.finish(&pending, 0, Some(error.to_string()));
+        if let Some(folder) = &pending.folder {
+            let _ = std::fs::remove_dir_all(folder);
         }
         for reply in pending.savepoint.map(|request| request.reply).into_iter().chain(pending.reply) {
             let _ = reply.send(Err(error.clone()));
         }
     }
 
+    /// The job is cancelled: removes its checkpoints. None is begun behind it.
+    fn discard(&mut self) -> Result<()> {
+        self.discarded = true;
+        self.abandon(Error::external("the job was cancelled"));
+        self.config.checkpoints.as_ref().map_or(Ok(()), CheckpointFolder::remove_all)
+    }
+
     fn refuse_waiting(&mut self) {
         let error = Error::external("the job has ended");
-        self.give_up(error.clone());
+        self.abandon(error.clone());
         for request in self.waiting_savepoints.drain(..) {
             let _ = request.reply.send(Err(error.clone()));
         }
@@ -405,9 +485,15 @@ impl Coordinator {
             trigger_ms: pending.trigger_ms,
             duration_ms: self.control.clock().now_ms().saturating_sub(pending.trigger_ms).max(0) as u64,
             bytes,
-            written_bytes: pending.acknowledged.iter().map(|acknowledgement| acknowledgement.written_bytes).sum(),
+            written_bytes: pending.operators.values().map(|operator| operator.written_bytes).sum(),
             path: pending.folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),
             failure,
+            alignment_ms: pending.parts.iter().map(|part| part.alignment_ms).max().unwrap_or(0),
+            subtasks: self.config.subtasks.len(),
+            acknowledged: pending.acknowledged.len(),
+            latest_ack_ms: pending.parts.iter().map(|part| part.acknowledged_ms).max(),
+            operators: pending.operators.values().cloned().collect(),
+            parts: pending.parts.clone(),
         };
         let mut report = self.lock_report();
         report.in_progress = 0;
@@ -415,9 +501,170 @@ impl Coordinator {
             report.failed += 1;
         } else {
             report.completed += 1;
-            report.latest = Some(entry.clone());
+            let (operators, parts) = (Vec::new(), Vec::new());
+            report.latest = Some(CheckpointReport { operators, parts, ..entry.clone() });
         }
-        report.history.insert(0, entry);
-        report.history.truncate(CheckpointsReport::HISTORY_MAX);
+        report.remember(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, sync_channel};
+
+    use tidemill_core::ManualClock;
+
+    use super::*;
+    use crate::checkpoint::writer::PartTimes;
+    use crate::runtime::board::Board;
+    use crate::runtime::control::BarrierTimes;
+
+    /// A coordinator of one subtask that is stepped by hand.
+    fn coordinator(clock: &Arc<ManualClock>, change: impl FnOnce(&mut CoordinatorConfig)) -> Coordinator {
+        let mut config = CoordinatorConfig {
+            job_id: "0".repeat(32),
+            job_name: "stepped".into(),
+            checkpoints: None,
+            savepoints: None,
+            interval_ms: Some(100),
+            min_pause_ms: 0,
+            timeout_ms: 1000,
+            tolerable_failures: None,
+            retained: 1,
+            restored_epoch: 0,
+            subtasks: BTreeSet::from([(0, 0)]),
+            parallelism: BTreeMap::new(),
+        };
+        change(&mut config);
+        let control = JobControl::new(
+            clock.clone(),
+            Board::new(Vec::new()),
+            0,
+            channel().0,
+            config.checkpoints.is_some(),
+            Vec::new(),
+        );
+        Coordinator::new(config, Arc::new(control), Target::default(), Arc::default(), Committers::new())
+    }
+
+    fn answer(epoch: u64, failure: Option<Error>) -> Acknowledgement {
+        let barrier = BarrierTimes { at_ms: 40, alignment_ms: 30, sync_ms: 2 };
+        let times = PartTimes { barrier, async_ms: 5 };
+        Acknowledgement { epoch, task: 0, subtask: 0, operators: Vec::new(), times, failure }
+    }
+
+    fn under_way(coordinator: &Coordinator) -> Option<u64> {
+        coordinator.pending.as_ref().map(|pending| pending.epoch)
+    }
+
+    #[test]
+    fn a_checkpoint_begins_no_earlier_than_the_pause_allows() {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut coordinator = coordinator(&clock, |config| config.min_pause_ms = 500);
+        clock.set(100);
+        coordinator.act();
+        clock.set(150);
+        coordinator.acknowledged(answer(1, None));
+        // By the interval it would begin at 200.
+        clock.set(649);
+        coordinator.act();
+        assert_eq!(under_way(&coordinator), None);
+        clock.set(650);
+        coordinator.act();
+        assert_eq!(under_way(&coordinator), Some(2));
+        coordinator.acknowledged(answer(2, Some(Error::full("the disk is full"))));
+        clock.set(1149);
+        coordinator.act();
+        assert_eq!(under_way(&coordinator), None, "a failure is followed by the pause too");
+        // Whoever asks does not wait.
+        let (reply, _answer) = sync_channel(1);
+        coordinator.waiting_checkpoints.push(reply);
+        coordinator.act();
+        assert_eq!(under_way(&coordinator), Some(3));
+    }
+
+    #[test]
+    fn so_many_failures_in_a_row_are_tolerated_and_no_more() {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut coordinator = coordinator(&clock, |config| config.tolerable_failures = Some(1));
+        let mut step = |at_ms: i64, failure: Option<Error>| {
+            clock.set(at_ms);
+            coordinator.act();
+            coordinator.acknowledged(answer(under_way(&coordinator).unwrap(), failure));
+            coordinator.control.failure()
+        };
+        let failed = || Some(Error::full("the disk is full"));
+        assert!(step(1000, failed()).is_none());
+        assert!(step(2000, None).is_none(), "a complete one begins the count anew");
+        assert!(step(3000, failed()).is_none());
+        let why = step(4000, failed()).unwrap().to_string();
+        assert!(why.contains("2 checkpoints in a row have failed") && why.contains("the disk is full"), "{why}");
+    }
+
+    #[test]
+    fn by_default_any_number_of_failures_is_tolerated_and_a_savepoint_s_never_counts() {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut unlimited = coordinator(&clock, |_| {});
+        let mut strict = coordinator(&clock, |config| {
+            config.tolerable_failures = Some(0);
+            config.savepoints = Some(PathBuf::from("/proc/no/such/folder"));
+        });
+        for round in 1..=20 {
+            clock.set(round * 10_000);
+            unlimited.act();
+            // Nobody answers: the time is up.
+            clock.set(round * 10_000 + 1000);
+            unlimited.act();
+        }
+        assert!(unlimited.control.failure().is_none());
+        assert_eq!(unlimited.lock_report().failed, 20);
+        let (reply, savepoint) = sync_channel(1);
+        strict.waiting_savepoints.push(SavepointRequest { folder: None, stop: false, drain: false, reply });
+        strict.next_ms = None;
+        strict.act();
+        assert!(savepoint.recv().unwrap().is_err());
+        assert!(strict.control.failure().is_none());
+    }
+
+    #[test]
+    fn the_report_tells_how_each_subtask_s_part_went() {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut coordinator = coordinator(&clock, |config| config.interval_ms = Some(5));
+        clock.set(5);
+        coordinator.act();
+        clock.set(50);
+        coordinator.acknowledged(answer(1, None));
+        let entry = coordinator.lock_report().history[0].clone();
+        assert_eq!((entry.subtasks, entry.acknowledged, entry.latest_ack_ms), (1, 1, Some(50)));
+        let expected = CheckpointPartReport {
+            acknowledged_ms: 50,
+            start_delay_ms: 5,
+            alignment_ms: 30,
+            sync_ms: 2,
+            async_ms: 5,
+            ..Default::default()
+        };
+        assert_eq!(entry.parts, [expected]);
+    }
+
+    #[test]
+    fn a_cancelled_job_s_checkpoints_go_and_none_comes_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(0));
+        let mut coordinator =
+            coordinator(&clock, |config| config.checkpoints = Some(CheckpointFolder::open(root.path()).unwrap()));
+        clock.set(100);
+        coordinator.act();
+        coordinator.acknowledged(answer(1, None));
+        let folder = CheckpointFolder::open(root.path()).unwrap();
+        assert_eq!(folder.complete().unwrap(), [1]);
+        clock.set(200);
+        coordinator.act();
+        coordinator.discard().unwrap();
+        coordinator.acknowledged(answer(2, None));
+        clock.set(1000);
+        coordinator.act();
+        assert_eq!(folder.complete().unwrap(), [0; 0]);
+        assert!(!folder.path(2).exists() && under_way(&coordinator).is_none());
     }
 }

@@ -119,6 +119,12 @@ impl CheckpointFolder {
         publish(&own, manifest)
     }
 
+    /// Removes all checkpoints and what belongs to them.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        self.epochs()?.into_iter().try_for_each(|epoch| self.remove(epoch))?;
+        self.remove_unnamed(&mut NamedFiles::new())
+    }
+
     /// Removes one checkpoint: its manifest first, so that half a removal leaves none.
     pub fn remove(&self, epoch: u64) -> Result<()> {
         let path = self.path(epoch);

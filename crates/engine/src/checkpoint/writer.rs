@@ -4,7 +4,8 @@
 //! State that stands for itself goes into the checkpoint's own folder. Sections of large tables go into files that later
 //! checkpoints name again, in the folder `shared`: for each part of a table the writer remembers its *chain*, the base and
 //! what was added since. When a section of a chain cannot be saved, all chains of the task are given up and the task is
-//! asked to write everything afresh.
+//! asked to write everything afresh. State that stands for itself is whole in the next checkpoint anyway: losing it breaks
+//! nothing, least of all when it was a savepoint's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,13 +14,13 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::sink::Token;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, SharedClock};
 
 use super::coordinator::Event;
 use super::folder::{SHARED, StateFile, sync_folder};
 use super::manifest::SectionPlace;
 use crate::operator::{OperatorSnapshot, SnapshotMode};
-use crate::runtime::control::{HandIn, TaskSnapshot};
+use crate::runtime::control::{BarrierTimes, HandIn, TaskSnapshot};
 use crate::state::Section;
 
 /// A task's own state below this many bytes travels with the acknowledgement and shares one file with others.
@@ -35,22 +36,33 @@ pub(crate) struct Acknowledgement {
     pub subtask: usize,
     /// Sinks' tokens are valid even when the state could not be written.
     pub operators: Vec<AcknowledgedOperator>,
-    /// Bytes of state written for this epoch, without those that earlier checkpoints had written already.
-    pub written_bytes: u64,
+    pub times: PartTimes,
     /// Why the checkpoint cannot be completed; the state itself is still in memory, and the next checkpoint covers it.
     pub failure: Option<Error>,
 }
 
+#[derive(Default)]
 pub(crate) struct AcknowledgedOperator {
     pub uid: String,
     pub inline: Vec<Section>,
     pub places: Vec<SectionPlace>,
     pub tokens: Vec<Token>,
+    /// Bytes of state written for this epoch, without those that earlier checkpoints had written already.
+    pub written_bytes: u64,
+}
+
+/// How a subtask's part of an epoch went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct PartTimes {
+    pub barrier: BarrierTimes,
+    /// From the end of the barrier until everything was saved.
+    pub async_ms: u64,
 }
 
 /// One worker's writer.
 pub(crate) struct CheckpointWriter {
     pub events: Sender<Event>,
+    pub clock: SharedClock,
     pub target: Target,
     /// Bytes of pieces that wait to be taken.
     pub queued: Arc<AtomicUsize>,
@@ -85,8 +97,17 @@ struct Open {
     own_bytes: usize,
     own: Option<StateFile>,
     shared: Option<StateFile>,
-    written_bytes: u64,
+    barrier: BarrierTimes,
     failure: Option<Error>,
+}
+
+impl Open {
+    /// Counts bytes that are written for an operator.
+    fn wrote(&mut self, uid: &str, bytes: usize) {
+        if let Some(operator) = self.operators.iter_mut().find(|operator| operator.uid == uid) {
+            operator.written_bytes += bytes as u64;
+        }
+    }
 }
 
 impl CheckpointWriter {
@@ -96,10 +117,10 @@ impl CheckpointWriter {
             self.queued.fetch_sub(snapshot.piece_bytes(), Ordering::AcqRel);
             let mut state = self.tasks.remove(&(task, subtask)).unwrap_or_default();
             let event = match snapshot {
-                TaskSnapshot::Begin { epoch, mode, operators, save_afresh } => {
+                TaskSnapshot::Begin { epoch, mode, operators, save_afresh, times } => {
                     // Output that cannot be made safe is lost to this run: only a restart from the last checkpoint brings
                     // it back.
-                    let begun = self.begin(&mut state, (task, subtask), (epoch, mode), operators, save_afresh);
+                    let begun = self.begin(&mut state, (task, subtask), (epoch, mode, times), operators, save_afresh);
                     begun.err().map(|error| {
                         Event::OutputLost(error.context(format!("task {task} subtask {subtask} at epoch {epoch}")))
                     })
@@ -123,7 +144,7 @@ impl CheckpointWriter {
         &self,
         state: &mut TaskState,
         at: (usize, usize),
-        (epoch, mode): (u64, SnapshotMode),
+        (epoch, mode, barrier): (u64, SnapshotMode, BarrierTimes),
         operators: Vec<OperatorSnapshot>,
         save_afresh: Arc<AtomicBool>,
     ) -> Result<()> {
@@ -142,7 +163,7 @@ impl CheckpointWriter {
             own_bytes: 0,
             own: None,
             shared: None,
-            written_bytes: 0,
+            barrier,
             failure: None,
         });
         for operator in operators {
@@ -153,9 +174,7 @@ impl CheckpointWriter {
             };
             if let Some(open) = &mut state.open {
                 open.rosters.insert(uid.clone(), parts.roster.into_iter().collect());
-                let acknowledged =
-                    AcknowledgedOperator { uid: uid.clone(), inline: Vec::new(), places: Vec::new(), tokens };
-                open.operators.push(acknowledged);
+                open.operators.push(AcknowledgedOperator { uid: uid.clone(), tokens, ..Default::default() });
             }
             self.save(state, at, &uid, parts.sections);
         }
@@ -166,14 +185,15 @@ impl CheckpointWriter {
     fn save(&self, state: &mut TaskState, at: (usize, usize), uid: &str, sections: Vec<Section>) {
         let TaskState { chains, broken, open: Some(open) } = state else { return };
         for section in sections {
-            let saved = match &section.chain {
-                Some(_) if *broken => Ok(()),
-                Some(_) => self.save_shared(open, chains, at, uid, section),
-                None => save_own(open, at, uid, section),
+            let chained = section.chain.is_some();
+            let saved = match chained {
+                true if *broken => Ok(()),
+                true => self.save_shared(open, chains, at, uid, section),
+                false => save_own(open, at, uid, section),
             };
             if let Err(error) = saved {
                 open.failure.get_or_insert(error);
-                *broken = true;
+                *broken |= chained;
             }
         }
     }
@@ -201,8 +221,8 @@ impl CheckpointWriter {
                 open.shared.insert(StateFile::create(&root.join(SHARED), &name, &format!("../{SHARED}/{name}"))?)
             }
         };
-        open.written_bytes += section.bytes.len() as u64;
         chain.push(file.append(&section, subtask)?);
+        open.wrote(uid, section.bytes.len());
         Ok(())
     }
 
@@ -210,9 +230,12 @@ impl CheckpointWriter {
         let TaskState { chains, broken, open } = state;
         let mut open = open.take()?;
         let shared_folder = open.shared.is_some().then(|| self.root.as_ref().map(|root| root.join(SHARED))).flatten();
-        let synced = [open.own.take(), open.shared.take()].into_iter().flatten().try_for_each(StateFile::finish);
-        let synced = synced.and_then(|()| shared_folder.as_deref().map_or(Ok(()), |folder: &Path| sync_folder(folder)));
-        if let Err(error) = synced {
+        if let Err(error) = open.own.take().map_or(Ok(()), StateFile::finish) {
+            open.failure.get_or_insert(error);
+        }
+        let shared = open.shared.take().map_or(Ok(()), StateFile::finish);
+        let shared = shared.and_then(|()| shared_folder.as_deref().map_or(Ok(()), |folder: &Path| sync_folder(folder)));
+        if let Err(error) = shared {
             open.failure.get_or_insert(error);
             *broken = true;
         }
@@ -235,9 +258,18 @@ impl CheckpointWriter {
             task,
             subtask,
             operators: open.operators,
-            written_bytes: open.written_bytes,
+            times: PartTimes {
+                barrier: open.barrier,
+                async_ms: self.since(open.barrier.at_ms + open.barrier.sync_ms as i64),
+            },
             failure: open.failure,
         })
+    }
+}
+
+impl CheckpointWriter {
+    fn since(&self, at_ms: i64) -> u64 {
+        self.clock.now_ms().saturating_sub(at_ms).max(0) as u64
     }
 }
 
@@ -246,7 +278,6 @@ fn save_own(open: &mut Open, (task, subtask): (usize, usize), uid: &str, section
     // The epoch was given up meanwhile, or nothing is kept: nobody waits for its state.
     let Some(folder) = &open.folder else { return Ok(()) };
     open.own_bytes += section.bytes.len();
-    open.written_bytes += section.bytes.len() as u64;
     let Some(at) = open.operators.iter().position(|operator| operator.uid == uid) else {
         return Err(Error::bug(format!("state of `{uid}` came before its snapshot began")));
     };
@@ -260,9 +291,83 @@ fn save_own(open: &mut Open, (task, subtask): (usize, usize), uid: &str, section
         }
         open.own = Some(file);
     }
+    open.operators[at].written_bytes += section.bytes.len() as u64;
     match &mut open.own {
         Some(file) => open.operators[at].places.push(file.append(&section, subtask)?),
         None => open.operators[at].inline.push(section),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::checkpoint::CheckpointFolder;
+    use crate::operator::SnapshotParts;
+    use crate::state::{ChainPart, SectionKind};
+
+    fn chained(begins: bool) -> Section {
+        let chain = Some(ChainPart { table: "t".into(), unit: 0, begins });
+        Section { chain, ..Section::new("t", SectionKind::Keyed, 1, vec![7; 10]) }
+    }
+
+    /// Hands a snapshot of one operator to the writer as task 0 would; its answer, and whether it wants all afresh.
+    fn snapshot(
+        writer: &CheckpointWriter,
+        state: &mut TaskState,
+        epoch: u64,
+        mode: SnapshotMode,
+        sections: Vec<Section>,
+    ) -> (Acknowledgement, bool) {
+        let parts = SnapshotParts { roster: vec!["t".into()], ..SnapshotParts::default() };
+        let operators = vec![OperatorSnapshot { uid: "u".into(), parts }];
+        let afresh: Arc<AtomicBool> = Arc::default();
+        writer.begin(state, (0, 0), (epoch, mode, BarrierTimes::default()), operators, afresh.clone()).unwrap();
+        writer.save(state, (0, 0), "u", sections);
+        (writer.end(state, (0, 0)).unwrap(), afresh.load(Ordering::Acquire))
+    }
+
+    #[test]
+    fn a_savepoint_that_fails_breaks_no_chain_and_a_lost_section_of_a_chain_does() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::open(root.path()).unwrap();
+        let target = Target::default();
+        let writer = CheckpointWriter {
+            events: channel().0,
+            clock: Arc::new(tidemill_core::ManualClock::new(0)),
+            target: target.clone(),
+            queued: Arc::default(),
+            root: Some(root.path().to_path_buf()),
+            attempt: 1,
+            tasks: HashMap::new(),
+        };
+        let aim = |epoch: u64| {
+            std::fs::create_dir_all(folder.path(epoch)).unwrap();
+            *target.lock().unwrap() = (epoch, Some(folder.path(epoch)));
+        };
+        let mut state = TaskState::default();
+        let checkpoint = SnapshotMode::Checkpoint { fresh: false };
+        aim(1);
+        let (answer, _) = snapshot(&writer, &mut state, 1, checkpoint, vec![chained(true)]);
+        assert!(answer.failure.is_none());
+
+        // The savepoint's folder is not there: its section, too large to travel along, cannot be written.
+        *target.lock().unwrap() = (2, Some(root.path().join("gone")));
+        let large = Section::new("t", SectionKind::Keyed, 1, vec![7; INLINE_MAX + 1]);
+        let (answer, afresh) = snapshot(&writer, &mut state, 2, SnapshotMode::Detached, vec![large]);
+        assert!(answer.failure.is_some() && !afresh);
+
+        aim(3);
+        let (answer, afresh) = snapshot(&writer, &mut state, 3, checkpoint, vec![chained(false)]);
+        assert!(answer.failure.is_none() && !afresh);
+        assert_eq!(answer.operators[0].places.len(), 2, "the base of epoch 1 and what epoch 3 adds");
+        assert_eq!(answer.operators[0].written_bytes, 10);
+
+        std::fs::remove_dir_all(root.path().join(SHARED)).unwrap();
+        aim(4);
+        let (answer, afresh) = snapshot(&writer, &mut state, 4, checkpoint, vec![chained(false)]);
+        assert!(answer.failure.is_some() && afresh);
+    }
 }

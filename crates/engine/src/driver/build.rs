@@ -289,6 +289,7 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             closed: false,
             copying: false,
             save_afresh: Arc::default(),
+            aligning_since_ms: None,
         })
     }
 }

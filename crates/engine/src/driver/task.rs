@@ -23,7 +23,7 @@ use timely::scheduling::Activator;
 use super::port::{AnyHead, AnyInput, AnyOutput};
 use super::timestamp::{Ts, meet};
 use crate::operator::{ChainCopy, CopyRun, OperatorSnapshot, Signal, SnapshotMode};
-use crate::runtime::control::{JobControl, TaskSnapshot};
+use crate::runtime::control::{BarrierTimes, JobControl, TaskSnapshot};
 use crate::runtime::metrics::SubtaskMetrics;
 
 /// Nobody sleeps longer than this, whatever the clock says.
@@ -58,6 +58,8 @@ pub(crate) struct TaskCore {
     pub copying: bool,
     /// Set by the checkpoint writer when it could not save what it was given.
     pub save_afresh: Arc<AtomicBool>,
+    /// Since when some of the inputs, but not all, have brought everything of the current epoch.
+    pub aligning_since_ms: Option<i64>,
 }
 
 impl TaskCore {
@@ -83,6 +85,8 @@ impl TaskCore {
 
     /// Marks the chain's state at the end of the current epoch and begins the next one.
     pub fn barrier(&mut self, mut operators: Vec<OperatorSnapshot>) -> Result<()> {
+        let at_ms = self.control.clock().now_ms();
+        let aligning_since_ms = self.aligning_since_ms.take().unwrap_or(at_ms);
         // The copy for the epoch before is long done, unless its checkpoint was given up.
         self.copy(CopyRun::whole())?;
         let mode = match self.control.snapshot_mode(self.epoch) {
@@ -92,10 +96,25 @@ impl TaskCore {
             other => other,
         };
         self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut operators })?;
-        self.hand_in(TaskSnapshot::Begin { epoch: self.epoch, mode, operators, save_afresh: self.save_afresh.clone() });
+        let milliseconds = |from: i64, to: i64| to.saturating_sub(from).max(0) as u64;
+        let times = BarrierTimes {
+            at_ms,
+            alignment_ms: milliseconds(aligning_since_ms, at_ms),
+            sync_ms: milliseconds(at_ms, self.control.clock().now_ms()),
+        };
+        let save_afresh = self.save_afresh.clone();
+        self.hand_in(TaskSnapshot::Begin { epoch: self.epoch, mode, operators, save_afresh, times });
         self.copying = true;
         self.epoch += 1;
         self.copy_step()
+    }
+
+    /// Notes when the first of the inputs has brought everything of an epoch that is being closed, `ahead` says whether one
+    /// has. Only for the report.
+    fn note_alignment(&mut self, ahead: impl FnOnce() -> bool) {
+        if self.aligning_since_ms.is_none() && self.control.triggered() >= self.epoch && ahead() {
+            self.aligning_since_ms = Some(self.control.clock().now_ms());
+        }
     }
 
     /// Goes on with the copy under way.
@@ -247,7 +266,14 @@ impl Task {
             }
             // Everything of this epoch is processed here, since the loop above came to the end of every input.
             match frontiers.iter().filter_map(meet).map(|time| time.epoch).min() {
-                Some(epoch) if epoch <= core.epoch => break,
+                Some(epoch) if epoch <= core.epoch => {
+                    let (epoch, inputs) = (core.epoch, &self.inputs);
+                    core.note_alignment(|| {
+                        inputs.iter().any(|input| input.has_later())
+                            || frontiers.iter().any(|frontier| meet(frontier).is_none_or(|time| time.epoch > epoch))
+                    });
+                    break;
+                }
                 _ if core.unfinished()? => return core.wait(),
                 None if !self.inputs.iter().any(|input| input.has_later()) => {
                     core.finish_round()?;

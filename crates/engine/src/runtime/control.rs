@@ -22,10 +22,22 @@ pub(crate) enum TaskSnapshot {
         operators: Vec<OperatorSnapshot>,
         /// To be set when something could not be saved.
         save_afresh: Arc<AtomicBool>,
+        times: BarrierTimes,
     },
     /// By operator uid.
     Pieces(Vec<(String, Vec<Section>)>),
     End,
+}
+
+/// When and how a task came to the end of an epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct BarrierTimes {
+    /// When all of its inputs had brought everything of the epoch, epoch ms.
+    pub at_ms: i64,
+    /// How long before that the first of them had.
+    pub alignment_ms: u64,
+    /// How long marking the state took.
+    pub sync_ms: u64,
 }
 
 /// To the checkpoint writer: from which task and subtask.

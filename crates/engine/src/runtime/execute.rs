@@ -21,7 +21,7 @@ use super::cluster::leader::RemoteReports;
 use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
-use super::settings::JobSettings;
+use super::settings::{CheckpointRetention, JobSettings};
 use super::socket;
 use super::user_metrics::UserMetrics;
 use crate::checkpoint::CheckpointFolder;
@@ -34,6 +34,9 @@ use crate::graph::{Graph, Plan, ShipKind};
 
 /// A worker looks at least this often whether the job has failed elsewhere.
 const PARK_MAX: Duration = Duration::from_secs(1);
+
+/// How long a cancelled job waits for its checkpoints to be removed.
+const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,8 +161,25 @@ impl JobHandle {
 
     /// Ends the job at once, here and in its other processes.
     pub fn cancel(&self) {
+        self.discard_checkpoints();
         self.cancel_others();
         self.control.cancelled();
+    }
+
+    /// Removes the checkpoints of a job that is being cancelled, if it was told so. Nobody waits long for that: a
+    /// coordinator that is busy leaves them behind.
+    pub fn discard_checkpoints(&self) {
+        if self.describe.settings.checkpoint_retention != CheckpointRetention::DeleteOnCancellation {
+            return;
+        }
+        let (reply, answer) = sync_channel(1);
+        let removed = match self.events.send(Event::Discard { reply }) {
+            Ok(()) => answer.recv_timeout(DISCARD_MAX).map_err(|_| Error::external("the coordinator does not answer")),
+            Err(_) => Err(Error::external("the job has ended")),
+        };
+        if let Err(error) = removed.and_then(|removed| removed) {
+            tracing::warn!(%error, "the checkpoints of the cancelled job stay");
+        }
     }
 
     /// Makes the job fail, as a crash would.
@@ -239,7 +259,9 @@ pub(crate) fn execute(
                 checkpoints: folder,
                 savepoints: settings.savepoint_dir.clone(),
                 interval_ms,
+                min_pause_ms: settings.checkpoint_min_pause_ms,
                 timeout_ms: settings.checkpoint_timeout_ms,
+                tolerable_failures: settings.tolerable_failed_checkpoints,
                 retained: settings.checkpoints_retained,
                 restored_epoch: restore.epoch(),
                 subtasks: metrics.iter().enumerate().flat_map(subtasks).collect::<BTreeSet<_>>(),
@@ -261,7 +283,8 @@ pub(crate) fn execute(
     for (inbox, queued) in writer_inboxes {
         let (events, target, root, tasks) =
             (events.clone(), target.clone(), settings.checkpoint_dir.clone(), HashMap::new());
-        let writer = CheckpointWriter { events, target, queued, root, attempt, tasks };
+        let clock = settings.clock.clone();
+        let writer = CheckpointWriter { events, clock, target, queued, root, attempt, tasks };
         spawn_guarded("checkpoint-writer", &control, move || writer.run(inbox))?;
     }
     let shared = Arc::new(BuildShared {

@@ -39,6 +39,36 @@ impl std::str::FromStr for RuntimeMode {
     }
 }
 
+/// What happens to a job's checkpoints when somebody cancels it (Flink's
+/// `execution.checkpointing.externalized-checkpoint-retention`). They stay in every other case: after a failure, a stop
+/// with a savepoint, and the end of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CheckpointRetention {
+    /// They stay, and the job can be started again from them. The default; Flink's is to delete them.
+    #[default]
+    RetainOnCancellation,
+    /// They are deleted with the job; savepoints never are.
+    DeleteOnCancellation,
+}
+
+impl std::str::FromStr for CheckpointRetention {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().replace('_', "-").as_str() {
+            "retain-on-cancellation" => Ok(CheckpointRetention::RetainOnCancellation),
+            "delete-on-cancellation" => Ok(CheckpointRetention::DeleteOnCancellation),
+            "no-externalized-checkpoints" => Err(Error::input(
+                "checkpoints are always kept outside of the job's process: `no-externalized-checkpoints` is not built",
+            )
+            .hint("`delete-on-cancellation` comes nearest")),
+            _ => Err(Error::input(format!(
+                "retention `{text}` is neither `retain-on-cancellation` nor `delete-on-cancellation`"
+            ))),
+        }
+    }
+}
+
 /// How a job runs.
 #[derive(Clone)]
 pub struct JobSettings {
@@ -52,8 +82,16 @@ pub struct JobSettings {
     pub savepoint_dir: Option<PathBuf>,
     /// Between the starts of two checkpoints; `None` for none but the last.
     pub checkpoint_interval_ms: Option<i64>,
+    /// At least so long between the end of a checkpoint, whether complete or failed, and the beginning of the next; default 0.
+    /// The last checkpoint of a job, those asked for and savepoints do not wait.
+    pub checkpoint_min_pause_ms: i64,
     /// A checkpoint that takes longer is given up; default 10 minutes.
     pub checkpoint_timeout_ms: i64,
+    /// Checkpoints that may fail in a row before the job fails and is restarted; `None`, the default, for any number: the next
+    /// one covers what a failed one did not save. Flink's default is 0. Savepoints do not count.
+    pub tolerable_failed_checkpoints: Option<u32>,
+    /// What happens to the checkpoints when the job is cancelled; by default they stay.
+    pub checkpoint_retention: CheckpointRetention,
     /// Complete checkpoints kept; default 3.
     pub checkpoints_retained: usize,
     /// A savepoint or checkpoint folder to start from when `checkpoint_dir` holds no checkpoint.
@@ -78,7 +116,10 @@ impl Default for JobSettings {
             checkpoint_dir: None,
             savepoint_dir: None,
             checkpoint_interval_ms: Some(CHECKPOINT_INTERVAL_MS),
+            checkpoint_min_pause_ms: 0,
             checkpoint_timeout_ms: 600_000,
+            tolerable_failed_checkpoints: None,
+            checkpoint_retention: CheckpointRetention::default(),
             checkpoints_retained: 3,
             restore_from: None,
             allow_non_restored_state: false,
@@ -102,14 +143,12 @@ impl JobSettings {
                 .map_err(|_| Error::input(format!("`{name}` is `{value}`, which is not a whole number"))),
         };
         let mut settings = JobSettings::default();
+        settings.read_checkpoint_options(text)?;
         let parallelism = number("TIDEMILL_PARALLELISM")?;
         if parallelism.is_some_and(|n| !(1..=crate::key::KEY_GROUPS as i64).contains(&n)) {
             return Err(Error::input(format!("`TIDEMILL_PARALLELISM` must be 1 to {}", crate::key::KEY_GROUPS)));
         }
         settings.parallelism = parallelism.map(|n| n as usize);
-        if let Some(interval_ms) = number("TIDEMILL_CHECKPOINT_INTERVAL_MS")? {
-            settings.checkpoint_interval_ms = (interval_ms > 0).then_some(interval_ms);
-        }
         settings.job_id = match text("TIDEMILL_JOB_ID") {
             Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
             Some(id) => return Err(Error::input(format!("`TIDEMILL_JOB_ID` is `{id}`, but must have 32 hex digits"))),
@@ -133,5 +172,36 @@ impl JobSettings {
         }
         settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
         Ok(settings)
+    }
+
+    /// Takes over what `text` says about checkpoints, by the names of docs/reference/job-process.md
+    /// (`TIDEMILL_CHECKPOINT_INTERVAL_MS` and its like); the rest stays. An error names the option that cannot be.
+    pub fn read_checkpoint_options(&mut self, text: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let number = |name: &str, least: i64| match text(name) {
+            None => Ok(None),
+            Some(value) => value.parse::<i64>().ok().filter(|value| *value >= least).map(Some).ok_or_else(|| {
+                Error::input(format!("`{name}` is `{value}`, which is not a whole number from {least} on"))
+            }),
+        };
+        if let Some(interval_ms) = number("TIDEMILL_CHECKPOINT_INTERVAL_MS", 0)? {
+            self.checkpoint_interval_ms = (interval_ms > 0).then_some(interval_ms);
+        }
+        if let Some(pause_ms) = number("TIDEMILL_CHECKPOINT_MIN_PAUSE_MS", 0)? {
+            self.checkpoint_min_pause_ms = pause_ms;
+        }
+        if let Some(timeout_ms) = number("TIDEMILL_CHECKPOINT_TIMEOUT_MS", 1)? {
+            self.checkpoint_timeout_ms = timeout_ms;
+        }
+        if let Some(failures) = number("TIDEMILL_TOLERABLE_FAILED_CHECKPOINTS", 0)? {
+            self.tolerable_failed_checkpoints = Some(u32::try_from(failures).unwrap_or(u32::MAX));
+        }
+        if let Some(retained) = number("TIDEMILL_CHECKPOINTS_RETAINED", 1)? {
+            self.checkpoints_retained = retained as usize;
+        }
+        if let Some(retention) = text("TIDEMILL_CHECKPOINT_RETENTION") {
+            self.checkpoint_retention =
+                retention.parse().map_err(|e: Error| e.context("`TIDEMILL_CHECKPOINT_RETENTION`"))?;
+        }
+        Ok(())
     }
 }

@@ -126,6 +126,7 @@ fn serve(connection: UnixStream, job: &JobHandle, job_dir: &Path, answering: &An
         }
         drop(request);
         if cancel {
+            job.discard_checkpoints();
             job.cancel_others();
             super::process::write_outcome(job_dir, "CANCELED", None);
             let _ = std::fs::remove_file(job_dir.join("control.sock"));

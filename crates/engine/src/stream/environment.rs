@@ -16,7 +16,9 @@ use super::data_stream::{DataStream, Origin};
 use super::watermark::WatermarkStrategy;
 use crate::driver::source::SourceParts;
 use crate::graph::{Graph, Logic, Node, source_logic};
-use crate::runtime::{JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices};
+use crate::runtime::{
+    CheckpointRetention, JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices,
+};
 
 /// Collects the operators of a job; nothing runs before [`Environment::execute`].
 #[derive(Clone)]
@@ -55,6 +57,26 @@ impl Environment {
         settings.checkpoint_interval_ms = Some(interval.as_millis() as i64);
         settings.checkpoint_dir = Some(folder.into());
         drop(settings);
+        self
+    }
+
+    /// At least `pause` between the end of a checkpoint and the beginning of the next, so that a job whose checkpoints take
+    /// long still gets on; default none.
+    pub fn set_min_pause_between_checkpoints(&self, pause: Duration) -> &Self {
+        self.settings.borrow_mut().checkpoint_min_pause_ms = pause.as_millis() as i64;
+        self
+    }
+
+    /// The job fails, and is restarted, when more than `failures` checkpoints in a row have failed. By default it goes on
+    /// whatever becomes of them (Flink's default is 0).
+    pub fn set_tolerable_failed_checkpoints(&self, failures: u32) -> &Self {
+        self.settings.borrow_mut().tolerable_failed_checkpoints = Some(failures);
+        self
+    }
+
+    /// Whether checkpoints stay when the job is cancelled. By default they do.
+    pub fn set_checkpoint_retention(&self, retention: CheckpointRetention) -> &Self {
+        self.settings.borrow_mut().checkpoint_retention = retention;
         self
     }
 

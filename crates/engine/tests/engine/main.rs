@@ -4,6 +4,7 @@
 
 mod async_io;
 mod broadcast;
+mod checkpoints;
 mod cluster;
 mod connected;
 mod formats;

@@ -11,11 +11,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tidemill_core::report::{CheckpointReport, Report, VertexReport};
+use tidemill_core::report::{Report, VertexReport};
 use utoipa::ToSchema;
 
 use super::error::{ApiResult, Errors};
-use super::{App, Shared, ui};
+use super::{App, Shared, checkpoints, ui};
 use crate::jobs::model::{JobRecord, JobState};
 use crate::jobs::supervisor::Supervisor;
 
@@ -29,8 +29,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs", get(ids))
         .route("/jobs/overview", get(jobs_overview))
         .route("/jobs/{id}", get(job))
-        .route("/jobs/{id}/checkpoints", get(checkpoints))
         .route("/jobs/{id}/exceptions", get(exceptions))
+        .merge(checkpoints::flink_routes())
         .layer(middleware::from_fn(page_for_browsers))
 }
 
@@ -189,46 +189,6 @@ pub(super) async fn job(State(app): Shared, Path(id): Path<String>) -> ApiResult
     })))
 }
 
-/// Counts, summary, latest and history of checkpoints.
-#[utoipa::path(get, operation_id = "flink_checkpoints", path = "/jobs/{id}/checkpoints", tag = "flink", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404, body = Errors)))]
-pub(super) async fn checkpoints(State(app): Shared, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    let (record, report) = app.supervisor.job(&id)?.snapshot();
-    let seen = report.unwrap_or_default().checkpoints;
-    let completed: Vec<&CheckpointReport> = seen.history.iter().filter(|one| one.status == "COMPLETED").collect();
-    let sizes = statistics(completed.iter().map(|one| one.bytes).collect());
-    let durations = statistics(completed.iter().map(|one| one.duration_ms).collect());
-    let zeros = statistics(Vec::new());
-    let find = |status: &str, kind: &str| {
-        let found = seen.history.iter().find(|one| one.status == status && (kind.is_empty() || one.kind == kind));
-        found.map_or(Value::Null, checkpoint_json)
-    };
-    let restored = seen.restored_epoch.map_or(Value::Null, |epoch| {
-        let at = record.timestamps.get(JobState::Running.name()).copied().unwrap_or(-1);
-        json!({"id": epoch, "restore_timestamp": at, "is_savepoint": false, "external_path": null})
-    });
-    Ok(Json(json!({
-        "counts": {
-            "restored": u64::from(seen.restored_epoch.is_some()),
-            "total": seen.completed + seen.failed + seen.in_progress,
-            "in_progress": seen.in_progress,
-            "completed": seen.completed,
-            "failed": seen.failed,
-        },
-        "summary": {
-            "checkpointed_size": sizes, "state_size": sizes, "end_to_end_duration": durations,
-            "alignment_buffered": zeros, "processed_data": zeros, "persisted_data": zeros,
-        },
-        "latest": {
-            "completed": seen.latest.as_ref().map_or_else(|| find("COMPLETED", "checkpoint"), checkpoint_json),
-            "savepoint": find("COMPLETED", "savepoint"),
-            "failed": find("FAILED", ""),
-            "restored": restored,
-        },
-        "history": seen.history.iter().map(checkpoint_json).collect::<Vec<_>>(),
-    })))
-}
-
 /// The newest failures.
 #[utoipa::path(get, operation_id = "flink_exceptions", path = "/jobs/{id}/exceptions", tag = "flink", params(("id" = String, Path)),
     responses((status = 200, body = Object), (status = 404, body = Errors)))]
@@ -316,57 +276,4 @@ fn plan(record: &JobRecord, report: &Report) -> Value {
     };
     let nodes: Vec<Value> = report.vertices.iter().map(node).collect();
     json!({"jid": record.id, "name": record.spec.name, "type": "STREAMING", "nodes": nodes})
-}
-
-fn checkpoint_json(one: &CheckpointReport) -> Value {
-    let completed = one.status == "COMPLETED";
-    let class = one.status.to_lowercase();
-    json!({
-        "className": class,
-        "id": one.id,
-        "status": one.status,
-        "is_savepoint": one.kind == "savepoint",
-        "savepointFormat": if one.kind == "savepoint" { Value::from("CANONICAL") } else { Value::Null },
-        "trigger_timestamp": one.trigger_ms,
-        "latest_ack_timestamp": if completed { one.trigger_ms.saturating_add_unsigned(one.duration_ms) } else { -1 },
-        "checkpointed_size": one.bytes,
-        "state_size": one.bytes,
-        "end_to_end_duration": one.duration_ms,
-        "alignment_buffered": 0,
-        "processed_data": 0,
-        "persisted_data": 0,
-        "num_subtasks": 0,
-        "num_acknowledged_subtasks": 0,
-        "checkpoint_type": if one.kind == "savepoint" { "SAVEPOINT" } else { "CHECKPOINT" },
-        "tasks": {},
-        "external_path": if completed { Value::from(one.path.as_str()) } else { Value::Null },
-        "discarded": false,
-        "failure_message": one.failure,
-    })
-}
-
-/// Least, most, average and percentiles (nearest rank) of the history.
-fn statistics(mut values: Vec<u64>) -> Value {
-    values.sort_unstable();
-    let at = |share: f64| {
-        let rank = (share * values.len() as f64).ceil() as usize;
-        values.get(rank.saturating_sub(1)).copied().unwrap_or(0)
-    };
-    let average = values.iter().sum::<u64>() / (values.len() as u64).max(1);
-    json!({
-        "min": at(0.0), "max": at(1.0), "avg": average,
-        "p50": at(0.5) as f64, "p90": at(0.9) as f64, "p95": at(0.95) as f64, "p99": at(0.99) as f64, "p999": at(0.999) as f64,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_take_the_nearest_rank() {
-        let of = statistics((1..=100).rev().collect());
-        assert_eq!(of, json!({"min":1,"max":100,"avg":50,"p50":50.0,"p90":90.0,"p95":95.0,"p99":99.0,"p999":100.0}));
-        assert_eq!(statistics(vec![])["p99"], json!(0.0));
-    }
 }

@@ -1,6 +1,7 @@
 //! The HTTP interface. One resource, one file; the list in `router` is the only place that joins them.
 
 mod agents;
+mod checkpoints;
 mod error;
 mod events;
 mod extract;
@@ -83,6 +84,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(flink.clone())
         .nest("/v1", flink)
         .merge(jobs::routes())
+        .merge(checkpoints::routes())
         .merge(agents::routes())
         .merge(programs::routes())
         .merge(events::routes())

@@ -6,7 +6,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
 
-use super::{App, agents, events, flink, health, jobs, live, live_events, metrics, programs, topics};
+use super::{App, agents, checkpoints, events, flink, health, jobs, live, live_events, metrics, programs, topics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,8 +19,12 @@ use super::{App, agents, events, flink, health, jobs, live, live_events, metrics
         flink::ids,
         flink::jobs_overview,
         flink::job,
-        flink::checkpoints,
         flink::exceptions,
+        checkpoints::history,
+        checkpoints::config,
+        checkpoints::details,
+        checkpoints::subtasks,
+        checkpoints::show,
         jobs::list,
         jobs::submit,
         jobs::show,

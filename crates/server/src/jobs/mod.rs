@@ -8,6 +8,7 @@
 //! | [`control`] | the control socket |
 //! | [`log`] | a job's output |
 //! | [`ending`] | what an exit code means |
+//! | [`checkpoints`] | what may be said about checkpoints, and what one consisted of |
 //! | [`restart`] | restart strategies |
 //! | [`rates`] | reports into rates |
 //! | [`model`] | jobs as the API shows and the disk keeps them |
@@ -15,6 +16,7 @@
 //! | [`job`] | one job in memory |
 //! | [`supervisor`] | all jobs, and what can be asked of them |
 
+pub mod checkpoints;
 pub mod control;
 pub mod ending;
 pub mod job;

@@ -319,6 +319,14 @@ pub struct Checkpoint {
     pub duration_ms: u64,
     /// Bytes of state.
     pub bytes: u64,
+    /// Bytes written for it; the rest stood in files of earlier checkpoints already.
+    pub written_bytes: u64,
+    /// The longest time a subtask waited from its first input that had brought everything to its last, ms.
+    pub alignment_ms: u64,
+    /// Subtasks that had to answer.
+    pub subtasks: usize,
+    /// Subtasks that have answered.
+    pub acknowledged: usize,
     /// Its folder.
     pub path: String,
     /// Why it failed.
@@ -335,6 +343,10 @@ impl From<&CheckpointReport> for Checkpoint {
             trigger_ms: report.trigger_ms,
             duration_ms: report.duration_ms,
             bytes: report.bytes,
+            written_bytes: report.written_bytes,
+            alignment_ms: report.alignment_ms,
+            subtasks: report.subtasks,
+            acknowledged: report.acknowledged,
             path: report.path.clone(),
             failure: report.failure.clone(),
         }

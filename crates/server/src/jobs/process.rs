@@ -212,9 +212,7 @@ fn command(launch: &Launch) -> tokio::process::Command {
     if let Some((server, token)) = &launch.server {
         command.env("TIDEMILL_SERVER", server).env("TIDEMILL_TOKEN", token);
     }
-    if let Some(workers) = launch.spec.parallelism {
-        command.env("TIDEMILL_PARALLELISM", workers.to_string());
-    }
+    command.envs(launch.spec.environment());
     if let Some(Member { process, start, secret_file }) = &launch.member {
         command
             .env("TIDEMILL_PARALLELISM", start.parallelism.to_string())
@@ -222,12 +220,6 @@ fn command(launch: &Launch) -> tokio::process::Command {
             .env("TIDEMILL_PROCESSES", start.addresses.join(","))
             .env("TIDEMILL_GENERATION", start.generation.to_string())
             .env("TIDEMILL_SECRET_FILE", secret_file);
-    }
-    if let Some(interval) = launch.spec.checkpoint_interval_ms {
-        command.env("TIDEMILL_CHECKPOINT_INTERVAL_MS", interval.to_string());
-    }
-    if let Some(savepoint) = &launch.spec.savepoint {
-        command.env("TIDEMILL_SAVEPOINT", savepoint);
     }
     if let Some(folder) = &launch.folder {
         command.current_dir(folder);

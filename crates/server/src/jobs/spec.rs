@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 use utoipa::ToSchema;
 
+use super::checkpoints::CheckpointSpec;
 use super::restart::RestartStrategy;
 use crate::agents::place::Wanted;
 
@@ -34,6 +35,9 @@ pub struct JobSpec {
     /// Milliseconds between checkpoints; default: the job's own, else 10000.
     #[serde(default)]
     pub checkpoint_interval_ms: Option<u64>,
+    /// How the job checkpoints, beside the interval.
+    #[serde(default)]
+    pub checkpoints: CheckpointSpec,
     /// A savepoint's folder to start from when the job has no checkpoint of its own.
     #[serde(default)]
     pub savepoint: Option<String>,
@@ -64,6 +68,17 @@ impl JobSpec {
             true => Wanted { least: 1, most: Self::PARALLELISM_MAX },
             false => Wanted { least: self.parallelism_min.unwrap_or(most), most },
         }
+    }
+
+    /// What of it a job's process is told by its environment (docs/reference/job-process.md).
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut all = self.checkpoints.environment();
+        all.extend(self.parallelism.map(|workers| ("TIDEMILL_PARALLELISM", workers.to_string())));
+        all.extend(
+            self.checkpoint_interval_ms.map(|interval| ("TIDEMILL_CHECKPOINT_INTERVAL_MS", interval.to_string())),
+        );
+        all.extend(self.savepoint.clone().map(|savepoint| ("TIDEMILL_SAVEPOINT", savepoint)));
+        all
     }
 
     /// Fills in the name and refuses what is out of bounds (`Kind::Input`). The program itself is looked for later.
@@ -106,6 +121,7 @@ impl JobSpec {
         if self.checkpoint_interval_ms.is_some_and(|interval| !(1..=86_400_000).contains(&interval)) {
             return Err(Error::input("`checkpoint_interval_ms` must be from 1 to 86400000 (a day)"));
         }
+        self.checkpoints.check()?;
         if let Some(folder) = &self.savepoint
             && !std::path::Path::new(folder).is_dir()
         {
@@ -162,5 +178,7 @@ mod tests {
         assert!(refused(r#"{"program":"p","savepoint":"/no/such/folder"}"#).contains("not a folder"));
         assert!(refused(r#"{"program":"p","restart":{"strategy":"exponential-delay","jitter":3}}"#).contains("jitter"));
         assert!(refused(r#"{"program":"p","checkpoint_interval_ms":0}"#).contains("checkpoint_interval_ms"));
+        assert!(refused(r#"{"program":"p","checkpoints":{"retained":0}}"#).contains("`retained` of `checkpoints`"));
+        assert!(refused(r#"{"program":"p","checkpoints":{"timeout_ms":0}}"#).contains("`timeout_ms`"));
     }
 }

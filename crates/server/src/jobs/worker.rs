@@ -9,6 +9,7 @@ use tidemill_core::report::Report;
 use tidemill_core::{Error, SharedClock};
 use tokio::sync::watch;
 
+use super::checkpoints::CheckpointRetention;
 use super::control;
 use super::ending::{self, Ending, Wish};
 use super::job::Job;
@@ -17,7 +18,7 @@ use super::model::{JobRecord, JobState};
 use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, retryable};
 use super::program;
 use super::restart::Backoff;
-use super::store::JobStore;
+use super::store::{JobStore, blocking};
 use super::supervisor::SupervisorConfig;
 use crate::agents::host;
 use crate::agents::hub::{Agents, Placement};
@@ -213,7 +214,25 @@ impl Worker {
             record.enter(state, now_ms);
         });
         tracing::info!(job = self.job.id, state = state.name(), failure = why, "job ended");
+        let retention = record.spec.checkpoints.retention;
+        if state == JobState::Canceled && retention == Some(CheckpointRetention::DeleteOnCancellation) {
+            self.delete_checkpoints().await;
+        }
         self.keep(&record).await;
+    }
+
+    /// What the process could not remove itself, because it did not live any more or had to be killed.
+    async fn delete_checkpoints(&self) {
+        let folder = self.job.dir.join("checkpoints");
+        let removed = blocking(move || match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove `{}`", folder.display()), e))
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(job = self.job.id, %error, "the checkpoints of the cancelled job stay");
+        }
     }
 
     /// Writes the record down. A disk that refuses must not end what runs: the next change tries again, and a server

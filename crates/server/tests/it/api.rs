@@ -123,9 +123,53 @@ fn flink_s_read_paths_have_flink_s_shapes() {
         json!({"restored": 0, "total": 1, "in_progress": 0, "completed": 1, "failed": 0})
     );
     assert_eq!(checkpoints["summary"]["end_to_end_duration"]["p999"], 12.0);
-    assert_eq!(checkpoints["latest"]["completed"]["latest_ack_timestamp"], 5012);
+    assert_eq!(checkpoints["summary"]["checkpointed_size"]["max"], 40);
+    assert_eq!(checkpoints["latest"]["completed"]["latest_ack_timestamp"], 5011);
     assert_eq!(checkpoints["history"][0]["status"], "COMPLETED");
+    assert_eq!(checkpoints["history"][0]["num_acknowledged_subtasks"], 4);
     assert_eq!(http.get(&format!("/jobs/{id}/exceptions")).json()["exceptionHistory"]["entries"], json!([]));
+}
+
+#[test]
+fn a_checkpoint_is_shown_by_operator_and_subtask() {
+    let server = TestServer::start();
+    let http = &server.http;
+    let spec =
+        json!({"checkpoints": {"min_pause_ms": 5, "tolerable_failures": 2, "retention": "delete-on-cancellation"}});
+    let id = http.submit("run", spec);
+    http.await_state(&id, "RUNNING");
+    let config = http.get(&format!("/jobs/{id}/checkpoints/config")).json();
+    assert_eq!((&config["min_pause"], &config["tolerable_failed_checkpoints"]), (&json!(5), &json!(2)));
+    assert_eq!(config["externalization"]["delete_on_cancellation"], true);
+
+    let details = http.get(&format!("/v1/jobs/{id}/checkpoints/details/7")).json();
+    let sink = &details["tasks"]["sink"];
+    assert_eq!((&sink["status"], &sink["state_size"]), (&json!("completed"), &json!(100)));
+    assert_eq!((&sink["end_to_end_duration"], &sink["num_acknowledged_subtasks"]), (&json!(11), &json!(2)));
+    let subtasks = http.get(&format!("/jobs/{id}/checkpoints/details/7/subtasks/sink")).json();
+    assert_eq!(subtasks["summary"]["alignment"]["duration"]["max"], 6);
+    assert_eq!(
+        subtasks["subtasks"][1],
+        json!({"index": 1, "status": "completed", "ack_timestamp": 5011, "end_to_end_duration": 11,
+            "checkpointed_size": 20, "state_size": 50,
+            "checkpoint": {"sync": 1, "async": 2, "unaligned_checkpoint": false, "aborted": false},
+            "alignment": {"buffered": 0, "processed": 0, "persisted": 0, "duration": 6}, "start_delay": 1})
+    );
+    let shown = http.get(&format!("/api/jobs/{id}/checkpoints/7")).json();
+    assert_eq!(shown["vertices"][1]["operators"][0]["entries"], 3);
+    assert_eq!(shown["vertices"][1]["alignment_ms"], 6);
+    for path in ["/api/jobs/{id}/checkpoints/8", "/jobs/{id}/checkpoints/details/8"] {
+        let refused = http.get(&path.replace("{id}", &id));
+        assert_eq!(refused.status, 404);
+        assert!(refused.error().contains("has no checkpoint 8"), "{refused:?}");
+    }
+    assert_eq!(http.get(&format!("/jobs/{id}/checkpoints/details/7/subtasks/none")).status, 404);
+
+    // The fake process leaves its checkpoints behind; the server sees to it that they go.
+    let folder = server.dir.path().join("jobs").join(&id).join("checkpoints");
+    std::fs::create_dir_all(folder.join("chk-7")).unwrap();
+    assert_eq!(http.post(&format!("/api/jobs/{id}/cancel"), &json!({})).json()["state"], "CANCELED");
+    assert!(!folder.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,11 @@ fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
+fn part(task: usize, subtask: usize, acknowledged_ms: i64, alignment_ms: u64) -> Value {
+    json!({"task": task, "subtask": subtask, "acknowledged_ms": acknowledged_ms, "start_delay_ms": 1,
+        "alignment_ms": alignment_ms, "sync_ms": subtask, "async_ms": 2, "bytes": 50, "written_bytes": 20})
+}
+
 fn report(start_ms: i64) -> Value {
     let now_ms = now_ms();
     let count = (now_ms - start_ms) * 10;
@@ -81,7 +86,10 @@ fn report(start_ms: i64) -> Value {
         "watermark_ms": 1000, "busy_ms": 5, "backpressured_ms": 1, "pending_records": 3});
     let vertex = |id: &str| json!({"id": id, "name": id, "operators": [{"uid": id, "name": id}], "parallelism": 2, "subtasks": [subtask, subtask]});
     let checkpoint = json!({"id": 7, "kind": "checkpoint", "status": "COMPLETED", "trigger_ms": 5000, "duration_ms": 12,
-        "bytes": 99, "path": "c/7", "failure": null});
+        "bytes": 99, "written_bytes": 40, "path": "c/7", "failure": null, "subtasks": 4, "acknowledged": 4,
+        "latest_ack_ms": 5011, "alignment_ms": 6,
+        "operators": [{"uid": "sink", "entries": 3, "bytes": 99, "written_bytes": 40}],
+        "parts": [part(0, 0, 5005, 0), part(0, 1, 5006, 0), part(1, 1, 5011, 6), part(1, 0, 5009, 2)]});
     json!({
         "job_id": std::env::var("TIDEMILL_JOB_ID").unwrap(), "name": "fake", "state": "RUNNING", "start_ms": start_ms,
         "now_ms": now_ms, "pid": std::process::id(), "parallelism": 2, "vertices": [vertex("source"), vertex("sink")],

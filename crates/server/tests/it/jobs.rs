@@ -140,6 +140,8 @@ fn a_process_gets_the_environment_of_the_contract() {
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let spec = json!({"program": "show-env", "args": ["--topic", "a b"], "parallelism": 3, "checkpoint_interval_ms": 77,
+        "checkpoints": {"min_pause_ms": 1, "timeout_ms": 2, "tolerable_failures": 3, "retained": 4,
+            "retention": "delete-on-cancellation"},
         "savepoint": server.dir.path(), "env": {"REGION": "north"}});
     let answer = server.http.post("/api/jobs", &spec);
     let id = answer.json()["id"].as_str().unwrap().to_owned();
@@ -155,6 +157,11 @@ fn a_process_gets_the_environment_of_the_contract() {
         format!("TIDEMILL_TOKEN={}", server.http.token),
         "TIDEMILL_PARALLELISM=3".into(),
         "TIDEMILL_CHECKPOINT_INTERVAL_MS=77".into(),
+        "TIDEMILL_CHECKPOINT_MIN_PAUSE_MS=1".into(),
+        "TIDEMILL_CHECKPOINT_TIMEOUT_MS=2".into(),
+        "TIDEMILL_TOLERABLE_FAILED_CHECKPOINTS=3".into(),
+        "TIDEMILL_CHECKPOINTS_RETAINED=4".into(),
+        "TIDEMILL_CHECKPOINT_RETENTION=delete-on-cancellation".into(),
         format!("TIDEMILL_SAVEPOINT={}", server.dir.path().display()),
         "REGION=north".into(),
         "--topic a b".into(),

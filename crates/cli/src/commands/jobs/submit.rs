@@ -8,7 +8,7 @@ use tidemill_core::Error;
 
 use crate::Context;
 use crate::client::ServerArgs;
-use crate::commands::Run;
+use crate::commands::{CheckpointArgs, Run};
 use crate::failure::Failure;
 use crate::output::cell;
 
@@ -36,6 +36,8 @@ pub struct Submit {
     /// Milliseconds between checkpoints
     #[arg(long, value_name = "MS")]
     checkpoint_interval_ms: Option<u64>,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
     /// A savepoint's folder to start from
     #[arg(short = 's', long, value_name = "FOLDER")]
     savepoint: Option<PathBuf>,
@@ -61,7 +63,7 @@ impl Run for Submit {
         let mut spec = json!({"name": self.name.unwrap_or_default(), "program": self.program, "args": self.args,
             "parallelism": self.parallelism, "parallelism_min": self.parallelism_min,
             "reactive": self.reactive, "checkpoint_interval_ms": self.checkpoint_interval_ms,
-            "savepoint": self.savepoint, "env": env});
+            "checkpoints": self.checkpoints.spec()?, "savepoint": self.savepoint, "env": env});
         if let Some(restart) = self.restart {
             let parsed: Value =
                 serde_json::from_str(&restart).map_err(|e| Error::input(format!("--restart is no JSON: {e}")))?;

@@ -24,7 +24,7 @@ use tidemill_core::{Error, Kind, Result};
 use super::settings::Secret;
 
 /// The wire's version: handshake, control messages and batches together.
-pub(crate) const WIRE_VERSION: u8 = 1;
+pub(crate) const WIRE_VERSION: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"TMLK";
 const NONCE_BYTES: usize = 32;

@@ -158,7 +158,7 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
             // Whether all sources have finished is seen by the first process, from their marks.
             Ok(Event::SourcesFinished) => {}
             // Nobody asks this process: it has no control socket.
-            Ok(Event::Checkpoint { .. } | Event::Savepoint(_)) => {}
+            Ok(Event::Checkpoint { .. } | Event::Savepoint(_) | Event::Discard { .. }) => {}
             Err(RecvTimeoutError::Timeout) => {
                 (silent, unreported) = (silent + MARKS_EVERY, unreported + MARKS_EVERY);
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tidemill_core::report::SubtaskReport;
 use tidemill_core::{Error, Kind, Result};
 
-use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement};
+use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement, PartTimes};
 use crate::runtime::board::Mark;
 use crate::state::Section;
 
@@ -146,7 +146,7 @@ pub(crate) struct WireAcknowledgement {
     pub task: u32,
     pub subtask: u32,
     operators: Vec<WireOperator>,
-    written_bytes: u64,
+    times: PartTimes,
     failure: Option<Failure>,
 }
 
@@ -156,19 +156,20 @@ struct WireOperator {
     inline: Vec<Section>,
     places: Vec<u8>,
     tokens: Vec<Vec<u8>>,
+    written_bytes: u64,
 }
 
 impl WireAcknowledgement {
     /// `keeps` tells whether the epoch's state is kept on disk; otherwise there is no need to send it.
     pub fn new(acknowledgement: Acknowledgement, keeps: bool) -> Result<Self> {
-        let Acknowledgement { epoch, task, subtask, operators, written_bytes, failure } = acknowledgement;
+        let Acknowledgement { epoch, task, subtask, operators, times, failure } = acknowledgement;
         let operators = operators.into_iter().map(|operator| WireOperator::new(operator, keeps));
         Ok(WireAcknowledgement {
             epoch,
             task: task as u32,
             subtask: subtask as u32,
             operators: operators.collect::<Result<_>>()?,
-            written_bytes,
+            times,
             failure: failure.as_ref().map(Failure::from),
         })
     }
@@ -179,7 +180,7 @@ impl WireAcknowledgement {
             task: self.task as usize,
             subtask: self.subtask as usize,
             operators: self.operators.into_iter().map(WireOperator::into_operator).collect::<Result<_>>()?,
-            written_bytes: self.written_bytes,
+            times: self.times,
             failure: self.failure.map(Error::from),
         })
     }
@@ -193,6 +194,7 @@ impl WireOperator {
             places: serde_json::to_vec(&operator.places)
                 .map_err(|e| Error::bug(format!("places of state cannot be written as JSON: {e}")))?,
             tokens: operator.tokens,
+            written_bytes: operator.written_bytes,
         })
     }
 
@@ -203,6 +205,7 @@ impl WireOperator {
             places: serde_json::from_slice(&self.places)
                 .map_err(|e| Error::external(format!("places of state cannot be read: {e}")))?,
             tokens: self.tokens,
+            written_bytes: self.written_bytes,
         })
     }
 }
@@ -263,11 +266,21 @@ mod tests {
     #[test]
     fn an_acknowledgement_survives_the_wire() {
         let section = Section::new("s", SectionKind::Keyed, 2, vec![1, 2, 3]);
-        let operator =
-            AcknowledgedOperator { uid: "u".into(), inline: vec![section], places: Vec::new(), tokens: vec![vec![9]] };
+        let operator = AcknowledgedOperator {
+            uid: "u".into(),
+            inline: vec![section],
+            tokens: vec![vec![9]],
+            ..Default::default()
+        };
         let failure = Some(Error::full("the disk is full"));
-        let sent =
-            Acknowledgement { epoch: 7, task: 1, subtask: 3, operators: vec![operator], written_bytes: 3, failure };
+        let sent = Acknowledgement {
+            epoch: 7,
+            task: 1,
+            subtask: 3,
+            operators: vec![operator],
+            times: PartTimes::default(),
+            failure,
+        };
         let (mut one, mut two) = pair();
         send(&mut one, &ToLeader::Acknowledged(WireAcknowledgement::new(sent, true).unwrap())).unwrap();
         let ToLeader::Acknowledged(got) = receive(&mut two).unwrap() else { panic!("another message") };

@@ -1,0 +1,48 @@
+//! Options about a job's checkpoints, the same for `tidemill run` and `tidemill jobs submit`.
+
+use clap::Args;
+use tidemill_core::{Error, Result};
+use tidemill_server::jobs::checkpoints::{CheckpointRetention, CheckpointSpec};
+
+/// How a job checkpoints, beside the interval.
+#[derive(Debug, Clone, Args)]
+pub struct CheckpointArgs {
+    /// Least milliseconds between the end of a checkpoint and the next
+    #[arg(long, value_name = "MS")]
+    checkpoint_min_pause_ms: Option<u64>,
+    /// Give up a checkpoint that takes longer
+    #[arg(long, value_name = "MS")]
+    checkpoint_timeout_ms: Option<u64>,
+    /// Fail the job when more checkpoints in a row have failed [default: never]
+    #[arg(long, value_name = "NUMBER")]
+    tolerable_failed_checkpoints: Option<u32>,
+    /// Complete checkpoints to keep
+    #[arg(long, value_name = "NUMBER")]
+    checkpoints_retained: Option<u32>,
+    /// retain-on-cancellation or delete-on-cancellation [default: retain-on-cancellation]
+    #[arg(long, value_name = "RETENTION")]
+    checkpoint_retention: Option<String>,
+}
+
+impl CheckpointArgs {
+    /// What was said.
+    pub fn spec(&self) -> Result<CheckpointSpec> {
+        let spec = CheckpointSpec {
+            min_pause_ms: self.checkpoint_min_pause_ms,
+            timeout_ms: self.checkpoint_timeout_ms,
+            tolerable_failures: self.tolerable_failed_checkpoints,
+            retained: self.checkpoints_retained,
+            retention: self.checkpoint_retention.as_deref().map(retention).transpose()?,
+        };
+        spec.check().map(|()| spec)
+    }
+}
+
+fn retention(text: &str) -> Result<CheckpointRetention> {
+    match text {
+        "retain-on-cancellation" => Ok(CheckpointRetention::RetainOnCancellation),
+        "delete-on-cancellation" => Ok(CheckpointRetention::DeleteOnCancellation),
+        _ => Err(Error::input(format!("--checkpoint-retention `{text}` is none"))
+            .hint("say retain-on-cancellation or delete-on-cancellation")),
+    }
+}

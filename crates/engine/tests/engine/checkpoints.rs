@@ -1,0 +1,71 @@
+//! What a job tells about its checkpoints, and what becomes of them when it is cancelled.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tidemill_engine::runtime::CheckpointRetention;
+use tidemill_engine::stream::JobClient;
+use tidemill_engine::{Environment, JobSettings};
+
+use crate::comes_about;
+
+/// A job with keyed state that goes on until it is cancelled.
+fn endless(folder: &Path, change: impl FnOnce(&Environment)) -> JobClient {
+    let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
+    let env = Environment::with_settings(settings);
+    env.enable_checkpointing(Duration::from_secs(3600), folder);
+    change(&env);
+    let numbers = env.from_sequence(1, 1 << 40).uid("numbers");
+    let _nobody_reads = numbers.key_by(|n| n % 1000).reduce(|held, next| *held = (*held).max(next)).uid("largest");
+    env.execute_async("endless").unwrap()
+}
+
+#[test]
+fn the_history_tells_what_each_subtask_and_operator_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = endless(folder.path(), |_| {});
+    let handle = job.handle().clone();
+    assert!(comes_about(|| handle
+        .report()
+        .vertices
+        .iter()
+        .all(|vertex| { vertex.subtasks.iter().all(|subtask| subtask.records_in > 2000) })));
+    handle.checkpoint().unwrap();
+    handle.savepoint(Some(folder.path().join("savepoints")), false, false).unwrap();
+    let report = handle.report();
+    job.cancel().unwrap();
+
+    let [savepoint, checkpoint] = &report.checkpoints.history[..] else { panic!("{:?}", report.checkpoints) };
+    assert_eq!((savepoint.kind.as_str(), checkpoint.kind.as_str()), ("savepoint", "checkpoint"));
+    let subtasks: usize = report.vertices.iter().map(|vertex| vertex.parallelism).sum();
+    for one in [savepoint, checkpoint] {
+        assert_eq!((one.subtasks, one.acknowledged, one.parts.len()), (subtasks, subtasks, subtasks), "{one:?}");
+        assert_eq!(one.parts.iter().map(|part| part.bytes).sum::<u64>(), one.bytes);
+        assert_eq!(one.operators.iter().map(|operator| operator.written_bytes).sum::<u64>(), one.written_bytes);
+        let largest = one.operators.iter().find(|operator| operator.uid == "largest").unwrap();
+        assert!(largest.entries == 1000 && largest.bytes > 1000, "{largest:?}");
+        assert_eq!(one.alignment_ms, one.parts.iter().map(|part| part.alignment_ms).max().unwrap());
+        assert!(one.parts.iter().all(|part| part.acknowledged_ms >= one.trigger_ms), "{one:?}");
+    }
+    assert_eq!(report.checkpoints.latest.as_ref().map(|latest| latest.id), Some(savepoint.id));
+}
+
+#[test]
+fn checkpoints_of_a_cancelled_job_stay_unless_it_says_otherwise() {
+    let left = |retention: Option<CheckpointRetention>| {
+        let folder = tempfile::tempdir().unwrap();
+        let job = endless(folder.path(), |env| {
+            if let Some(retention) = retention {
+                env.set_checkpoint_retention(retention);
+            }
+        });
+        job.handle().checkpoint().unwrap();
+        let savepoint = job.handle().savepoint(Some(folder.path().join("savepoints")), false, false).unwrap();
+        job.cancel().unwrap();
+        assert!(savepoint.join("_metadata").is_file(), "savepoints always stay");
+        folder.path().join("chk-1").join("_metadata").is_file()
+    };
+    assert!(left(None));
+    assert!(left(Some(CheckpointRetention::RetainOnCancellation)));
+    assert!(!left(Some(CheckpointRetention::DeleteOnCancellation)));
+}
