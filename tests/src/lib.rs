@@ -11,6 +11,11 @@ pub mod readme {}
 #[doc = include_str!("../../CONTRIBUTING.md")]
 pub mod contributing {}
 
+/// The programs of `docs/datastream/columnar.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/datastream/columnar.md")]
+pub mod columnar {}
+
 /// The programs of `docs/datastream/joins.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/datastream/joins.md")]

@@ -6,12 +6,14 @@
 //! | [`error`] | the one error type and its kinds |
 //! | [`clock`] | time as an argument |
 //! | [`event`] | event time, watermarks as numbers, dead letters |
+//! | [`columns`] | records as Arrow columns, with event times and row kinds |
 //! | [`source`] | splits, readers: how records come in |
 //! | [`sink`] | writers, tokens, committers: how results leave, exactly once if wanted |
 //! | [`mod@format`] | bytes to values and back |
 //! | [`report`] | what a job process tells about itself |
 
 pub mod clock;
+pub mod columns;
 pub mod error;
 pub mod event;
 pub mod format;
@@ -20,5 +22,6 @@ pub mod sink;
 pub mod source;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use columns::{ColumnBatch, RowKind};
 pub use error::{Error, Kind, Result};
 pub use event::{Data, DeadLetter, NO_TIMESTAMP, WATERMARK_MAX, WATERMARK_MIN};

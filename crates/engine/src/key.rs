@@ -12,7 +12,8 @@ impl<K: tidemill_core::Data + Hash + Eq> Key for K {}
 
 /// Multiply-and-fold over 64-bit words, as in wyhash and rapidhash: good spread at a few instructions a word.
 /// It differs from the hash of the state tables on purpose, else one worker's tables would hold clustered keys.
-struct KeyHasher(u64);
+#[derive(Clone)]
+pub(crate) struct KeyHasher(u64);
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -70,9 +71,21 @@ impl Hasher for KeyHasher {
 /// The key group of a key, in `0..KEY_GROUPS`.
 #[inline]
 pub fn key_group<K: Hash + ?Sized>(key: &K) -> u64 {
-    let mut hasher = KeyHasher(0x1234_5678_9abc_def1);
+    let mut hasher = new_hasher();
     key.hash(&mut hasher);
-    ((hasher.finish() >> 32) * KEY_GROUPS) >> 32
+    group_of_hash(hasher.finish())
+}
+
+/// A hasher that has seen nothing yet.
+#[inline]
+pub(crate) fn new_hasher() -> KeyHasher {
+    KeyHasher(0x1234_5678_9abc_def1)
+}
+
+/// The key group of what a hasher has come to.
+#[inline]
+pub(crate) fn group_of_hash(hash: u64) -> u64 {
+    ((hash >> 32) * KEY_GROUPS) >> 32
 }
 
 /// Key groups that follow each other: the first and the last.

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`stream`] | the API: environment, streams, functions |
+//! | [`columnar`] | the same with Arrow columns: streams, keys, window aggregation |
 //! | [`window`] | windows: assigners and the operators behind them |
 //! | [`operator`] | what an operator is: a plain state machine |
 //! | [`state`] | keyed state, timers, sections of bytes |
@@ -13,6 +14,7 @@
 //! | [`testing`] | a harness for user functions: one subtask, stepped by hand |
 
 pub mod checkpoint;
+pub mod columnar;
 mod driver;
 mod graph;
 pub mod key;

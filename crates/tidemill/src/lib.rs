@@ -27,7 +27,8 @@ pub use tidemill_engine::runtime::{run_job, run_job_with};
 pub mod prelude {
     pub use std::time::Duration;
 
-    pub use tidemill_core::{DeadLetter, Error, NO_TIMESTAMP, Result};
+    pub use tidemill_core::{ColumnBatch, DeadLetter, Error, NO_TIMESTAMP, Result, RowKind};
+    pub use tidemill_engine::columnar::{AggregateCall, ColumnStream};
     pub use tidemill_engine::operator::OutputTag;
     pub use tidemill_engine::runtime::{CheckpointRetention, RuntimeMode, run_job};
     pub use tidemill_engine::state::{AggregatingState, ListState, MapState, ReducingState, Ttl, ValueState};

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use tidemill_core::{Data, DeadLetter, Error, Result, WATERMARK_MIN};
@@ -17,8 +17,9 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::SyncActivator;
 
+use super::codec::codec;
 use super::flow::{Addressed, Flow, connect};
-use super::port::{AnyHead, AnyInput, AnyOutput, Head, InputPort, OutputPort, PortLink};
+use super::port::{AnyHead, AnyInput, AnyOutput, Head, InputPort, OutputPort, PortLink, Sender};
 use super::rows::Rows;
 use super::source::{SourceHead, SourceParts, SourceTask, poll_output, starting_splits};
 use super::task::{Task, TaskCore};
@@ -93,7 +94,9 @@ impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
             credit,
             current: VecDeque::new(),
             later: VecDeque::new(),
-            senders: vec![WATERMARK_MIN; self.senders],
+            senders: (0..self.senders)
+                .map(|_| Sender { watermark_ms: WATERMARK_MIN, decoder: codec::<T>().decoder() })
+                .collect(),
             metrics,
         }))
     }
@@ -241,6 +244,8 @@ impl<'scope> TaskBuilder<'_, 'scope> {
             capability: None,
             partition: factory.make(me, senders, receivers),
             buffers: (0..peers).map(|_| Vec::new()).collect(),
+            channels: (0..peers).map(|_| Arc::new(Mutex::new(codec::<O>().encoder()))).collect(),
+            codec: codec::<O>(),
             flow: flow.clone(),
             me: me as u32,
             metrics: self.metrics.clone(),

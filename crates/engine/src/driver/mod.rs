@@ -5,6 +5,7 @@
 //! take input of its epoch; tell the chain the watermark; when its epoch is over, have the chain's state copied; flush.
 
 pub(crate) mod build;
+pub(crate) mod codec;
 pub(crate) mod flow;
 pub(crate) mod port;
 pub(crate) mod rows;

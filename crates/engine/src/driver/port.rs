@@ -11,39 +11,47 @@ use timely::dataflow::channels::pushers::Output;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::InputHandleCore;
 
+use super::codec::{Codec, Decoder};
 use super::flow::{BatchPull, CreditReturn, Flow};
-use super::rows::{BATCH_ROWS, Records, Rows};
+use super::rows::{BATCH_ROWS, Channel, Records, Rows};
 use super::timestamp::Ts;
 use crate::operator::{Link, Signal};
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::stream::partition::Partition;
 
 /// The sending end of an edge, on one worker.
-pub(crate) struct OutputPort<T> {
+pub(crate) struct OutputPort<T: 'static> {
     pub output: Output<Ts, Rows<T>>,
     pub capability: Option<Capability<Ts>>,
     pub partition: Box<dyn Partition<T>>,
     /// One buffer a receiving worker.
     pub buffers: Vec<Records<T>>,
+    /// One a receiving worker.
+    pub channels: Vec<Channel<T>>,
+    pub codec: &'static dyn Codec<T>,
     pub flow: Flow,
     pub me: u32,
     pub metrics: Arc<SubtaskMetrics>,
 }
 
 impl<T: Data> OutputPort<T> {
-    /// Sends the buffers that hold at least `least` records.
+    /// Sends the buffers that hold at least `least` rows.
     fn send(&mut self, least: usize) {
         let Some(capability) = &self.capability else { return };
-        if self.buffers.iter().all(|buffer| buffer.len() < least.max(1)) {
+        let (codec, least) = (self.codec, least.max(1));
+        if self.buffers.iter().all(|buffer| codec.rows(buffer) < least) {
             return;
         }
         let mut session = self.output.activate();
         for (to, buffer) in self.buffers.iter_mut().enumerate() {
-            if buffer.len() >= least.max(1) {
-                let records = std::mem::replace(buffer, Vec::with_capacity(if least > 1 { BATCH_ROWS } else { 0 }));
-                self.flow.sent(to, records.len());
-                self.metrics.records_out.add(records.len() as u64);
-                session.give(capability, &mut Rows::new(records, self.me, to as u32));
+            let rows = codec.rows(buffer);
+            if rows >= least {
+                let room = if least > 1 { buffer.len().min(BATCH_ROWS) } else { 0 };
+                let records = std::mem::replace(buffer, Vec::with_capacity(room));
+                self.flow.sent(to, rows);
+                self.metrics.records_out.add(rows as u64);
+                let way = (self.me, to as u32);
+                session.give(capability, &mut Rows::new(records, rows, way, self.channels[to].clone()));
             }
         }
     }
@@ -64,7 +72,7 @@ impl<T: Data> OutputPort<T> {
 }
 
 /// The port as the last link of a chain.
-pub(crate) struct PortLink<T>(pub Rc<RefCell<OutputPort<T>>>);
+pub(crate) struct PortLink<T: 'static>(pub Rc<RefCell<OutputPort<T>>>);
 
 impl<T: Data> Link<T> for PortLink<T> {
     fn push(&mut self, batch: Records<T>) -> Result<()> {
@@ -135,11 +143,26 @@ pub(crate) struct InputPort<T: Data> {
     pub head: Head<T>,
     pub credit: CreditReturn,
     /// Batches of the current epoch, then those of later ones. Bounded by the senders' credit.
-    pub current: VecDeque<(Ts, Rows<T>)>,
-    pub later: VecDeque<(Ts, Rows<T>)>,
-    /// For each sending subtask, the watermark its records stand under by now.
-    pub senders: Vec<i64>,
+    pub current: VecDeque<Arrived<T>>,
+    pub later: VecDeque<Arrived<T>>,
+    pub senders: Vec<Sender<T>>,
     pub metrics: Arc<SubtaskMetrics>,
+}
+
+/// A batch that waits.
+pub(crate) struct Arrived<T> {
+    time: Ts,
+    from: usize,
+    rows: usize,
+    records: Records<T>,
+}
+
+/// A sending subtask, as an input port knows it.
+pub(crate) struct Sender<T> {
+    /// The watermark its records stand under by now.
+    pub watermark_ms: i64,
+    /// The receiving end of its channel.
+    pub decoder: Box<dyn Decoder<T>>,
 }
 
 /// An input port as its task sees it.
@@ -160,18 +183,19 @@ pub(crate) trait AnyInput {
 
 impl<T: Data> AnyInput for InputPort<T> {
     fn pull(&mut self, epoch: u64) -> Result<()> {
-        let (current, later, senders) = (&mut self.current, &mut self.later, self.senders.len());
+        let (current, later, senders) = (&mut self.current, &mut self.later, &mut self.senders);
         let mut damage = None;
         self.handle.for_each(|capability, rows| {
-            let (time, mut rows) = (*capability.time(), std::mem::take(rows));
-            if let Some(why) = rows.damage.take() {
-                damage = Some(why);
-            } else if rows.from as usize >= senders {
-                damage = Some(format!("a batch of subtask {}, but there are {senders}", rows.from));
-            } else if time.epoch > epoch {
-                later.push_back((time, rows));
-            } else {
-                current.push_back((time, rows));
+            let (time, rows) = (*capability.time(), std::mem::take(rows));
+            let (from, count, known) = (rows.from as usize, rows.count(), senders.len());
+            let opened = match senders.get_mut(from) {
+                Some(sender) => rows.open(sender.decoder.as_mut()),
+                None => Err(format!("a batch of subtask {from}, but there are {known}")),
+            };
+            match opened {
+                Ok(records) if time.epoch > epoch => later.push_back(Arrived { time, from, rows: count, records }),
+                Ok(records) => current.push_back(Arrived { time, from, rows: count, records }),
+                Err(why) => damage = Some(why),
             }
         });
         match damage {
@@ -181,29 +205,28 @@ impl<T: Data> AnyInput for InputPort<T> {
     }
 
     fn process_one(&mut self) -> Result<bool> {
-        let Some((_, rows)) = self.current.pop_front() else { return Ok(false) };
-        let count = rows.records.len();
-        self.metrics.records_in.add(count as u64);
-        self.head.borrow_mut().push(rows.records)?;
-        self.credit.processed(rows.from as usize, count);
+        let Some(Arrived { from, rows, records, .. }) = self.current.pop_front() else { return Ok(false) };
+        self.metrics.records_in.add(rows as u64);
+        self.head.borrow_mut().push(records)?;
+        self.credit.processed(from, rows);
         Ok(true)
     }
 
     /// What the frontier says, held back by batches that wait; or, where progress lags behind the data, what the senders'
     /// batches say: a sender's watermarks only grow, so they take effect in the order in which they were sent.
     fn watermark(&mut self, frontier: Option<i64>) -> Option<i64> {
-        if let Some((time, rows)) = self.current.front()
-            && let Some(sender) = self.senders.get_mut(rows.from as usize)
+        if let Some(next) = self.current.front()
+            && let Some(sender) = self.senders.get_mut(next.from)
         {
-            *sender = time.watermark().max(*sender);
+            sender.watermark_ms = next.time.watermark().max(sender.watermark_ms);
         }
-        let waiting = self.current.iter().chain(&self.later).map(|(time, _)| time.watermark()).min();
+        let waiting = self.current.iter().chain(&self.later).map(|batch| batch.time.watermark()).min();
         let told = frontier.into_iter().chain(waiting).min()?;
-        Some(self.senders.iter().copied().min().map_or(told, |seen| seen.max(told)))
+        Some(self.senders.iter().map(|sender| sender.watermark_ms).min().map_or(told, |seen| seen.max(told)))
     }
 
     fn next_epoch(&mut self, epoch: u64) {
-        let (current, later): (Vec<_>, Vec<_>) = self.later.drain(..).partition(|(time, _)| time.epoch <= epoch);
+        let (current, later): (Vec<_>, Vec<_>) = self.later.drain(..).partition(|batch| batch.time.epoch <= epoch);
         self.current.extend(current);
         self.later.extend(later);
     }

@@ -2,11 +2,14 @@
 
 use std::cell::OnceCell;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::Data;
 use timely::bytes::arc::Bytes;
 use timely::container::Accountable;
 use timely::dataflow::channels::ContainerBytes;
+
+use super::codec::{Decoder, Encoder};
 
 /// Records with their event times in epoch milliseconds, in arrival order.
 pub type Records<T> = Vec<(i64, T)>;
@@ -14,16 +17,26 @@ pub type Records<T> = Vec<(i64, T)>;
 /// How many records travel together. Large enough to spread the cost of a message, small enough to stay in cache.
 pub const BATCH_ROWS: usize = 1024;
 
+/// The sending end of a channel from one subtask to another.
+pub(crate) type Channel<T> = Arc<Mutex<Box<dyn Encoder<T>>>>;
+
 /// A batch on its way between workers.
 #[derive(Clone)]
 pub struct Rows<T> {
-    pub(crate) records: Records<T>,
+    body: Body<T>,
     pub(crate) from: u32,
     pub(crate) to: u32,
+    rows: u32,
+}
+
+#[derive(Clone)]
+enum Body<T> {
+    /// Within a process. To another one it goes through its channel, when timely asks for its length and then its bytes.
+    Records { records: Records<T>, channel: Option<Channel<T>>, encoded: OnceCell<Encoded> },
+    /// From another process, still as bytes: the receiving port has the other end of the channel.
+    Wire(Bytes),
     /// Why a batch from another process could not be read: the job fails with it.
-    pub(crate) damage: Option<String>,
-    /// The body on the wire. timely asks for its length before it asks for its bytes.
-    encoded: OnceCell<Encoded>,
+    Damaged(String),
 }
 
 #[derive(Clone)]
@@ -33,24 +46,45 @@ struct Encoded {
 }
 
 impl<T> Rows<T> {
-    pub(crate) fn new(records: Records<T>, from: u32, to: u32) -> Self {
-        Rows { records, from, to, damage: None, encoded: OnceCell::new() }
+    /// `records` of so many `rows`, to be written by `channel` if they leave the process.
+    pub(crate) fn new(records: Records<T>, rows: usize, (from, to): (u32, u32), channel: Channel<T>) -> Self {
+        let body = Body::Records { records, channel: Some(channel), encoded: OnceCell::new() };
+        Rows { body, from, to, rows: rows as u32 }
+    }
+
+    fn damaged(why: impl Into<String>) -> Self {
+        Rows { body: Body::Damaged(why.into()), from: 0, to: 0, rows: 0 }
+    }
+
+    /// The rows inside.
+    pub(crate) fn count(&self) -> usize {
+        self.rows as usize
+    }
+
+    /// The records, read by the receiving end of the channel if they came over the wire.
+    pub(crate) fn open(self, decoder: &mut dyn Decoder<T>) -> Result<Records<T>, String> {
+        match self.body {
+            Body::Records { records, .. } => Ok(records),
+            Body::Wire(bytes) => decoder.decode(&bytes),
+            Body::Damaged(why) => Err(why),
+        }
     }
 }
 
 impl<T> Default for Rows<T> {
     fn default() -> Self {
-        Rows::new(Vec::new(), 0, 0)
+        let body = Body::Records { records: Vec::new(), channel: None, encoded: OnceCell::new() };
+        Rows { body, from: 0, to: 0, rows: 0 }
     }
 }
 
 impl<T> Accountable for Rows<T> {
     fn record_count(&self) -> i64 {
-        self.records.len() as i64
+        i64::from(self.rows)
     }
 }
 
-const HEADER_BYTES: usize = 16;
+const HEADER_BYTES: usize = 24;
 
 /// The body holds records.
 const RECORDS: u32 = 0;
@@ -62,23 +96,30 @@ const BODY_BYTES_MAX: usize = 512 << 20;
 
 impl<T: Data> Rows<T> {
     fn encoded(&self) -> &Encoded {
-        self.encoded.get_or_init(|| match postcard::to_stdvec(&self.records) {
-            Ok(body) if body.len() <= BODY_BYTES_MAX => Encoded { kind: RECORDS, body },
-            Ok(body) => unwritten(format!("a batch has {} bytes; at most {BODY_BYTES_MAX} are sent", body.len())),
-            Err(e) => unwritten(format!("records of an edge cannot be serialised: {e}")),
+        static NOTHING: Encoded = Encoded { kind: UNWRITTEN, body: Vec::new() };
+        let Body::Records { records, channel: Some(channel), encoded } = &self.body else { return &NOTHING };
+        encoded.get_or_init(|| {
+            let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+            match channel.encode(records) {
+                Ok(body) if body.len() <= BODY_BYTES_MAX => Encoded { kind: RECORDS, body },
+                Ok(body) => unwritten(format!("a batch has {} bytes; at most {BODY_BYTES_MAX} are sent", body.len())),
+                Err(why) => unwritten(why),
+            }
         })
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, String> {
+    fn receive(mut bytes: Bytes) -> Result<Self, String> {
         let header = bytes.first_chunk::<HEADER_BYTES>().ok_or("a batch without a header")?;
         let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (from, to, length, kind) = (word(0), word(4), word(8) as usize, word(12));
-        let body = bytes.get(HEADER_BYTES..HEADER_BYTES + length).ok_or("a batch is shorter than it says")?;
+        let (from, to, length, kind, rows) = (word(0), word(4), word(8) as usize, word(12), word(16));
+        if bytes.len() - HEADER_BYTES < length {
+            return Err("a batch is shorter than it says".into());
+        }
+        drop(bytes.extract_to(HEADER_BYTES));
+        let body = bytes.extract_to(length);
         match kind {
-            RECORDS => postcard::from_bytes(body)
-                .map(|records| Rows::new(records, from, to))
-                .map_err(|e| format!("a batch cannot be read: {e}")),
-            _ => Err(String::from_utf8_lossy(body).into_owned()),
+            RECORDS => Ok(Rows { body: Body::Wire(body), from, to, rows }),
+            _ => Err(String::from_utf8_lossy(&body).into_owned()),
         }
     }
 }
@@ -87,10 +128,11 @@ fn unwritten(why: String) -> Encoded {
     Encoded { kind: UNWRITTEN, body: why.into_bytes() }
 }
 
-/// Between processes: from, to, length of the body, kind, body, padding to eight bytes. Nothing that comes in panics.
+/// Between processes: from, to, length of the body, kind, rows, nothing, body, padding to eight bytes. Nothing that comes
+/// in panics.
 impl<T: Data> ContainerBytes for Rows<T> {
     fn from_bytes(bytes: Bytes) -> Self {
-        Rows::decode(&bytes).unwrap_or_else(|damage| Rows { damage: Some(damage), ..Rows::default() })
+        Rows::receive(bytes).unwrap_or_else(Rows::damaged)
     }
 
     fn length_in_bytes(&self) -> usize {
@@ -104,6 +146,7 @@ impl<T: Data> ContainerBytes for Rows<T> {
         header[4..8].copy_from_slice(&self.to.to_le_bytes());
         header[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
         header[12..16].copy_from_slice(&kind.to_le_bytes());
+        header[16..20].copy_from_slice(&self.rows.to_le_bytes());
         let padding = body.len().next_multiple_of(8) - body.len();
         writer
             .write_all(&header)
@@ -115,42 +158,52 @@ impl<T: Data> ContainerBytes for Rows<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codec::codec;
     use super::*;
     use timely::bytes::arc::BytesMut;
 
-    #[test]
-    fn a_batch_survives_the_wire() {
-        let rows = Rows::new(vec![(5, "五".to_string()), (-7, String::new())], 3, 1);
+    fn written<T: Data>(records: Records<T>) -> Vec<u8> {
+        let channel = Arc::new(Mutex::new(codec::<T>().encoder()));
+        let rows = Rows::new(records, 2, (3, 1), channel);
         let mut bytes = Vec::new();
         rows.into_bytes(&mut bytes);
         assert_eq!(bytes.len(), rows.length_in_bytes());
-        let back: Rows<String> = Rows::from_bytes(BytesMut::from(bytes).freeze());
-        assert_eq!((back.records, back.from, back.to), (rows.records, 3, 1));
+        bytes
+    }
+
+    fn read<T: Data>(bytes: Vec<u8>) -> Rows<T> {
+        Rows::from_bytes(BytesMut::from(bytes).freeze())
+    }
+
+    fn opened<T: Data>(rows: Rows<T>) -> Result<Records<T>, String> {
+        rows.open(codec::<T>().decoder().as_mut())
+    }
+
+    #[test]
+    fn a_batch_survives_the_wire() {
+        let records = vec![(5, "五".to_string()), (-7, String::new())];
+        let back: Rows<String> = read(written(records.clone()));
+        assert_eq!((back.from, back.to, back.count()), (3, 1, 2));
+        assert_eq!(opened(back), Ok(records));
     }
 
     #[test]
     fn bytes_that_are_no_batch_are_damage_and_not_a_panic() {
-        let good = {
-            let mut bytes = Vec::new();
-            Rows::new(vec![(1, "one".to_string())], 0, 1).into_bytes(&mut bytes);
-            bytes
-        };
-        let read = |bytes: Vec<u8>| -> Rows<String> { Rows::from_bytes(BytesMut::from(bytes).freeze()) };
-        assert!(read(good.clone()).damage.is_none());
+        let good = written(vec![(1, "one".to_string())]);
         for cut in 0..good.len() - 4 {
-            assert!(read(good[..cut].to_vec()).damage.is_some(), "{cut}");
+            assert!(opened::<String>(read(good[..cut].to_vec())).is_err(), "{cut}");
         }
         for at in 8..good.len() {
             let mut bytes = good.clone();
             bytes[at] = 0xff;
-            let rows = read(bytes);
-            assert!(rows.damage.is_some() || rows.records.len() == 1, "{at}");
+            let opened = opened::<String>(read(bytes));
+            assert!(opened.is_err() || opened.is_ok_and(|records| records.len() == 1), "{at}");
         }
     }
 
     #[test]
     fn records_that_cannot_be_serialised_tell_so_at_the_receiver() {
-        #[derive(Clone)]
+        #[derive(Clone, Debug)]
         struct Odd;
         impl serde::Serialize for Odd {
             fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -162,11 +215,7 @@ mod tests {
                 Ok(Odd)
             }
         }
-        let rows = Rows::new(vec![(1, Odd)], 0, 1);
-        let mut bytes = Vec::new();
-        rows.into_bytes(&mut bytes);
-        assert_eq!(bytes.len(), rows.length_in_bytes());
-        let back: Rows<Odd> = Rows::from_bytes(BytesMut::from(bytes).freeze());
-        assert!(back.damage.unwrap().contains("cannot be serialised"));
+        let back: Rows<Odd> = read(written(vec![(1, Odd)]));
+        assert!(opened(back).unwrap_err().contains("cannot be serialised"));
     }
 }

@@ -203,7 +203,7 @@ impl<T: Data> DataStream<T> {
         KeyedStream::new(self.ship(ShipKind::Hash, partition), selector)
     }
 
-    pub(super) fn ship(&self, kind: ShipKind, partition: Arc<dyn PartitionFactory<T>>) -> DataStream<T> {
+    pub(crate) fn ship(&self, kind: ShipKind, partition: Arc<dyn PartitionFactory<T>>) -> DataStream<T> {
         let origins =
             self.origins.iter().map(|origin| Origin { kind, partition: partition.clone(), ..origin.clone() }).collect();
         DataStream { env: self.env.clone(), origins }

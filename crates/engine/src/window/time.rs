@@ -77,6 +77,12 @@ impl TimeWindows {
         a
     }
 
+    /// The slice that holds `time_ms`.
+    pub(crate) fn slice_of(&self, time_ms: i64) -> std::ops::Range<i64> {
+        let start_ms = floor(time_ms, self.slice_ms(), self.offset_ms);
+        start_ms..start_ms + self.slice_ms()
+    }
+
     /// The start of the last window that begins at or before `time_ms`.
     fn last_start(&self, time_ms: i64) -> i64 {
         floor(time_ms, self.slide_ms, self.offset_ms)

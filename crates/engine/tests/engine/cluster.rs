@@ -34,10 +34,10 @@ fn cluster(process: usize, addresses: &[String]) -> Cluster {
     Cluster { start_timeout_ms: 20_000, ..Cluster::new(process, addresses.to_vec(), secret()) }
 }
 
-type Outcomes = Vec<Result<JobResult>>;
+pub type Outcomes = Vec<Result<JobResult>>;
 
 /// Runs a job of as many processes as there are clusters: `build` describes it in each, `started` gets each one's handle.
-fn run<K: Send>(
+pub fn run<K: Send>(
     settings: &JobSettings,
     clusters: Vec<Cluster>,
     build: impl Fn(usize, &Environment) -> K + Sync,
@@ -60,7 +60,7 @@ fn run<K: Send>(
     })
 }
 
-fn all(processes: usize) -> Vec<Cluster> {
+pub fn all(processes: usize) -> Vec<Cluster> {
     let addresses = addresses(processes);
     (0..processes).map(|process| cluster(process, &addresses)).collect()
 }

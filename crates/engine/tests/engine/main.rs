@@ -6,6 +6,7 @@ mod async_io;
 mod broadcast;
 mod checkpoints;
 mod cluster;
+mod columnar;
 mod connected;
 mod formats;
 mod harness;

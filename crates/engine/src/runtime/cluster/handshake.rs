@@ -242,11 +242,11 @@ mod tests {
 
     #[test]
     fn what_a_stranger_sends_is_refused_and_never_a_panic() {
-        let hello = |bytes: &[u8]| [b"TMLK\x01".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
+        let hello = |bytes: &[u8]| [b"TMLK\x02".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
         for bytes in [
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            b"TMLK\x02".to_vec(),
-            b"TMLK\x01\xff\xff".to_vec(),
+            b"TMLK\x03".to_vec(),
+            b"TMLK\x02\xff\xff".to_vec(),
             hello(&[]),
             hello(&[0xff; 1000]),
             [hello(&[0; 300]), vec![7; 32]].concat(),
