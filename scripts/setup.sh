@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build    what the build needs: a C compiler for the bundled SQLite
 #   scripts/setup.sh kafka    also what Apache Kafka needs: Java, and Maven to fetch it (scripts/kafka.sh)
+#   scripts/setup.sh s3       also what a server that speaks S3 needs: Go, to fetch it (scripts/s3.sh)
 #   scripts/setup.sh test     also what the tests need: all that, Redis, Chromium, a font with Chinese characters
 . "$(dirname "$0")/library.sh"
 
@@ -19,10 +20,12 @@ chinese_font() {
 have cargo || die "Rust is not there: install it from https://rustup.rs (version 1.95 or newer), then try again"
 need gcc have cc
 need libc6-dev sh -c 'echo "#include <stdio.h>" | cc -E -'
-if [ "${1:-build}" != build ]; then
+case ${1:-build} in s3 | test) need golang-go have go ;; esac
+case ${1:-build} in kafka | test)
   need openjdk-17-jre-headless java -version
   need maven have mvn
-fi
+  ;;
+esac
 if [ "${1:-build}" = test ]; then
   need redis-server have redis-server
   [ -n "${CHROMIUM:-}" ] || need chromium have chromium

@@ -7,6 +7,7 @@ have npm || die "Node is not there: install version 20.19 or newer from https://
 
 # Once, so that no test waits for it.
 scripts/kafka.sh jars >/dev/null
+scripts/s3.sh program >/dev/null
 step "build of the page" scripts/web.sh build
 step "cargo test" cargo test --workspace --no-fail-fast --locked
 step "unit tests of the page" npm --prefix web test --silent

@@ -20,6 +20,7 @@ const NETWORK: [&str; 2] = ["std::net", "tokio::"];
 const NETWORKS: &[(&str, &str)] = &[
     ("crates/engine/src/runtime/cluster/", "the processes of one job speak to each other (ADR 4)"),
     ("crates/engine/src/runtime/processes.rs", "it holds their connections"),
+    ("crates/engine/src/checkpoint/storage/object.rs", "checkpoints in an object store (ADR 7)"),
 ];
 
 /// Whether all of a file is test or bench code.

@@ -729,6 +729,11 @@ export interface components {
         /** @description How a job checkpoints, beside the interval. What is left out is as the program says, else as the defaults say. */
         CheckpointSpec: {
             /**
+             * @description Where checkpoints go, in a folder of the job's id: an absolute path or `s3://bucket/prefix`; default: the job's folder.
+             * @default null
+             */
+            dir: string | null;
+            /**
              * Format: int64
              * @description Least milliseconds between the end of a checkpoint and the beginning of the next; default 0.
              * @default null
@@ -742,6 +747,11 @@ export interface components {
             retained: number | null;
             /** @default null */
             retention: components["schemas"]["CheckpointRetention"] | null;
+            /**
+             * @description Where savepoints go; an absolute path or a URL as well; default: the job's folder.
+             * @default null
+             */
+            savepoint_dir: string | null;
             /**
              * Format: int64
              * @description A checkpoint that takes longer is given up; default 600000.
@@ -922,7 +932,7 @@ export interface components {
             reactive?: boolean;
             /** @description What happens after a failure. */
             restart?: components["schemas"]["RestartStrategy"];
-            /** @description A savepoint's folder to start from when the job has no checkpoint of its own. */
+            /** @description A savepoint to start from when the job has no checkpoint of its own: its folder or URL. */
             savepoint?: string | null;
         };
         /**

@@ -19,6 +19,12 @@ pub struct CheckpointArgs {
     /// Complete checkpoints to keep
     #[arg(long, value_name = "NUMBER")]
     checkpoints_retained: Option<u32>,
+    /// Where checkpoints go: an absolute path or s3://bucket/prefix [default: the job's folder]
+    #[arg(long, value_name = "PLACE")]
+    checkpoint_dir: Option<String>,
+    /// Where savepoints go [default: the job's folder]
+    #[arg(long, value_name = "PLACE")]
+    savepoint_dir: Option<String>,
     /// retain-on-cancellation or delete-on-cancellation [default: retain-on-cancellation]
     #[arg(long, value_name = "RETENTION")]
     checkpoint_retention: Option<String>,
@@ -32,6 +38,8 @@ impl CheckpointArgs {
             timeout_ms: self.checkpoint_timeout_ms,
             tolerable_failures: self.tolerable_failed_checkpoints,
             retained: self.checkpoints_retained,
+            dir: self.checkpoint_dir.clone(),
+            savepoint_dir: self.savepoint_dir.clone(),
             retention: self.checkpoint_retention.as_deref().map(retention).transpose()?,
         };
         spec.check().map(|()| spec)

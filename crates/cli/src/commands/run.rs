@@ -41,8 +41,8 @@ pub struct Run {
     checkpoint_interval_ms: Option<u64>,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
-    /// A savepoint's folder to start from
-    #[arg(short = 's', long, value_name = "FOLDER")]
+    /// A savepoint to start from: its folder or URL
+    #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<String>,
     /// The job's folder: run again with the same one, and the job goes on from its last checkpoint [default: a new one]
     #[arg(long, value_name = "FOLDER")]

@@ -14,8 +14,9 @@ use tidemill_core::report::{CheckpointOperatorReport, CheckpointPartReport, Chec
 use tidemill_core::sink::{Committer, Token};
 use tidemill_core::{Error, Result};
 
-use super::folder::{self, CheckpointFolder, NamedFiles, STATE_MAGIC, place, shared_files, write_file};
+use super::folder::{self, CheckpointFolder, NamedFiles, STATE_MAGIC, place, shared_files};
 use super::manifest::{Manifest, OperatorState, TokenEntry, VERSION};
+use super::storage::Storages;
 use super::writer::{Acknowledgement, Target};
 use crate::key::KEY_GROUPS;
 use crate::runtime::control::JobControl;
@@ -65,6 +66,9 @@ pub(crate) struct CoordinatorConfig {
     pub job_name: String,
     /// Where checkpoints go; without it epochs still begin and end, and sinks commit, but nothing can be restored.
     pub checkpoints: Option<CheckpointFolder>,
+    pub storages: Arc<Storages>,
+    /// Counts the starts of the job.
+    pub attempt: u64,
     pub savepoints: Option<PathBuf>,
     pub interval_ms: Option<i64>,
     /// Between the end of a checkpoint and the beginning of the next.
@@ -78,6 +82,21 @@ pub(crate) struct CoordinatorConfig {
     pub subtasks: BTreeSet<(usize, usize)>,
     /// Subtasks of each operator.
     pub parallelism: BTreeMap<String, usize>,
+}
+
+impl CoordinatorConfig {
+    /// Why this start of the job must publish nothing any more: it was started again meanwhile.
+    fn overtaken(&self) -> Result<Option<Error>> {
+        let Some(folder) = &self.checkpoints else { return Ok(None) };
+        let newest = folder.storage().newest_attempt(folder.root())?;
+        let why = || {
+            let (place, own) = (folder.root().display(), self.attempt);
+            Error::external(format!(
+                "start {newest} of the job has taken over `{place}` from this one, which is start {own}"
+            ))
+        };
+        Ok((newest > self.attempt).then(why))
+    }
 }
 
 struct Pending {
@@ -274,9 +293,8 @@ impl Coordinator {
         self.lock_report().in_progress = 1;
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = (self.epoch, folder.clone());
         if let Some(folder) = &folder
-            && let Err(e) = std::fs::create_dir_all(folder)
+            && let Err(error) = self.config.storages.at(folder).and_then(|storage| storage.make_folder(folder))
         {
-            let error = Error::io(format!("make the checkpoint folder `{}`", folder.display()), e);
             return self.give_up_before_trigger(error);
         }
         self.control.trigger(self.epoch, is_savepoint, last, drain);
@@ -326,6 +344,7 @@ impl Coordinator {
             key_groups: KEY_GROUPS,
             operators: BTreeMap::new(),
         };
+        let small_name = format!("small-{}.state", self.config.attempt);
         let mut small: Vec<u8> = STATE_MAGIC.to_vec();
         for acknowledgement in &mut pending.acknowledged {
             for operator in &mut acknowledgement.operators {
@@ -334,7 +353,7 @@ impl Coordinator {
                 state.sections.append(&mut operator.places);
                 for section in operator.inline.drain(..) {
                     let mut offset = small.len() as u64;
-                    state.sections.push(place(&section, acknowledgement.subtask, "small.state", &mut offset));
+                    state.sections.push(place(&section, acknowledgement.subtask, &small_name, &mut offset));
                     small.extend_from_slice(&section.bytes);
                 }
             }
@@ -344,14 +363,19 @@ impl Coordinator {
             state.tokens.extend(tokens.iter().map(|token| TokenEntry::new(*subtask, token)));
         }
         if let Some(folder) = &pending.folder {
+            let storage = self.config.storages.at(folder)?;
             if small.len() > STATE_MAGIC.len() {
-                write_file(&folder.join("small.state"), &[&small])?;
+                storage.write(&folder.join(&small_name), &small)?;
+            }
+            if let Some(error) = self.config.overtaken()? {
+                self.control.fail(error.clone());
+                return Err(error);
             }
             if let (Some(checkpoints), true) = (&self.config.checkpoints, is_savepoint && pending.last) {
                 // Its output is published with it. A job started again goes on from its newest checkpoint: that must be this.
-                checkpoints.adopt(folder, &manifest)?;
+                checkpoints.adopt(&*storage, folder, &manifest)?;
             }
-            folder::publish(folder, &manifest)?;
+            folder::publish(&*storage, folder, &manifest)?;
         }
         let bytes = manifest.state_bytes();
         if !is_savepoint {
@@ -447,8 +471,10 @@ impl Coordinator {
         let Some(pending) = self.pending.take() else { return };
         tracing::warn!(epoch = pending.epoch, %error, "checkpoint failed");
         self.finish(&pending, 0, Some(error.to_string()));
-        if let Some(folder) = &pending.folder {
-            let _ = std::fs::remove_dir_all(folder);
+        if let Some(folder) = &pending.folder
+            && let Err(error) = self.config.storages.at(folder).and_then(|storage| storage.remove_folder(folder))
+        {
+            tracing::warn!(%error, "what is left of a failed checkpoint stays until the job starts again");
         }
         for reply in pending.savepoint.map(|request| request.reply).into_iter().chain(pending.reply) {
             let _ = reply.send(Err(error.clone()));
@@ -525,6 +551,8 @@ mod tests {
             job_id: "0".repeat(32),
             job_name: "stepped".into(),
             checkpoints: None,
+            storages: Arc::default(),
+            attempt: 1,
             savepoints: None,
             interval_ms: Some(100),
             min_pause_ms: 0,

@@ -1,15 +1,14 @@
-//! A folder of checkpoints on a file system. Everything that touches files of checkpoints stands here, so that an object
-//! store can take its place.
+//! A folder of checkpoints, wherever it is kept: which there are, which may go, and how their files look.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::{Error, Result};
 
 use super::manifest::{Manifest, SectionPlace};
+use super::storage::{self, Output, Storage, Storages};
 use crate::state::Section;
 
 const MANIFEST: &str = "_metadata";
@@ -21,24 +20,36 @@ pub(crate) const SHARED: &str = "shared";
 /// State files begin with this; the last byte is the format's version.
 pub(crate) const STATE_MAGIC: [u8; 5] = *b"TMST\x01";
 
+/// A copy between storages takes so many bytes at a time.
+const COPY_BYTES: u64 = 8 * 1024 * 1024;
+
 /// A folder that holds `chk-<epoch>` folders.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CheckpointFolder {
+    storage: Arc<dyn Storage>,
     root: PathBuf,
 }
 
 impl CheckpointFolder {
-    /// The folder at `root`, made if it is not there.
+    /// The folder at `root`, made if it is not there. `root` is a path or a URL; an object store's options are taken from
+    /// the environment.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        let root = root.into();
-        fs::create_dir_all(root.join(SHARED))
-            .map_err(|e| Error::io(format!("make the checkpoint folder `{}`", root.display()), e))?;
-        Ok(CheckpointFolder { root })
+        Self::open_in(&Storages::default(), &storage::location(&root.into())?)
+    }
+
+    pub(crate) fn open_in(storages: &Storages, root: &Path) -> Result<Self> {
+        let storage = storages.at(root)?;
+        storage.make_folder(&root.join(SHARED))?;
+        Ok(CheckpointFolder { storage, root: root.to_path_buf() })
     }
 
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     /// Where the checkpoint of an epoch stands.
@@ -48,13 +59,18 @@ impl CheckpointFolder {
 
     /// Epochs that have a manifest, ascending.
     pub fn complete(&self) -> Result<Vec<u64>> {
-        Ok(self.epochs()?.into_iter().filter(|epoch| self.path(*epoch).join(MANIFEST).is_file()).collect())
+        let mut complete = Vec::new();
+        for epoch in self.epochs()? {
+            if self.storage.exists(&self.path(epoch).join(MANIFEST))? {
+                complete.push(epoch);
+            }
+        }
+        Ok(complete)
     }
 
     fn epochs(&self) -> Result<Vec<u64>> {
-        let entries = fs::read_dir(&self.root).map_err(|e| Error::io(format!("list `{}`", self.root.display()), e))?;
-        let mut epochs: Vec<u64> =
-            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()).collect();
+        let names = self.storage.list(&self.root)?;
+        let mut epochs: Vec<u64> = names.iter().filter_map(|name| name.strip_prefix(PREFIX)?.parse().ok()).collect();
         epochs.sort_unstable();
         Ok(epochs)
     }
@@ -84,39 +100,45 @@ impl CheckpointFolder {
         named.retain(|epoch, _| complete.contains(epoch));
         for epoch in complete {
             if let Entry::Vacant(unknown) = named.entry(epoch) {
-                unknown.insert(shared_files(&read_manifest(&self.path(epoch))?));
+                unknown.insert(shared_files(&read_manifest(&*self.storage, &self.path(epoch))?));
             }
         }
         let shared = self.root.join(SHARED);
-        let entries = match fs::read_dir(&shared) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|e| Error::io(format!("list `{}`", shared.display()), e))?,
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in self.storage.list(&shared)? {
             if !named.values().any(|files| files.contains(&name)) {
-                let path = entry.path();
-                fs::remove_file(&path).map_err(|e| Error::io(format!("remove `{}`", path.display()), e))?;
+                self.storage.remove_file(&shared.join(name))?;
             }
         }
         Ok(())
     }
 
     /// Makes the complete state files in `folder`, with this manifest, a checkpoint of this folder as well.
-    pub(crate) fn adopt(&self, folder: &Path, manifest: &Manifest) -> Result<()> {
+    pub(crate) fn adopt(&self, from: &dyn Storage, folder: &Path, manifest: &Manifest) -> Result<()> {
         let own = self.path(manifest.epoch);
-        let tried = || format!("keep a copy of `{}` in `{}`", folder.display(), own.display());
-        fs::create_dir_all(&own).map_err(|e| Error::io(tried(), e))?;
-        for entry in fs::read_dir(folder).map_err(|e| Error::io(tried(), e))? {
-            let (from, to) =
-                entry.map(|entry| (entry.path(), own.join(entry.file_name()))).map_err(|e| Error::io(tried(), e))?;
-            // A second name costs nothing; on another file system it takes a copy.
-            if fs::hard_link(&from, &to).is_err() {
-                let copied = fs::copy(&from, &to).and_then(|_| File::open(&to)).and_then(|copy| copy.sync_all());
-                copied.map_err(|e| Error::io(tried(), e))?;
-            }
+        self.storage.make_folder(&own)?;
+        let mut files: BTreeMap<&str, u64> = BTreeMap::new();
+        for place in manifest.operators.values().flat_map(|operator| &operator.sections) {
+            let length = files.entry(&place.file).or_default();
+            *length = (*length).max(place.offset + place.length);
         }
-        publish(&own, manifest)
+        for (file, length) in files {
+            let (source, target) = (folder.join(file), own.join(file));
+            if storage::same(folder, &own) {
+                self.storage.copy(&source, &target)
+            } else {
+                self.copy_here(from, &source, &target, length)
+            }
+            .map_err(|e| e.context(format!("keep a copy of `{}`", folder.display())))?;
+        }
+        publish(&*self.storage, &own, manifest)
+    }
+
+    fn copy_here(&self, from: &dyn Storage, source: &Path, target: &Path, length: u64) -> Result<()> {
+        let mut output = self.storage.create(target)?;
+        for start in (0..length).step_by(COPY_BYTES as usize) {
+            output.write(&from.read(source, Some(start..length.min(start + COPY_BYTES)))?)?;
+        }
+        output.finish()
     }
 
     /// Removes all checkpoints and what belongs to them.
@@ -127,15 +149,14 @@ impl CheckpointFolder {
 
     /// Removes one checkpoint: its manifest first, so that half a removal leaves none.
     pub fn remove(&self, epoch: u64) -> Result<()> {
-        let path = self.path(epoch);
-        let _ = fs::remove_file(path.join(MANIFEST));
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove `{}`", path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        remove(&*self.storage, &self.path(epoch))
     }
+}
+
+/// Removes the checkpoint or savepoint in `folder`: its manifest first, so that half a removal leaves none.
+pub(crate) fn remove(storage: &dyn Storage, folder: &Path) -> Result<()> {
+    storage.remove_file(&folder.join(MANIFEST))?;
+    storage.remove_folder(folder)
 }
 
 /// Which shared files each checkpoint names.
@@ -152,31 +173,28 @@ pub(crate) fn shared_files(manifest: &Manifest) -> BTreeSet<String> {
 
 /// A state file that is being written, section by section.
 pub(crate) struct StateFile {
-    file: File,
-    path: PathBuf,
+    output: Box<dyn Output>,
     /// As the manifest names it.
     name: String,
     offset: u64,
 }
 
 impl StateFile {
-    pub fn create(folder: &Path, file: &str, name: &str) -> Result<Self> {
-        let path = folder.join(file);
-        let file = File::create(&path)
-            .and_then(|mut file| file.write_all(&STATE_MAGIC).map(|()| file))
-            .map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
-        Ok(StateFile { file, path, name: name.to_string(), offset: STATE_MAGIC.len() as u64 })
+    pub fn create(storage: &dyn Storage, folder: &Path, file: &str, name: &str) -> Result<Self> {
+        let mut output = storage.create(&folder.join(file))?;
+        output.write(&STATE_MAGIC)?;
+        Ok(StateFile { output, name: name.to_string(), offset: STATE_MAGIC.len() as u64 })
     }
 
     /// Writes a section and says where it stands.
     pub fn append(&mut self, section: &Section, subtask: usize) -> Result<SectionPlace> {
-        self.file.write_all(&section.bytes).map_err(|e| Error::io(format!("write `{}`", self.path.display()), e))?;
+        self.output.write(&section.bytes)?;
         Ok(place(section, subtask, &self.name, &mut self.offset))
     }
 
-    /// Waits until all of it is on disk.
+    /// Waits until all of it is durable.
     pub fn finish(self) -> Result<()> {
-        self.file.sync_all().map_err(|e| Error::io(format!("write `{}`", self.path.display()), e))
+        self.output.finish()
     }
 }
 
@@ -198,64 +216,56 @@ pub(crate) fn place(section: &Section, subtask: usize, file: &str, offset: &mut 
     }
 }
 
-/// Writes a file whole and waits until it is on disk.
-pub(crate) fn write_file(path: &Path, pieces: &[&[u8]]) -> Result<()> {
-    let tried = || format!("write `{}`", path.display());
-    let mut file = File::create(path).map_err(|e| Error::io(tried(), e))?;
-    for piece in pieces {
-        file.write_all(piece).map_err(|e| Error::io(tried(), e))?;
-    }
-    file.sync_all().map_err(|e| Error::io(tried(), e))
-}
-
-/// Makes a checkpoint exist: writes its manifest aside, then renames it.
-pub(crate) fn publish(folder: &Path, manifest: &Manifest) -> Result<()> {
+/// Makes a checkpoint exist, by its manifest.
+pub(crate) fn publish(storage: &dyn Storage, folder: &Path, manifest: &Manifest) -> Result<()> {
     let json =
         serde_json::to_vec(manifest).map_err(|e| Error::bug(format!("the manifest cannot be written as JSON: {e}")))?;
-    let aside = folder.join("_metadata.tmp");
-    write_file(&aside, &[&json])?;
-    fs::rename(&aside, folder.join(MANIFEST)).map_err(|e| Error::io(format!("publish `{}`", folder.display()), e))?;
-    sync_folder(folder)?;
-    folder.parent().map_or(Ok(()), sync_folder)
-}
-
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| Error::io(format!("sync the folder `{}`", folder.display()), e))
+    storage.publish(&folder.join(MANIFEST), &json)
 }
 
 /// The manifest of the checkpoint or savepoint in `folder`.
-pub fn read_manifest(folder: &Path) -> Result<Manifest> {
+pub(crate) fn read_manifest(storage: &dyn Storage, folder: &Path) -> Result<Manifest> {
     let path = folder.join(MANIFEST);
-    let bytes = fs::read(&path).map_err(|e| {
-        Error::io(format!("read the manifest `{}`", path.display()), e)
-            .hint("name the folder of a complete checkpoint or savepoint")
-    })?;
+    let bytes = storage
+        .read(&path, None)
+        .map_err(|e| e.context("read the manifest").hint("name the folder of a complete checkpoint or savepoint"))?;
     Manifest::parse(&bytes, &path.display().to_string())
 }
 
-/// A piece of state, checked against its checksum.
-pub(crate) fn read_section(folder: &Path, place: &SectionPlace) -> Result<Vec<u8>> {
-    let path = folder.join(&place.file);
-    let tried = || format!("read state `{}` from `{}`", place.name, path.display());
-    let mut file = File::open(&path).map_err(|e| Error::io(tried(), e))?;
-    let mut magic = [0u8; STATE_MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|e| Error::io(tried(), e))?;
-    if magic != STATE_MAGIC {
-        return Err(Error::corrupt(format!("`{}` is not a state file of version 1", path.display())));
+/// Reads the state of one checkpoint or savepoint.
+pub(crate) struct StateFiles {
+    storage: Arc<dyn Storage>,
+    folder: PathBuf,
+    /// Files whose beginning was found right.
+    known: Mutex<BTreeSet<String>>,
+}
+
+impl StateFiles {
+    pub fn new(storage: Arc<dyn Storage>, folder: &Path) -> Self {
+        StateFiles { storage, folder: folder.to_path_buf(), known: Mutex::default() }
     }
-    let mut bytes = vec![0u8; place.length as usize];
-    file.seek(SeekFrom::Start(place.offset))
-        .and_then(|_| file.read_exact(&mut bytes))
-        .map_err(|e| Error::io(tried(), e))?;
-    if crc32fast::hash(&bytes) != place.crc32 {
-        return Err(Error::corrupt(format!(
-            "state `{}` in `{}` is damaged: its checksum does not fit",
-            place.name,
-            path.display()
-        ))
-        .hint("restore from an older checkpoint"));
+
+    /// A piece of state, checked against its checksum.
+    pub fn section(&self, place: &SectionPlace) -> Result<Vec<u8>> {
+        let path = self.folder.join(&place.file);
+        let tried = |e: Error| e.context(format!("state `{}`", place.name));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(&place.file) {
+            if self.storage.read(&path, Some(0..STATE_MAGIC.len() as u64)).map_err(tried)? != STATE_MAGIC {
+                return Err(Error::corrupt(format!("`{}` is not a state file of version 1", path.display())));
+            }
+            known.insert(place.file.clone());
+        }
+        drop(known);
+        let bytes = self.storage.read(&path, Some(place.offset..place.offset + place.length)).map_err(tried)?;
+        if crc32fast::hash(&bytes) != place.crc32 {
+            return Err(Error::corrupt(format!(
+                "state `{}` in `{}` is damaged: its checksum does not fit",
+                place.name,
+                path.display()
+            ))
+            .hint("restore from an older checkpoint"));
+        }
+        Ok(bytes)
     }
-    Ok(bytes)
 }

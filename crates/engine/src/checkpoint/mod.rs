@@ -9,6 +9,7 @@ pub(crate) mod coordinator;
 mod folder;
 pub mod manifest;
 pub(crate) mod restore;
+pub(crate) mod storage;
 pub(crate) mod writer;
 
 pub use folder::CheckpointFolder;

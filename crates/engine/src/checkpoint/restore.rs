@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_core::sink::Token;
 use tidemill_core::{Error, Result};
 
-use super::folder::{read_manifest, read_section};
+use super::folder::{StateFiles, read_manifest};
 use super::manifest::{Manifest, SectionPlace};
+use super::storage::Storages;
 use crate::key::{KEY_GROUPS, groups_of, owner};
 use crate::state::{Restored, RestoredSection, SectionKind};
 
@@ -19,6 +20,7 @@ type SectionCache = HashMap<(String, usize), Arc<[u8]>>;
 pub(crate) struct RestorePoint {
     folder: PathBuf,
     manifest: Option<Manifest>,
+    files: Option<StateFiles>,
     cache: Mutex<SectionCache>,
 }
 
@@ -36,8 +38,9 @@ fn readers(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usiz
 
 impl RestorePoint {
     /// The checkpoint or savepoint in a folder.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let manifest = read_manifest(folder)?;
+    pub fn open(storages: &Storages, folder: &Path) -> Result<Self> {
+        let storage = storages.at(folder)?;
+        let manifest = read_manifest(&*storage, folder)?;
         if manifest.key_groups != KEY_GROUPS {
             return Err(Error::input(format!(
                 "`{}` was written with {} key groups, this program has {KEY_GROUPS}",
@@ -45,7 +48,8 @@ impl RestorePoint {
                 manifest.key_groups
             )));
         }
-        Ok(RestorePoint { folder: folder.to_path_buf(), manifest: Some(manifest), cache: Mutex::default() })
+        let files = Some(StateFiles::new(storage, folder));
+        Ok(RestorePoint { folder: folder.to_path_buf(), manifest: Some(manifest), files, cache: Mutex::default() })
     }
 
     /// The epoch it closed; 0 for a fresh start.
@@ -81,7 +85,8 @@ impl RestorePoint {
     /// One operator's state, for one subtask to take its share of.
     pub fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Result<Restored> {
         let mut restored = Restored { uid: uid.to_string(), subtask, parallelism, sections: Vec::new() };
-        let Some(operator) = self.manifest.as_ref().and_then(|manifest| manifest.operators.get(uid)) else {
+        let operator = self.manifest.as_ref().and_then(|manifest| manifest.operators.get(uid));
+        let (Some(operator), Some(files)) = (operator, &self.files) else {
             return Ok(restored);
         };
         for (index, place) in operator.sections.iter().enumerate() {
@@ -93,7 +98,7 @@ impl RestorePoint {
             let bytes = match cache.get(&(uid.to_string(), index)) {
                 Some(bytes) => bytes.clone(),
                 None => {
-                    let bytes: Arc<[u8]> = read_section(&self.folder, place)?.into();
+                    let bytes: Arc<[u8]> = files.section(place)?.into();
                     cache.insert((uid.to_string(), index), bytes.clone());
                     bytes
                 }

@@ -8,7 +8,7 @@
 //! nothing, least of all when it was a savepoint's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +17,9 @@ use tidemill_core::sink::Token;
 use tidemill_core::{Error, Result, SharedClock};
 
 use super::coordinator::Event;
-use super::folder::{SHARED, StateFile, sync_folder};
+use super::folder::{SHARED, StateFile};
 use super::manifest::SectionPlace;
+use super::storage::{Storage, Storages};
 use crate::operator::{OperatorSnapshot, SnapshotMode};
 use crate::runtime::control::{BarrierTimes, HandIn, TaskSnapshot};
 use crate::state::Section;
@@ -66,6 +67,7 @@ pub(crate) struct CheckpointWriter {
     pub target: Target,
     /// Bytes of pieces that wait to be taken.
     pub queued: Arc<AtomicUsize>,
+    pub storages: Arc<Storages>,
     /// The folder of checkpoints, in which `shared` stands; `None` keeps nothing on disk.
     pub root: Option<PathBuf>,
     /// Counts the starts of the job, so that files of different attempts never meet.
@@ -93,7 +95,7 @@ struct Open {
     operators: Vec<AcknowledgedOperator>,
     rosters: BTreeMap<String, BTreeSet<String>>,
     /// Where state that stands for itself goes; `None` when nobody waits for it.
-    folder: Option<PathBuf>,
+    folder: Option<(Arc<dyn Storage>, PathBuf)>,
     own_bytes: usize,
     own: Option<StateFile>,
     shared: Option<StateFile>,
@@ -153,13 +155,19 @@ impl CheckpointWriter {
             state.chains.clear();
             state.broken = false;
         }
+        // The coordinator has opened it too, so that nothing goes wrong here that has not gone wrong there.
+        let folder = folder.filter(|_| current == epoch);
+        let folder = match folder {
+            Some(folder) => Some((self.storages.at(&folder)?, folder)),
+            None => None,
+        };
         state.open = Some(Open {
             epoch,
             mode,
             save_afresh,
             operators: Vec::with_capacity(operators.len()),
             rosters: BTreeMap::new(),
-            folder: folder.filter(|_| current == epoch),
+            folder,
             own_bytes: 0,
             own: None,
             shared: None,
@@ -189,7 +197,7 @@ impl CheckpointWriter {
             let saved = match chained {
                 true if *broken => Ok(()),
                 true => self.save_shared(open, chains, at, uid, section),
-                false => save_own(open, at, uid, section),
+                false => self.save_own(open, at, uid, section),
             };
             if let Err(error) = saved {
                 open.failure.get_or_insert(error);
@@ -218,7 +226,9 @@ impl CheckpointWriter {
             Some(file) => file,
             None => {
                 let name = format!("{}-{}-{task}-{subtask}.state", open.epoch, self.attempt);
-                open.shared.insert(StateFile::create(&root.join(SHARED), &name, &format!("../{SHARED}/{name}"))?)
+                let storage = self.storages.at(root)?;
+                let named = format!("../{SHARED}/{name}");
+                open.shared.insert(StateFile::create(&*storage, &root.join(SHARED), &name, &named)?)
             }
         };
         chain.push(file.append(&section, subtask)?);
@@ -229,13 +239,11 @@ impl CheckpointWriter {
     fn end(&self, state: &mut TaskState, (task, subtask): (usize, usize)) -> Option<Acknowledgement> {
         let TaskState { chains, broken, open } = state;
         let mut open = open.take()?;
-        let shared_folder = open.shared.is_some().then(|| self.root.as_ref().map(|root| root.join(SHARED))).flatten();
         if let Err(error) = open.own.take().map_or(Ok(()), StateFile::finish) {
             open.failure.get_or_insert(error);
         }
-        let shared = open.shared.take().map_or(Ok(()), StateFile::finish);
-        let shared = shared.and_then(|()| shared_folder.as_deref().map_or(Ok(()), |folder: &Path| sync_folder(folder)));
-        if let Err(error) = shared {
+        let shared = open.shared.take().map(|file| self.finish_shared(file));
+        if let Some(Err(error)) = shared {
             open.failure.get_or_insert(error);
             *broken = true;
         }
@@ -268,35 +276,42 @@ impl CheckpointWriter {
 }
 
 impl CheckpointWriter {
+    fn finish_shared(&self, file: StateFile) -> Result<()> {
+        file.finish()?;
+        let Some(root) = &self.root else { return Ok(()) };
+        self.storages.at(root)?.sync_folder(&root.join(SHARED))
+    }
+
+    /// Saves a section that stands for itself: with the acknowledgement while all of them are small, else in a file.
+    fn save_own(&self, open: &mut Open, (task, subtask): (usize, usize), uid: &str, section: Section) -> Result<()> {
+        // The epoch was given up meanwhile, or nothing is kept: nobody waits for its state.
+        let Some((storage, folder)) = &open.folder else { return Ok(()) };
+        open.own_bytes += section.bytes.len();
+        let Some(at) = open.operators.iter().position(|operator| operator.uid == uid) else {
+            return Err(Error::bug(format!("state of `{uid}` came before its snapshot began")));
+        };
+        if open.own.is_none() && open.own_bytes > INLINE_MAX {
+            // What another attempt, believed dead, still writes has another name.
+            let name = format!("task-{task}-{subtask}-{}.state", self.attempt);
+            let mut file = StateFile::create(&**storage, folder, &name, &name)?;
+            for operator in &mut open.operators {
+                for section in std::mem::take(&mut operator.inline) {
+                    operator.places.push(file.append(&section, subtask)?);
+                }
+            }
+            open.own = Some(file);
+        }
+        open.operators[at].written_bytes += section.bytes.len() as u64;
+        match &mut open.own {
+            Some(file) => open.operators[at].places.push(file.append(&section, subtask)?),
+            None => open.operators[at].inline.push(section),
+        }
+        Ok(())
+    }
+
     fn since(&self, at_ms: i64) -> u64 {
         self.clock.now_ms().saturating_sub(at_ms).max(0) as u64
     }
-}
-
-/// Saves a section that stands for itself: with the acknowledgement while all of them are small, else in a file.
-fn save_own(open: &mut Open, (task, subtask): (usize, usize), uid: &str, section: Section) -> Result<()> {
-    // The epoch was given up meanwhile, or nothing is kept: nobody waits for its state.
-    let Some(folder) = &open.folder else { return Ok(()) };
-    open.own_bytes += section.bytes.len();
-    let Some(at) = open.operators.iter().position(|operator| operator.uid == uid) else {
-        return Err(Error::bug(format!("state of `{uid}` came before its snapshot began")));
-    };
-    if open.own.is_none() && open.own_bytes > INLINE_MAX {
-        let name = format!("task-{task}-{subtask}.state");
-        let mut file = StateFile::create(folder, &name, &name)?;
-        for operator in &mut open.operators {
-            for section in std::mem::take(&mut operator.inline) {
-                operator.places.push(file.append(&section, subtask)?);
-            }
-        }
-        open.own = Some(file);
-    }
-    open.operators[at].written_bytes += section.bytes.len() as u64;
-    match &mut open.own {
-        Some(file) => open.operators[at].places.push(file.append(&section, subtask)?),
-        None => open.operators[at].inline.push(section),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -339,6 +354,7 @@ mod tests {
             clock: Arc::new(tidemill_core::ManualClock::new(0)),
             target: target.clone(),
             queued: Arc::default(),
+            storages: Arc::default(),
             root: Some(root.path().to_path_buf()),
             attempt: 1,
             tasks: HashMap::new(),

@@ -27,6 +27,7 @@ use super::user_metrics::UserMetrics;
 use crate::checkpoint::CheckpointFolder;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
+use crate::checkpoint::storage::{Storages, location};
 use crate::checkpoint::writer::{self, CheckpointWriter};
 use crate::driver::build::{self, BuildShared};
 use crate::driver::timestamp::Ts;
@@ -137,6 +138,7 @@ impl JobHandle {
     /// Takes a savepoint and waits for it.
     pub fn savepoint(&self, folder: Option<PathBuf>, stop: bool, drain: bool) -> Result<PathBuf> {
         self.not_in_batch_mode()?;
+        let folder = folder.map(|folder| location(&folder)).transpose()?;
         let (reply, answer) = sync_channel(1);
         let ended = || Error::external("the job has ended");
         self.events.send(Event::Savepoint(SavepointRequest { folder, stop, drain, reply })).map_err(|_| ended())?;
@@ -202,17 +204,20 @@ pub(crate) fn execute(
     settings: JobSettings,
     started: impl FnOnce(JobHandle),
 ) -> Result<JobResult> {
+    let settings = settings.with_locations()?;
+    let storages = Arc::new(Storages::new(settings.storage_options.clone()));
     let plan = graph.plan(processes::default_parallelism(&settings)?)?;
     let batch = plan.is_batch(settings.runtime_mode)?;
     let interval_ms = settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some() && !batch);
     let network = Network::join(&plan, &settings)?;
     let workers = network.workers;
-    let folder = settings.checkpoint_dir.clone().map(CheckpointFolder::open).transpose()?;
+    let folder =
+        settings.checkpoint_dir.as_deref().map(|root| CheckpointFolder::open_in(&storages, root)).transpose()?;
     let target: writer::Target = Arc::default();
-    let (network, role, members) = network.begin(&target, settings.checkpoint_dir.as_deref(), || {
-        let restore = restore_point(&settings, folder.as_ref())?;
+    let (network, role, members) = network.begin(&target, settings.checkpoint_dir.as_deref(), &storages, || {
+        let restore = restore_point(&settings, folder.as_ref(), &storages)?;
         restore.check_all_claimed(&plan.uids.iter().cloned().collect(), settings.allow_non_restored_state)?;
-        let attempt = count_attempt(&settings)?;
+        let attempt = folder.as_ref().map_or(Ok(1), |folder| folder.storage().begin_attempt(folder.root()))?;
         let committers = recover_sinks(&plan, &restore, &settings)?;
         Ok((restore, attempt, committers))
     })?;
@@ -257,6 +262,8 @@ pub(crate) fn execute(
                 job_id: settings.job_id.clone(),
                 job_name: name.to_string(),
                 checkpoints: folder,
+                storages: storages.clone(),
+                attempt,
                 savepoints: settings.savepoint_dir.clone(),
                 interval_ms,
                 min_pause_ms: settings.checkpoint_min_pause_ms,
@@ -284,7 +291,8 @@ pub(crate) fn execute(
         let (events, target, root, tasks) =
             (events.clone(), target.clone(), settings.checkpoint_dir.clone(), HashMap::new());
         let clock = settings.clock.clone();
-        let writer = CheckpointWriter { events, clock, target, queued, root, attempt, tasks };
+        let storages = storages.clone();
+        let writer = CheckpointWriter { events, clock, target, queued, storages, root, attempt, tasks };
         spawn_guarded("checkpoint-writer", &control, move || writer.run(inbox))?;
     }
     let shared = Arc::new(BuildShared {
@@ -346,23 +354,19 @@ fn spawn_guarded(
 }
 
 /// The newest complete checkpoint of the job itself, else the savepoint it was told to start from.
-fn restore_point(settings: &JobSettings, folder: Option<&CheckpointFolder>) -> Result<RestorePoint> {
+fn restore_point(
+    settings: &JobSettings,
+    folder: Option<&CheckpointFolder>,
+    storages: &Storages,
+) -> Result<RestorePoint> {
     if let Some(folder) = folder {
         folder.remove_incomplete()?;
         if let Some(&newest) = folder.complete()?.last() {
-            return RestorePoint::open(&folder.path(newest));
+            return RestorePoint::open(storages, &folder.path(newest));
         }
     }
-    settings.restore_from.as_deref().map_or_else(|| Ok(RestorePoint::default()), RestorePoint::open)
-}
-
-/// Counts the starts of the job, so that unpublished things of different attempts have different names.
-fn count_attempt(settings: &JobSettings) -> Result<u64> {
-    let Some(folder) = &settings.checkpoint_dir else { return Ok(1) };
-    let path = folder.join("attempt");
-    let attempt = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) + 1;
-    std::fs::write(&path, attempt.to_string()).map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
-    Ok(attempt)
+    let from = settings.restore_from.as_deref();
+    from.map_or_else(|| Ok(RestorePoint::default()), |from| RestorePoint::open(storages, from))
 }
 
 /// Before any worker writes: sinks publish what the restored checkpoint names and remove what an earlier attempt left.

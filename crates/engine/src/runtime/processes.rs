@@ -27,6 +27,7 @@ use super::metrics::SubtaskMetrics;
 use super::settings::JobSettings;
 use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::restore::RestorePoint;
+use crate::checkpoint::storage::Storages;
 use crate::checkpoint::writer::Target;
 use crate::graph::Plan;
 
@@ -127,6 +128,7 @@ impl Network {
         self,
         target: &Target,
         checkpoints: Option<&Path>,
+        storages: &Storages,
         prepare: impl FnOnce() -> Result<(RestorePoint, u64, Committers)>,
     ) -> Result<(Self, Role, Option<Members>)> {
         let role = |(restore, attempt, committers)| Role { restore, attempt, committers };
@@ -135,7 +137,8 @@ impl Network {
                 let prepared = prepare().and_then(|prepared| {
                     let restore =
                         prepared.0.folder().map(|folder| (Place::of(folder, checkpoints), prepared.0.epoch()));
-                    let word = checkpoints.map(|folder| leave_word(folder, &cluster, prepared.1)).transpose()?;
+                    let word =
+                        checkpoints.map(|folder| leave_word(storages, folder, &cluster, prepared.1)).transpose()?;
                     Ok((Start { attempt: prepared.1, restore, word }, prepared))
                 });
                 let (start, prepared) = match prepared {
@@ -153,11 +156,11 @@ impl Network {
             State::Joined(cluster, mut mesh) => {
                 let mut stream = mesh.control.first_mut().and_then(Option::take).ok_or_else(no_link)?;
                 let start = member::start(&mut stream, &cluster)?;
-                check_word(start.word.as_deref(), checkpoints)?;
+                check_word(start.word.as_deref(), storages, checkpoints)?;
                 let restore = match start.restore {
                     None => RestorePoint::default(),
                     Some((place, epoch)) => {
-                        let restore = RestorePoint::open(&place.here(checkpoints)?)?;
+                        let restore = RestorePoint::open(storages, &place.here(checkpoints)?)?;
                         if restore.epoch() != epoch {
                             let found = restore.epoch();
                             return Err(Error::input(format!(
@@ -330,18 +333,17 @@ fn no_link() -> Error {
 const SHARE_HINT: &str = "the checkpoint folder must be one and the same folder in all processes, on a shared disk";
 
 /// Leaves a word in the checkpoint folder, by which the other processes see that they share it.
-fn leave_word(folder: &Path, cluster: &Cluster, attempt: u64) -> Result<String> {
+fn leave_word(storages: &Storages, folder: &Path, cluster: &Cluster, attempt: u64) -> Result<String> {
     let word = format!("start {attempt} of {}", cluster.addresses.join(","));
-    let path = folder.join(WORD_FILE);
-    std::fs::write(&path, &word).map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
+    storages.at(folder)?.write(&folder.join(WORD_FILE), word.as_bytes())?;
     Ok(word)
 }
 
-fn check_word(word: Option<&str>, checkpoints: Option<&Path>) -> Result<()> {
+fn check_word(word: Option<&str>, storages: &Storages, checkpoints: Option<&Path>) -> Result<()> {
     let Some(word) = word else { return Ok(()) };
     let folder = Place::Checkpoints(Default::default()).here(checkpoints)?;
-    match std::fs::read_to_string(folder.join(WORD_FILE)) {
-        Ok(found) if found == word => Ok(()),
+    match storages.at(&folder)?.read(&folder.join(WORD_FILE), None) {
+        Ok(found) if found == word.as_bytes() => Ok(()),
         _ => {
             Err(Error::input(format!("`{}` is not the checkpoint folder of process 0", folder.display()))
                 .hint(SHARE_HINT))

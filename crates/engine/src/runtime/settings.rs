@@ -1,11 +1,13 @@
 //! How a job runs: given by the program, else by the process's environment (see docs/reference/job-process.md), else defaults.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_core::{Error, Result, SharedClock, SystemClock};
 
 use super::cluster::Cluster;
+use crate::checkpoint::storage::location;
 
 /// Checkpoints every ten seconds unless told otherwise.
 pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
@@ -76,9 +78,14 @@ pub struct JobSettings {
     pub job_id: String,
     /// Where the control socket and the job's other files stand; without it there is no control socket.
     pub job_dir: Option<PathBuf>,
-    /// Where checkpoints go; without it nothing can be restored.
+    /// Where checkpoints go: a path, `file:///path` or `s3://bucket/prefix`; without it nothing can be restored. Each job needs
+    /// one of its own.
     pub checkpoint_dir: Option<PathBuf>,
-    /// Where savepoints go unless the request names a folder.
+    /// Options of object stores, which go before the environment's: `endpoint`, `region`, `access_key_id`,
+    /// `secret_access_key`, `allow_http` and what else the crate `object_store` knows; `AWS_ENDPOINT_URL`,
+    /// `AWS_ACCESS_KEY_ID` and their like in the environment.
+    pub storage_options: BTreeMap<String, String>,
+    /// Where savepoints go unless the request names a folder; a path or URL as well.
     pub savepoint_dir: Option<PathBuf>,
     /// Between the starts of two checkpoints; `None` for none but the last.
     pub checkpoint_interval_ms: Option<i64>,
@@ -114,6 +121,7 @@ impl Default for JobSettings {
             job_id: "0".repeat(32),
             job_dir: None,
             checkpoint_dir: None,
+            storage_options: BTreeMap::new(),
             savepoint_dir: None,
             checkpoint_interval_ms: Some(CHECKPOINT_INTERVAL_MS),
             checkpoint_min_pause_ms: 0,
@@ -143,7 +151,6 @@ impl JobSettings {
                 .map_err(|_| Error::input(format!("`{name}` is `{value}`, which is not a whole number"))),
         };
         let mut settings = JobSettings::default();
-        settings.read_checkpoint_options(text)?;
         let parallelism = number("TIDEMILL_PARALLELISM")?;
         if parallelism.is_some_and(|n| !(1..=crate::key::KEY_GROUPS as i64).contains(&n)) {
             return Err(Error::input(format!("`TIDEMILL_PARALLELISM` must be 1 to {}", crate::key::KEY_GROUPS)));
@@ -162,6 +169,7 @@ impl JobSettings {
             settings.savepoint_dir = Some(dir.join("savepoints"));
             settings.job_dir = Some(dir);
         }
+        settings.read_checkpoint_options(text)?;
         settings.cluster = Cluster::from_environment(text)?;
         if settings.cluster.is_some() && text("TIDEMILL_JOB_ID").is_none() {
             return Err(Error::input("`TIDEMILL_PROCESSES` is set, but `TIDEMILL_JOB_ID` is not")
@@ -172,6 +180,14 @@ impl JobSettings {
         }
         settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
         Ok(settings)
+    }
+
+    /// With all locations as they are carried on: `file:///path` is a path.
+    pub(crate) fn with_locations(mut self) -> Result<Self> {
+        for place in [&mut self.checkpoint_dir, &mut self.savepoint_dir, &mut self.restore_from].into_iter().flatten() {
+            *place = location(place)?;
+        }
+        Ok(self)
     }
 
     /// Takes over what `text` says about checkpoints, by the names of docs/reference/job-process.md
@@ -197,6 +213,12 @@ impl JobSettings {
         }
         if let Some(retained) = number("TIDEMILL_CHECKPOINTS_RETAINED", 1)? {
             self.checkpoints_retained = retained as usize;
+        }
+        if let Some(dir) = text("TIDEMILL_CHECKPOINT_DIR") {
+            self.checkpoint_dir = Some(Path::new(&dir).join(&self.job_id));
+        }
+        if let Some(dir) = text("TIDEMILL_SAVEPOINT_DIR") {
+            self.savepoint_dir = Some(PathBuf::from(dir));
         }
         if let Some(retention) = text("TIDEMILL_CHECKPOINT_RETENTION") {
             self.checkpoint_retention =

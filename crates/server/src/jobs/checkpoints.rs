@@ -19,8 +19,17 @@ pub struct CheckpointSpec {
     pub tolerable_failures: Option<u32>,
     /// Complete checkpoints kept; default 3.
     pub retained: Option<u32>,
+    /// Where checkpoints go, in a folder of the job's id: an absolute path or `s3://bucket/prefix`; default: the job's folder.
+    pub dir: Option<String>,
+    /// Where savepoints go; an absolute path or a URL as well; default: the job's folder.
+    pub savepoint_dir: Option<String>,
     /// What happens to checkpoints when the job is cancelled; default `retain-on-cancellation`.
     pub retention: Option<CheckpointRetention>,
+}
+
+/// Whether a place is a URL: what stands there only a job's process can tell.
+pub fn is_url(place: &str) -> bool {
+    place.contains("://")
 }
 
 /// What happens to a job's checkpoints when somebody cancels it. They stay in every other case; savepoints always do.
@@ -50,6 +59,12 @@ impl CheckpointSpec {
         if self.retained.is_some_and(|retained| !(1..=Self::RETAINED_MAX).contains(&retained)) {
             return Err(Error::input(format!("`retained` of `checkpoints` must be from 1 to {}", Self::RETAINED_MAX)));
         }
+        for (name, dir) in [("dir", &self.dir), ("savepoint_dir", &self.savepoint_dir)] {
+            if let Some(dir) = dir.as_deref().filter(|dir| !dir.starts_with('/') && !is_url(dir)) {
+                return Err(Error::input(format!("`{name}` of `checkpoints` is `{dir}`"))
+                    .hint("give an absolute path, `file:///path` or `s3://bucket/prefix`"));
+            }
+        }
         Ok(())
     }
 
@@ -60,6 +75,8 @@ impl CheckpointSpec {
             timeout_ms: self.timeout_ms.or(other.timeout_ms),
             tolerable_failures: self.tolerable_failures.or(other.tolerable_failures),
             retained: self.retained.or(other.retained),
+            dir: self.dir.or(other.dir),
+            savepoint_dir: self.savepoint_dir.or(other.savepoint_dir),
             retention: self.retention.or(other.retention),
         }
     }
@@ -76,6 +93,8 @@ impl CheckpointSpec {
             ("TIDEMILL_TOLERABLE_FAILED_CHECKPOINTS", self.tolerable_failures.map(|failures| failures.to_string())),
             ("TIDEMILL_CHECKPOINTS_RETAINED", self.retained.map(|retained| retained.to_string())),
             ("TIDEMILL_CHECKPOINT_RETENTION", retention),
+            ("TIDEMILL_CHECKPOINT_DIR", self.dir.clone()),
+            ("TIDEMILL_SAVEPOINT_DIR", self.savepoint_dir.clone()),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }

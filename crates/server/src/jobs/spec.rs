@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 use utoipa::ToSchema;
 
-use super::checkpoints::CheckpointSpec;
+use super::checkpoints::{CheckpointSpec, is_url};
 use super::restart::RestartStrategy;
 use crate::agents::place::Wanted;
 
@@ -38,7 +38,7 @@ pub struct JobSpec {
     /// How the job checkpoints, beside the interval.
     #[serde(default)]
     pub checkpoints: CheckpointSpec,
-    /// A savepoint's folder to start from when the job has no checkpoint of its own.
+    /// A savepoint to start from when the job has no checkpoint of its own: its folder or URL.
     #[serde(default)]
     pub savepoint: Option<String>,
     /// Further environment of the process.
@@ -123,6 +123,7 @@ impl JobSpec {
         }
         self.checkpoints.check()?;
         if let Some(folder) = &self.savepoint
+            && !is_url(folder)
             && !std::path::Path::new(folder).is_dir()
         {
             return Err(Error::input(format!("savepoint `{folder}` is not a folder"))
@@ -180,5 +181,10 @@ mod tests {
         assert!(refused(r#"{"program":"p","checkpoint_interval_ms":0}"#).contains("checkpoint_interval_ms"));
         assert!(refused(r#"{"program":"p","checkpoints":{"retained":0}}"#).contains("`retained` of `checkpoints`"));
         assert!(refused(r#"{"program":"p","checkpoints":{"timeout_ms":0}}"#).contains("`timeout_ms`"));
+        assert!(
+            refused(r#"{"program":"p","checkpoints":{"dir":"here"}}"#).contains("`dir` of `checkpoints` is `here`")
+        );
+        let elsewhere = r#"{"program":"p","savepoint":"s3://b/s","checkpoints":{"dir":"s3://b/c"}}"#;
+        assert!(serde_json::from_str::<JobSpec>(elsewhere).unwrap().checked().is_ok());
     }
 }

@@ -38,8 +38,8 @@ pub struct Submit {
     checkpoint_interval_ms: Option<u64>,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
-    /// A savepoint's folder to start from
-    #[arg(short = 's', long, value_name = "FOLDER")]
+    /// A savepoint to start from: its folder or URL
+    #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<PathBuf>,
     /// A variable for the process; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE")]
