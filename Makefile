@@ -1,9 +1,9 @@
 # The goals. Recipes are one or two lines; anything longer stands in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check web bench soak
+.PHONY: help demo test check web bench bench-flink soak
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: ## build everything and show the order screen with moving numbers (ARGS="…" goes to `tidemill demo`)
 	@scripts/demo.sh $(ARGS)
@@ -19,6 +19,9 @@ web: ## build the page into web/dist
 
 bench: ## the figures, as ratios within one run; keep a run with its machine under benches/runs/
 	@scripts/bench.sh
+
+bench-flink: ## the figures beside Apache Flink's, over the same files (ARGS="--rounds 5" goes to benches/flink/compare.py)
+	@benches/flink/run.sh $(ARGS)
 
 soak: ## the kill tests for long (MINUTES=60 each, or SEEDS=100)
 	@TIDEMILL_SOAK_MINUTES=$(or $(MINUTES),$(TIDEMILL_SOAK_MINUTES)) TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/soak.sh
