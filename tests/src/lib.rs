@@ -21,9 +21,16 @@ pub mod columnar {}
 #[doc = include_str!("../../docs/datastream/joins.md")]
 pub mod joins {}
 
+/// The programs of `docs/datastream/sources.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/datastream/sources.md")]
+pub mod sources {}
+
 /// The programs of `docs/connectors`. A house rule says that each connector has a page there and that the page is listed here.
 #[cfg(doctest)]
 pub mod connectors {
+    #[doc = include_str!("../../docs/connectors/blackhole.md")]
+    pub mod blackhole {}
     #[doc = include_str!("../../docs/connectors/file.md")]
     pub mod file {}
     #[doc = include_str!("../../docs/connectors/generator.md")]

@@ -55,7 +55,7 @@ fn main() -> Outcome<()> {
 fn rate<T: Clone + 'static>(what: &str, source: &dyn Source<T>) -> Outcome<()> {
     let (alarm, waker) = Alarm::new();
     let clock = std::sync::Arc::new(tidemill_core::SystemClock);
-    let mut reader = source.reader(ReaderContext { subtask: 0, parallelism: 1, waker, clock })?;
+    let mut reader = source.reader(ReaderContext::new(0, 1, waker, clock))?;
     reader.add_splits(source.splits()?)?;
     let mut output = SourceOutput::with_capacity(4096);
     let begin = Instant::now();

@@ -52,7 +52,10 @@ pub struct Driven<T> {
     reader: Box<dyn SourceReader<T>>,
     alarm: Arc<Alarm>,
     clock: Arc<ManualClock>,
+    place: (usize, usize),
     split_ids: Vec<String>,
+    /// The first of the splits of the stage it is in.
+    stage_begin: usize,
     /// Everything emitted, by split.
     pub records: BTreeMap<String, Vec<T>>,
     /// Everything rejected.
@@ -69,13 +72,27 @@ impl<T: 'static> Driven<T> {
     pub fn start(source: &dyn Source<T>, subtask: usize, parallelism: usize, splits: &[Split]) -> Driven<T> {
         let (alarm, waker) = Alarm::new();
         let clock = Arc::new(ManualClock::new(1_000_000));
-        let context = ReaderContext { subtask, parallelism, waker, clock: clock.clone() };
-        let mut reader = must(source.reader(context), "make a reader");
+        let context = ReaderContext::new(subtask, parallelism, waker, clock.clone());
+        let reader = must(source.reader(context), "make a reader");
+        let (records, rejected) = (BTreeMap::new(), Vec::new());
+        let place = (subtask, parallelism);
+        let (split_ids, stage_begin) = (Vec::new(), 0);
+        let mut driven = Driven { reader, alarm, clock, place, split_ids, stage_begin, records, rejected, count: 0 };
+        driven.begin_stage(splits);
+        driven
+    }
+
+    /// Gives the reader its own of the splits of a stage.
+    ///
+    /// # Panics
+    /// When it does not take them.
+    pub fn begin_stage(&mut self, splits: &[Split]) {
+        let (subtask, parallelism) = self.place;
         let own: Vec<Split> =
             splits.iter().filter(|split| split.slot as usize % parallelism == subtask).cloned().collect();
-        let split_ids = own.iter().map(|split| split.id.clone()).collect();
-        must(reader.add_splits(own), "add splits");
-        Driven { reader, alarm, clock, split_ids, records: BTreeMap::new(), rejected: Vec::new(), count: 0 }
+        self.stage_begin = self.split_ids.len();
+        self.split_ids.extend(own.iter().map(|split| split.id.clone()));
+        must(self.reader.add_splits(own), "add splits");
     }
 
     /// Polls once, with room for `room` records.
@@ -131,7 +148,8 @@ impl<T: 'static> Driven<T> {
     pub fn snapshot(&mut self) -> Vec<Split> {
         let splits = must(self.reader.snapshot(), "snapshot");
         let ids: Vec<&str> = splits.iter().map(|split| split.id.as_str()).collect();
-        assert_eq!(ids, self.split_ids, "a snapshot has all splits, in the order they were added");
+        let of_stage: Vec<&str> = self.split_ids[self.stage_begin..].iter().map(String::as_str).collect();
+        assert!(ids.ends_with(&of_stage), "a snapshot has all splits, in the order they were added: {ids:?}");
         splits
     }
 
@@ -150,14 +168,15 @@ fn must<R>(result: Result<R>, what: &str) -> R {
 
 /// Checks a bounded source: it gives `expected` records (in any order over splits) and `rejected` dead letters; whatever
 /// is emitted before a snapshot, a reader restored from it emits exactly the rest, with 1 to 3 subtasks before and after;
-/// it keeps to its room and wakes the worker.
+/// it keeps to its room and wakes the worker. A source with stages is led through them.
 ///
 /// # Panics
 /// When it does not.
 pub fn check_bounded_source<T: Clone + Debug + Ord + 'static>(source: &dyn Source<T>, expected: &[T], rejected: usize) {
     let splits = must(source.splits(), "list splits");
     assert_eq!(splits, must(source.splits(), "list splits"), "splits are listed alike each time");
-    let whole = read_to_end(source, 1, &splits, 7);
+    let begin = At { splits, stage: 0, before: Vec::new() };
+    let whole = read_to_end(source, 1, &begin, 7);
     let mut all: Vec<T> = whole.records.values().flatten().cloned().collect();
     let mut wanted = expected.to_vec();
     all.sort();
@@ -168,7 +187,7 @@ pub fn check_bounded_source<T: Clone + Debug + Ord + 'static>(source: &dyn Sourc
     for before in 1..=3 {
         for after in 1..=3 {
             for k in snapshot_points(total) {
-                check_restore(source, &splits, &whole, before, after, k);
+                check_restore(source, &begin, &whole, before, after, k);
             }
         }
     }
@@ -182,45 +201,95 @@ fn snapshot_points(total: usize) -> Vec<usize> {
     vec![0, 1, 2, 3, total / 3, total / 2, total - 2, total - 1, total]
 }
 
+/// Where a source is: what a checkpoint of it holds.
+struct At {
+    splits: Vec<Split>,
+    stage: u32,
+    /// The splits of the stage before at their ends.
+    before: Vec<Split>,
+}
+
+/// All subtasks of a source, one after the other.
+struct Run<'a, T> {
+    source: &'a dyn Source<T>,
+    readers: Vec<Driven<T>>,
+    stage: u32,
+    before: Vec<Split>,
+}
+
+impl<'a, T: 'static> Run<'a, T> {
+    fn start(source: &'a dyn Source<T>, parallelism: usize, at: &At) -> Self {
+        let mut splits = at.splits.clone();
+        if at.stage > 0 {
+            let listed = must(source.stage_splits(at.stage, &at.before), "list the splits of a stage");
+            splits.extend(listed.into_iter().filter(|split| !at.splits.iter().any(|known| known.id == split.id)));
+        }
+        let readers = (0..parallelism).map(|subtask| Driven::start(source, subtask, parallelism, &splits)).collect();
+        Run { source, readers, stage: at.stage, before: at.before.clone() }
+    }
+
+    fn count(&self) -> usize {
+        self.readers.iter().map(|reader| reader.count).sum()
+    }
+
+    /// Reads until `count` records are out, stage by stage, or all are.
+    fn read(&mut self, room: usize, count: usize) {
+        loop {
+            for at in 0..self.readers.len() {
+                let others = self.count() - self.readers[at].count;
+                let left = count.saturating_sub(others);
+                let room = room.min(left.saturating_sub(self.readers[at].count)).max(1);
+                if !self.readers[at].run_until(room, |driven| driven.count >= left) {
+                    return;
+                }
+            }
+            if self.stage + 1 >= self.source.stages() {
+                return;
+            }
+            self.before = self.at().splits;
+            self.before.sort_by(|a, b| a.id.cmp(&b.id));
+            self.stage += 1;
+            let splits = must(self.source.stage_splits(self.stage, &self.before), "list the splits of a stage");
+            self.readers.iter_mut().for_each(|reader| reader.begin_stage(&splits));
+        }
+    }
+
+    fn at(&mut self) -> At {
+        let splits = self.readers.iter_mut().flat_map(Driven::snapshot).collect();
+        At { splits, stage: self.stage, before: self.before.clone() }
+    }
+}
+
 struct ReadAll<T> {
     records: BTreeMap<String, Vec<T>>,
     rejected: usize,
-    at_end: Vec<Split>,
+    at_end: At,
 }
 
-fn read_to_end<T: 'static>(source: &dyn Source<T>, parallelism: usize, splits: &[Split], room: usize) -> ReadAll<T> {
-    let mut all = ReadAll { records: BTreeMap::new(), rejected: 0, at_end: Vec::new() };
-    for subtask in 0..parallelism {
-        let mut driven = Driven::start(source, subtask, parallelism, splits);
-        assert!(driven.run_until(room, |_| false));
-        all.at_end.extend(driven.snapshot());
-        all.rejected += driven.rejected.len();
-        all.records.extend(driven.records);
-    }
-    all
+fn read_to_end<T: 'static>(source: &dyn Source<T>, parallelism: usize, at: &At, room: usize) -> ReadAll<T> {
+    let mut run = Run::start(source, parallelism, at);
+    run.read(room, usize::MAX);
+    let at_end = run.at();
+    let rejected = run.readers.iter().map(|reader| reader.rejected.len()).sum();
+    ReadAll { records: run.readers.into_iter().flat_map(|reader| reader.records).collect(), rejected, at_end }
 }
 
 /// Stops when `k` records are out, restores with another parallelism, and compares both parts with the whole.
 fn check_restore<T: Clone + Debug + PartialEq + 'static>(
     source: &dyn Source<T>,
-    splits: &[Split],
+    begin: &At,
     whole: &ReadAll<T>,
     before: usize,
     after: usize,
     k: usize,
 ) {
     let what = format!("{before} -> {after} subtasks, snapshot after {k} records");
-    let mut readers: Vec<Driven<T>> =
-        (0..before).map(|subtask| Driven::start(source, subtask, before, splits)).collect();
-    let mut left = k;
-    for reader in &mut readers {
-        reader.run_until(left.clamp(1, 5), |driven| driven.count >= left);
-        left = left.saturating_sub(reader.count);
-    }
-    let snapshot: Vec<Split> = readers.iter_mut().flat_map(Driven::snapshot).collect();
+    let mut run = Run::start(source, before, begin);
+    run.read(5, k);
+    let snapshot = run.at();
     let mut records: HashMap<String, Vec<T>> = HashMap::new();
     let mut rejected = 0;
-    for reader in readers {
+    for reader in run.readers {
         rejected += reader.rejected.len();
         records.extend(reader.records);
     }

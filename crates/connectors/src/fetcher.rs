@@ -42,6 +42,17 @@ pub trait Fetch: Send + 'static {
     /// [`Emitter::push`] says so.
     fn fetch(&mut self, out: &mut Emitter<Self::Value, Self::Position>) -> Result<Fetched>;
 
+    /// Whether it can leave out single splits; see [`Fetch::pause_splits`]. Default: no.
+    fn can_pause(&self) -> bool {
+        false
+    }
+
+    /// Reads nothing of the splits with `paused[index]` from now on, until it is told otherwise. Splits beyond the list are
+    /// not paused.
+    fn pause_splits(&mut self, paused: &[bool]) {
+        let _ = paused;
+    }
+
     /// Ends a wait inside [`Fetch::fetch`] from another thread. Not needed by those that never wait there.
     fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
         Box::new(|| {})
@@ -70,9 +81,18 @@ enum Entry<T, P> {
         split: usize,
         items: Vec<Item<T, P>>,
     },
-    /// One more split is read to its end.
-    Finished,
+    /// This split is read to its end.
+    Finished(usize),
     Failed(Error),
+}
+
+impl<T, P> Entry<T, P> {
+    fn split(&self) -> Option<usize> {
+        match self {
+            Entry::Batch { split, .. } | Entry::Finished(split) => Some(*split),
+            Entry::Failed(_) => None,
+        }
+    }
 }
 
 struct NewSplit<P> {
@@ -86,6 +106,8 @@ struct State<T, P> {
     /// Records in the queue.
     queued: u64,
     new_splits: Vec<NewSplit<P>>,
+    /// Which splits to leave out, when that has changed.
+    new_pauses: Option<Vec<bool>>,
     /// The worker was told `Pending` and wants to be woken.
     worker_waits: bool,
     stopped: bool,
@@ -151,10 +173,10 @@ impl<T, P> Emitter<T, P> {
         true
     }
 
-    /// Says that one more split is read to its end.
+    /// Says that a split is read to its end.
     #[must_use]
-    pub fn finish(&mut self) -> bool {
-        self.flush() && self.shared.send(Entry::Finished)
+    pub fn finish(&mut self, split: usize) -> bool {
+        self.flush() && self.shared.send(Entry::Finished(split))
     }
 
     /// Whether the reader is gone.
@@ -190,6 +212,10 @@ pub struct FetchReader<F: Fetch> {
     unfinished: usize,
     current: Option<Current<F::Value, F::Position>>,
     failed: Option<Error>,
+    can_pause: bool,
+    paused: Vec<bool>,
+    /// What was fetched of splits that are paused: at most the queue and what one more [`Fetch::fetch`] brings.
+    held_back: VecDeque<Entry<F::Value, F::Position>>,
 }
 
 /// The batch at hand: its split, and what is left of it.
@@ -203,8 +229,14 @@ struct Held<P> {
 impl<F: Fetch> FetchReader<F> {
     /// A reader over `fetch`; `name` is the source's, for messages.
     pub fn new(name: &str, context: &ReaderContext, fetch: F) -> Self {
-        let state =
-            State { queue: VecDeque::new(), queued: 0, new_splits: Vec::new(), worker_waits: false, stopped: false };
+        let state = State {
+            queue: VecDeque::new(),
+            queued: 0,
+            new_splits: Vec::new(),
+            new_pauses: None,
+            worker_waits: false,
+            stopped: false,
+        };
         FetchReader {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
@@ -213,6 +245,9 @@ impl<F: Fetch> FetchReader<F> {
                 pending_outside: AtomicU64::new(u64::MAX),
             }),
             interrupt: fetch.interrupter(),
+            can_pause: fetch.can_pause(),
+            paused: Vec::new(),
+            held_back: VecDeque::new(),
             fetch: Some(fetch),
             thread_name: format!("{name} [{}]", context.subtask),
             splits: Vec::new(),
@@ -258,6 +293,24 @@ impl<F: Fetch> FetchReader<F> {
         }
         if items.len() == 0 {
             self.current = None;
+        }
+    }
+
+    fn is_paused(&self, entry: &Entry<F::Value, F::Position>) -> bool {
+        entry.split().is_some_and(|split| self.paused.get(split).copied().unwrap_or(false))
+    }
+
+    /// The next entry of a split that is not paused.
+    fn next_entry(&mut self) -> Option<Entry<F::Value, F::Position>> {
+        if let Some(at) = self.held_back.iter().position(|entry| !self.is_paused(entry)) {
+            return self.held_back.remove(at);
+        }
+        loop {
+            let entry = self.take_entry()?;
+            if !self.is_paused(&entry) {
+                return Some(entry);
+            }
+            self.held_back.push_back(entry);
         }
     }
 
@@ -309,9 +362,12 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
             if self.current.is_some() {
                 return Ok(Poll::More);
             }
-            match self.take_entry() {
+            match self.next_entry() {
                 Some(Entry::Batch { split, items }) => self.current = Some((split, items.into_iter())),
-                Some(Entry::Finished) => self.unfinished -= 1,
+                Some(Entry::Finished(split)) => {
+                    self.unfinished -= 1;
+                    output.finish_split(split);
+                }
                 // What was read before it is handed over first.
                 Some(Entry::Failed(error)) if output.is_empty() => self.failed = Some(error),
                 Some(Entry::Failed(error)) => {
@@ -330,6 +386,24 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
         }
     }
 
+    fn pause_splits(&mut self, paused: &[bool]) -> bool {
+        if !self.can_pause {
+            return false;
+        }
+        if self.paused != paused {
+            self.paused = paused.to_vec();
+            if let Some((split, items)) = self.current.take() {
+                let rest = Entry::Batch { split, items: items.collect() };
+                // Nothing of its split is held back, so in front of all it is in its place.
+                self.held_back.push_front(rest);
+            }
+            self.shared.lock().new_pauses = Some(paused.to_vec());
+            self.shared.changed.notify_all();
+            (self.interrupt)();
+        }
+        true
+    }
+
     fn snapshot(&mut self) -> Result<Vec<Split>> {
         let with_position = |held: &Held<F::Position>| {
             let mut split = held.split.clone();
@@ -345,7 +419,12 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
     fn pending_records(&self) -> Option<u64> {
         let outside = self.shared.pending_outside.load(Ordering::Relaxed);
         let current = self.current.as_ref().map_or(0, |(_, items)| items.len() as u64);
-        (outside != u64::MAX).then(|| outside + self.shared.lock().queued + current)
+        let held_back = self.held_back.iter().map(|entry| match entry {
+            Entry::Batch { items, .. } => items.len() as u64,
+            Entry::Finished(_) | Entry::Failed(_) => 0,
+        });
+        let at_hand = current + held_back.sum::<u64>();
+        (outside != u64::MAX).then(|| outside + self.shared.lock().queued + at_hand)
     }
 }
 
@@ -363,7 +442,7 @@ fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>) -> R
     let mut next = Fetched::More;
     loop {
         let mut state = shared.lock();
-        while state.new_splits.is_empty() && !state.stopped && next != Fetched::More {
+        while state.new_splits.is_empty() && state.new_pauses.is_none() && !state.stopped && next != Fetched::More {
             if let Fetched::Idle(time) = next {
                 let (guard, _) = shared.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
                 state = guard;
@@ -376,7 +455,11 @@ fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>) -> R
             return Ok(());
         }
         let new_splits = std::mem::take(&mut state.new_splits);
+        let new_pauses = state.new_pauses.take();
         drop(state);
+        if let Some(paused) = new_pauses {
+            fetch.pause_splits(&paused);
+        }
         for split in new_splits {
             fetch.add_split(split.index, &split.id, split.position)?;
         }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
 use tidemill_core::{Error, NO_TIMESTAMP, Result, SharedClock};
 
+use crate::rate_limit::{Allowance, Tokens};
+
 /// Makes record `index` by a function of the index, so that after a restart the same records come again.
 ///
 /// The indices 0, 1, 2, … are dealt to the splits in turn: of `k` splits the i-th has i, i + k, i + 2k, …, so all splits
@@ -19,9 +21,6 @@ pub struct GeneratorSource<T> {
 }
 
 impl<T: 'static> GeneratorSource<T> {
-    /// How long a generator that was held up may catch up for, in ms of its rate.
-    pub const BURST_MS: f64 = 1000.0;
-
     /// Unbounded and as fast as it goes, in one split.
     pub fn new(name: impl Into<String>, make: impl Fn(u64) -> T + Send + Sync + 'static) -> Self {
         GeneratorSource { name: name.into(), make: Arc::new(make), count: None, rate_per_second: None, splits: 1 }
@@ -33,7 +32,8 @@ impl<T: 'static> GeneratorSource<T> {
         self
     }
 
-    /// At most so many records a second over all splits; default: no limit.
+    /// At most so many records a second over all splits; default: no limit. One that was held up catches up for at most a
+    /// second of its rate.
     pub fn rate_per_second(mut self, rate: f64) -> Self {
         self.rate_per_second = Some(rate);
         self
@@ -72,12 +72,11 @@ impl<T: 'static> Source<T> for GeneratorSource<T> {
             name: self.name(),
             make: Arc::clone(&self.make),
             end: self.count.unwrap_or(u64::MAX),
-            rate_per_split_ms: self.rate_per_second.map(|rate| rate / 1000.0 / f64::from(self.splits)),
+            rate_per_split: self.rate_per_second.map(|rate| rate / f64::from(self.splits)),
             clock: context.clock,
             splits: Vec::new(),
             turn: 0,
-            tokens: 0.0,
-            filled_ms: None,
+            tokens: Tokens::default(),
         }))
     }
 }
@@ -92,35 +91,21 @@ struct Range {
     split: Split,
     next: u64,
     step: u64,
+    paused: bool,
+    /// Its end was told.
+    finished: bool,
 }
 
 struct GeneratorReader<T> {
     name: String,
     make: Arc<dyn Fn(u64) -> T + Send + Sync>,
     end: u64,
-    rate_per_split_ms: Option<f64>,
+    rate_per_split: Option<f64>,
     clock: SharedClock,
     splits: Vec<Range>,
     /// The split that begins the next poll.
     turn: usize,
-    /// Records that may be emitted now.
-    tokens: f64,
-    filled_ms: Option<i64>,
-}
-
-impl<T> GeneratorReader<T> {
-    /// How many records may be emitted now, and in how many ms there is another when it is none.
-    fn allowance(&mut self) -> (u64, i64) {
-        let Some(rate_per_split_ms) = self.rate_per_split_ms else { return (u64::MAX, 0) };
-        let rate_ms = rate_per_split_ms * self.splits.len() as f64;
-        let now_ms = self.clock.now_ms();
-        let elapsed_ms = now_ms.saturating_sub(*self.filled_ms.get_or_insert(now_ms)).max(0);
-        self.filled_ms = Some(now_ms);
-        let most = (rate_ms * GeneratorSource::<()>::BURST_MS).max(1.0);
-        self.tokens = (self.tokens + elapsed_ms as f64 * rate_ms).min(most);
-        let wait_ms = ((1.0 - self.tokens.fract()) / rate_ms).ceil() as i64;
-        (self.tokens as u64, wait_ms.max(1))
-    }
+    tokens: Tokens,
 }
 
 impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
@@ -133,29 +118,44 @@ impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
                 serde_json::Value::Null => first,
                 position => serde_json::from_value::<Position>(position.clone()).map_err(|_| wrong())?.next,
             };
-            self.splits.push(Range { split, next, step });
+            self.splits.push(Range { split, next, step, paused: false, finished: false });
         }
         Ok(())
     }
 
     fn poll(&mut self, output: &mut SourceOutput<T>) -> Result<Poll> {
-        let (allowed, wait_ms) = self.allowance();
-        let unfinished = self.splits.iter().filter(|range| range.next < self.end).count();
-        if unfinished == 0 {
+        for (index, range) in self.splits.iter_mut().enumerate() {
+            if range.next >= self.end && !std::mem::replace(&mut range.finished, true) {
+                output.finish_split(index);
+            }
+        }
+        if self.splits.iter().all(|range| range.finished) {
             return Ok(Poll::End);
         }
-        if allowed == 0 {
-            let wake_at_ms = self.clock.now_ms().saturating_add(wait_ms);
-            return Ok(Poll::Pending { wake_at_ms: Some(wake_at_ms) });
+        let read = self.splits.iter().filter(|range| !range.finished && !range.paused).count();
+        if read == 0 {
+            // Whoever has paused them polls again.
+            return Ok(Poll::Pending { wake_at_ms: None });
         }
+        let now_ms = self.clock.now_ms();
+        let allowed = match self.rate_per_split {
+            None => u64::MAX,
+            Some(rate) => match self.tokens.refill(now_ms, rate * self.splits.len() as f64) {
+                Allowance::Now(records) => records,
+                Allowance::At(wake_at_ms) => return Ok(Poll::Pending { wake_at_ms: Some(wake_at_ms) }),
+            },
+        };
         // All splits move on together, each by a run, so that the cost per record is the function's alone.
         let budget = allowed.min(output.room() as u64);
-        let run = budget.div_ceil(unfinished as u64);
+        let run = budget.div_ceil(read as u64);
         let mut left = budget;
         let splits = self.splits.len();
         for turn in 0..splits {
             let index = (self.turn + turn) % splits;
             let range = &mut self.splits[index];
+            if range.paused {
+                continue;
+            }
             let indices_left = self.end.saturating_sub(range.next).div_ceil(range.step);
             let emitted = run.min(left).min(indices_left);
             for _ in 0..emitted {
@@ -165,11 +165,15 @@ impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
             left -= emitted;
         }
         self.turn = (self.turn + 1) % splits;
-        if self.rate_per_split_ms.is_some() {
-            self.tokens -= (budget - left) as f64;
+        self.tokens.take(budget - left);
+        Ok(Poll::More)
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) -> bool {
+        for (index, range) in self.splits.iter_mut().enumerate() {
+            range.paused = paused.get(index).copied().unwrap_or(false);
         }
-        let finished = self.splits.iter().all(|range| range.next >= self.end);
-        Ok(if finished { Poll::End } else { Poll::More })
+        true
     }
 
     fn snapshot(&mut self) -> Result<Vec<Split>> {

@@ -8,7 +8,10 @@
 //! | [`kafka`] | Apache Kafka, read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
 //! | [`live`] | results into the server's live tables |
+//! | [`blackhole`] | results into nothing |
 //! | [`generator`] | records made up by a function |
+//! | [`hybrid`] | sources one after the other |
+//! | [`rate_limit`] | any source, not faster than so many records a second |
 //! | [`mod@format`] | JSON, CSV, Avro, text, raw bytes |
 //! | [`fetcher`] | for authors: how a reader that blocks meets the worker |
 //! | [`buffered`] | for authors: how a writer that blocks meets the worker |
@@ -16,15 +19,18 @@
 //!
 //! A new connector is a new file and a line in [`CONNECTORS`].
 
+pub mod blackhole;
 pub mod buffered;
 pub mod conformance;
 pub mod fetcher;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod hybrid;
 pub mod kafka;
 mod lines;
 pub mod live;
+pub mod rate_limit;
 pub mod redis;
 pub mod socket;
 pub mod topic;
@@ -53,6 +59,7 @@ pub struct Connector {
 
 /// All connectors, by name.
 pub const CONNECTORS: &[Connector] = &[
+    Connector { name: "blackhole", role: Role::Sink, description: "takes everything and keeps nothing" },
     Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
     Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
     Connector { name: "kafka", role: Role::Both, description: "Apache Kafka, read and written exactly once" },

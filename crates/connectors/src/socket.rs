@@ -172,7 +172,7 @@ where
                 self.lines = None;
                 if self.attempts_left == 0 {
                     self.split = None;
-                    let _ = out.finish();
+                    let _ = out.finish(split);
                     return Ok(Fetched::Done);
                 }
                 return self.reconnect(&io::Error::from(io::ErrorKind::UnexpectedEof));

@@ -7,6 +7,10 @@
 //! * `snapshot` returns, for every split assigned so far (finished ones too), the position *behind the last emitted
 //!   record*. A reader that is given that split again emits exactly the records that follow.
 //! * All state of a reader stands in its splits.
+//!
+//! There is no enumerator beside it. What one is for stands here: discovery is `splits`, asked again at each interval;
+//! splits that subtasks take one by one ([`Assignment::OnDemand`]) and the stages of a chain of sources ([`Source::stages`])
+//! are kept by the engine, with their state in the checkpoint.
 
 use std::task::Waker;
 
@@ -36,6 +40,18 @@ pub enum Boundedness {
     Unbounded,
 }
 
+/// How splits get to subtasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Assignment {
+    /// Subtask `slot % parallelism` reads a split, from the start.
+    #[default]
+    ByNumber,
+    /// A subtask takes a split when it has nothing left to read: first of its own by number, then of those of other
+    /// subtasks of its process. For bounded sources of many splits that are read to their ends. Splits are in the checkpoint also
+    /// while nobody reads them. Not together with discovery or stages, where splits go by number.
+    OnDemand,
+}
+
 /// What a reader is told about its place in the job.
 #[derive(Clone)]
 pub struct ReaderContext {
@@ -47,6 +63,16 @@ pub struct ReaderContext {
     pub waker: Waker,
     /// The job's clock.
     pub clock: SharedClock,
+    /// The source goes on from a checkpoint, whether or not splits of it fall to this subtask: a split without a position
+    /// was found later.
+    pub restored: bool,
+}
+
+impl ReaderContext {
+    /// The context of a source that begins anew.
+    pub fn new(subtask: usize, parallelism: usize, waker: Waker, clock: SharedClock) -> Self {
+        ReaderContext { subtask, parallelism, waker, clock, restored: false }
+    }
 }
 
 /// Describes where records come from. One value serves all subtasks.
@@ -63,6 +89,24 @@ pub trait Source<T>: Send + Sync + 'static {
     /// How often to look for new splits; `None` (the default) never.
     fn discovery_interval_ms(&self) -> Option<u64> {
         None
+    }
+
+    /// How splits get to subtasks; default by number.
+    fn assignment(&self) -> Assignment {
+        Assignment::ByNumber
+    }
+
+    /// How many stages there are; default 1. A stage begins, on all subtasks, when the one before is read to its end on all.
+    fn stages(&self) -> u32 {
+        1
+    }
+
+    /// The splits of stage `stage`, the first being 0; `ended` are those of the stage before at their ends, of all subtasks and
+    /// ordered by id. Called at each beginning of a stage and at each restore into it, before a reader gets splits of it. It
+    /// must give the same splits on every subtask, and their ids must differ from those of other stages.
+    fn stage_splits(&self, stage: u32, ended: &[Split]) -> Result<Vec<Split>> {
+        let _ = (stage, ended);
+        self.splits()
     }
 
     /// A reader for one subtask, without splits.
@@ -85,13 +129,21 @@ pub enum Poll {
 
 /// Reads the splits of one subtask.
 pub trait SourceReader<T> {
-    /// Takes over splits, each at its position. The n-th split ever added has index n in [`SourceOutput::push`].
+    /// Takes over splits, each at its position; called once at the start, also without any. The n-th split ever added has
+    /// index n in [`SourceOutput::push`]. With stages, all splits of a call are of one, and it is called at the beginning of each.
     fn add_splits(&mut self, splits: Vec<Split>) -> Result<()>;
 
     /// Emits what is there, at most `output.room()` records. Never waits.
     fn poll(&mut self, output: &mut SourceOutput<T>) -> Result<Poll>;
 
-    /// The splits with their positions behind the last emitted record.
+    /// Holds back the splits with `paused[index]`, and no others: nothing of them is emitted before they are let go again.
+    /// `false`, the default, says that this reader cannot hold back single splits; everything stays as it was then.
+    fn pause_splits(&mut self, paused: &[bool]) -> bool {
+        let _ = paused;
+        false
+    }
+
+    /// The splits with their positions behind the last emitted record. Those of former stages may be left out.
     fn snapshot(&mut self) -> Result<Vec<Split>>;
 
     /// Epoch `epoch` is in a manifest: positions up to it may be committed outside. They are those of the newest snapshot,
@@ -115,13 +167,17 @@ pub struct SourceOutput<T> {
     records: Vec<(i64, T)>,
     runs: Vec<Run>,
     rejected: Vec<DeadLetter>,
+    finished: Vec<usize>,
+    /// Added to the indices of splits.
+    first_split: usize,
     capacity: usize,
 }
 
 impl<T> SourceOutput<T> {
     /// An empty output with room for `capacity` records.
     pub fn with_capacity(capacity: usize) -> Self {
-        SourceOutput { records: Vec::with_capacity(capacity), runs: Vec::new(), rejected: Vec::new(), capacity }
+        let records = Vec::with_capacity(capacity);
+        SourceOutput { records, runs: Vec::new(), rejected: Vec::new(), finished: Vec::new(), first_split: 0, capacity }
     }
 
     /// How many more records this poll may emit.
@@ -129,10 +185,28 @@ impl<T> SourceOutput<T> {
         self.capacity.saturating_sub(self.records.len() + self.rejected.len())
     }
 
+    /// Does `work` with room for at most `room` records more.
+    pub fn within<R>(&mut self, room: usize, work: impl FnOnce(&mut Self) -> R) -> R {
+        let whole = self.capacity;
+        self.capacity = whole.min((self.records.len() + self.rejected.len()).saturating_add(room));
+        let result = work(self);
+        self.capacity = whole;
+        result
+    }
+
+    /// Does `work`, in which the split with index 0 is the one that has index `first_split` here.
+    pub fn behind<R>(&mut self, first_split: usize, work: impl FnOnce(&mut Self) -> R) -> R {
+        self.first_split += first_split;
+        let result = work(self);
+        self.first_split -= first_split;
+        result
+    }
+
     /// Emits a record of the split with index `split`. `timestamp_ms` is the source's own time for it, or
     /// [`NO_TIMESTAMP`](crate::NO_TIMESTAMP).
     #[inline]
     pub fn push(&mut self, split: usize, timestamp_ms: i64, value: T) {
+        let split = self.first_split + split;
         self.records.push((timestamp_ms, value));
         match self.runs.last_mut() {
             Some((last, end)) if *last == split => *end += 1,
@@ -145,6 +219,11 @@ impl<T> SourceOutput<T> {
         self.rejected.push(letter);
     }
 
+    /// Says that a split is read to its end: it does not hold event time back any more.
+    pub fn finish_split(&mut self, split: usize) {
+        self.finished.push(self.first_split + split);
+    }
+
     /// Whether nothing was emitted or rejected.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.rejected.is_empty()
@@ -154,6 +233,11 @@ impl<T> SourceOutput<T> {
     pub fn take(&mut self) -> (Vec<(i64, T)>, Vec<Run>) {
         let records = std::mem::replace(&mut self.records, Vec::with_capacity(self.capacity));
         (records, std::mem::take(&mut self.runs))
+    }
+
+    /// Takes the indices of the splits that are read to their end.
+    pub fn take_finished(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.finished)
     }
 
     /// Takes the rejected records.

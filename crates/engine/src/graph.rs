@@ -16,6 +16,7 @@ use crate::driver::port::{AnyHead, Head};
 use crate::driver::source::SourceParts;
 use crate::operator::{Link, Sides};
 use crate::runtime::RuntimeMode;
+use crate::runtime::board::Board;
 use crate::stream::partition::PartitionFactory;
 
 /// The kind of an edge, as it is shown.
@@ -131,6 +132,8 @@ pub(crate) struct Node {
     pub description: Option<String>,
     /// For a source, whether it ends.
     pub boundedness: Option<Boundedness>,
+    /// For a source, the alignment group it is in.
+    pub alignment: Option<String>,
     pub logic: Logic,
     pub sink: Option<Box<dyn SinkHooks>>,
 }
@@ -149,6 +152,7 @@ impl Node {
             slot_group: None,
             description: None,
             boundedness: None,
+            alignment: None,
             logic,
             sink: None,
         }
@@ -164,6 +168,8 @@ pub(crate) struct Graph {
     pub nodes: Vec<Node>,
     /// Whether every operator is a task of its own.
     pub chaining_off: bool,
+    /// What was built in a way that cannot run; told when the job is to.
+    pub fault: Option<Error>,
 }
 
 /// The job with everything settled: what each worker builds.
@@ -181,6 +187,8 @@ pub(crate) struct Plan {
     pub slots: BTreeMap<usize, usize>,
     /// The group of each slot.
     pub groups: Vec<usize>,
+    /// The alignment group of each slot.
+    pub alignments: Vec<Option<usize>>,
     /// For each node, its slot sharing group.
     pub slot_groups: Vec<String>,
 }
@@ -188,6 +196,9 @@ pub(crate) struct Plan {
 impl Graph {
     /// What cannot be planned, while the graph is still there.
     pub fn check(&self, default_parallelism: usize) -> Result<()> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         if self.nodes.is_empty() {
             return Err(Error::input("the job has no operators").hint("add a source and a sink before `execute`"));
         }
@@ -219,7 +230,7 @@ impl Graph {
         self.check(default_parallelism)?;
         let parallelism: Vec<usize> =
             (0..self.nodes.len()).map(|node| self.parallelism(node, default_parallelism)).collect();
-        let Graph { nodes, chaining_off } = self;
+        let Graph { nodes, chaining_off, .. } = self;
         let uids = uids(&nodes)?;
         let slot_groups = slot_groups(&nodes);
         let mut outgoing = vec![Vec::new(); nodes.len()];
@@ -253,7 +264,8 @@ impl Graph {
             }
         }
         let (slots, groups) = slots(&nodes, &parallelism);
-        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups, slot_groups })
+        let alignments = alignments(&nodes, &parallelism);
+        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups, alignments, slot_groups })
     }
 
     /// Everything as one task of one subtask among `parallelism`, for the harness: its first node is the only source.
@@ -331,7 +343,31 @@ fn slots(nodes: &[Node], parallelism: &[usize]) -> (BTreeMap<usize, usize>, Vec<
     (slots, groups)
 }
 
+/// The alignment group of each slot, in the order of [`slots`]: sources of one group wait for each other wherever their
+/// records go.
+fn alignments(nodes: &[Node], parallelism: &[usize]) -> Vec<Option<usize>> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut alignments = Vec::new();
+    for (node, parallelism) in nodes.iter().zip(parallelism) {
+        if matches!(node.logic, Logic::Source(_)) {
+            let number = node.alignment.as_deref().map(|name| {
+                names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                    names.push(name);
+                    names.len() - 1
+                })
+            });
+            alignments.extend(std::iter::repeat_n(number, *parallelism));
+        }
+    }
+    alignments
+}
+
 impl Plan {
+    /// A board for the sources of this plan.
+    pub fn board(&self) -> Board {
+        Board::new(self.groups.clone()).with_alignments(self.alignments.clone())
+    }
+
     /// Whether the job runs in batch mode.
     pub fn is_batch(&self, mode: RuntimeMode) -> Result<bool> {
         let unbounded = self.nodes.iter().find(|node| node.boundedness == Some(Boundedness::Unbounded));

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tidemill_connectors::blackhole::BlackholeSink;
 use tidemill_connectors::file::{FileSink, FileSource};
 use tidemill_connectors::format::{Json, Text};
 use tidemill_connectors::live::LiveSink;
@@ -149,6 +150,7 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
 
 fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<()> {
     let end = match options.connector.as_str() {
+        "blackhole" => records.sink_to(BlackholeSink),
         "print" => records.print(),
         "file" => {
             let into: PathBuf = folder.join(options.required("folder")?);
@@ -175,7 +177,7 @@ fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options:
             };
             records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
         }
-        _ => return Err(options.unknown("file, live, print, topic")),
+        _ => return Err(options.unknown("blackhole, file, live, print, topic")),
     };
     options.finish()?;
     end.uid("sink");

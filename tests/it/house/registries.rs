@@ -5,8 +5,9 @@ use tidemill_connectors::CONNECTORS;
 use super::tree::Tree;
 use super::{Breaches, check};
 
-/// Modules of the connectors crate that serve authors and are no connectors.
-const FOR_AUTHORS: [&str; 4] = ["buffered", "conformance", "fetcher", "format"];
+/// Modules of the connectors crate that serve authors, or stand around other connectors, and are none themselves.
+const FOR_AUTHORS: [&str; 8] =
+    ["async_sink", "buffered", "conformance", "fetcher", "format", "hybrid", "rate_limit", "write_ahead"];
 
 /// The names behind `pub mod …;` in a file.
 fn public_modules(text: &str) -> impl Iterator<Item = &str> {

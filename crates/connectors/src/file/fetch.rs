@@ -49,6 +49,7 @@ struct Reading {
     path: PathBuf,
     position: Option<FilePosition>,
     open: Option<Open>,
+    paused: bool,
 }
 
 struct Open {
@@ -233,15 +234,26 @@ where
     type Position = FilePosition;
 
     fn add_split(&mut self, index: usize, id: &str, position: Option<FilePosition>) -> Result<()> {
-        self.files.push(Reading { index, path: PathBuf::from(id), position, open: None });
+        self.files.push(Reading { index, path: PathBuf::from(id), position, open: None, paused: false });
         Ok(())
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) {
+        for file in &mut self.files {
+            file.paused = paused.get(file.index).copied().unwrap_or(false);
+        }
     }
 
     fn fetch(&mut self, out: &mut Emitter<D::Value, FilePosition>) -> Result<Fetched> {
         // When following each file has its turn; else one is read after the other.
         for _ in 0..self.files.len() {
             let at = self.turn % self.files.len();
-            match self.take_turn(at, out)? {
+            let turn = if self.files[at].paused { Turn::Waiting } else { self.take_turn(at, out)? };
+            match turn {
                 Turn::Stopped => return Ok(Fetched::More),
                 Turn::Waiting => self.turn = at + 1,
                 Turn::More => {
@@ -249,9 +261,9 @@ where
                     return Ok(Fetched::More);
                 }
                 Turn::Finished => {
-                    self.files.remove(at);
+                    let finished = self.files.remove(at);
                     self.turn = at;
-                    let _ = out.finish();
+                    let _ = out.finish(finished.index);
                     return Ok(Fetched::More);
                 }
             }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tidemill_core::format::Decode;
-use tidemill_core::source::{Boundedness, ReaderContext, Source, SourceReader, Split};
+use tidemill_core::source::{Assignment, Boundedness, ReaderContext, Source, SourceReader, Split};
 use tidemill_core::{Error, Result};
 
 use super::fetch::FileFetch;
@@ -12,7 +12,8 @@ use crate::fetcher::FetchReader;
 /// Reads lines of files; a format makes records of them. Files that end with `.gz` are unpacked.
 ///
 /// Bounded by default: the files that are there are read to their ends, each as it is when its end is met, a last line
-/// without a line end included. With [`FileSource::follow`] it goes on like `tail -F`.
+/// without a line end included. A subtask takes the next file when it is done with one; event time waits until all are begun.
+/// With [`FileSource::follow`] it goes on like `tail -F`, and files belong to subtasks by their names.
 #[derive(Debug, Clone)]
 pub struct FileSource<D> {
     pattern: PathBuf,
@@ -98,6 +99,10 @@ where
             Ok(Split { id: id.to_string(), slot, position: serde_json::Value::Null })
         };
         files.into_iter().enumerate().map(split).collect()
+    }
+
+    fn assignment(&self) -> Assignment {
+        if self.follow { Assignment::ByNumber } else { Assignment::OnDemand }
     }
 
     fn discovery_interval_ms(&self) -> Option<u64> {

@@ -54,6 +54,13 @@ struct Partition {
     /// Records known to wait behind the position.
     pending: u64,
     finished: bool,
+    paused: bool,
+}
+
+impl Partition {
+    fn is_read(&self) -> bool {
+        !self.finished && !self.paused
+    }
 }
 
 /// Reads the partitions of one subtask.
@@ -93,7 +100,7 @@ where
             if partition.position.end.is_some_and(|end| partition.position.next >= end) {
                 partition.finished = true;
                 partition.pending = 0;
-                if !out.finish() {
+                if !out.finish(partition.index) {
                     return false;
                 }
             }
@@ -124,7 +131,7 @@ where
     fn round(&mut self, out: &mut Emitter<D::Value, KafkaPosition>) -> Result<Round> {
         self.find_oldest()?;
         let mut by_leader: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-        for (at, partition) in self.partitions.iter().enumerate().filter(|(_, partition)| !partition.finished) {
+        for (at, partition) in self.partitions.iter().enumerate().filter(|(_, partition)| partition.is_read()) {
             by_leader.entry(self.cluster.leader(&partition.topic, partition.number)?).or_default().push(at);
         }
         let wait_ms = if by_leader.len() > 1 && self.busy { WAIT_BUSY_MS } else { WAIT_MS };
@@ -277,8 +284,18 @@ where
     fn add_split(&mut self, index: usize, id: &str, position: Option<KafkaPosition>) -> Result<()> {
         let (topic, number) = partition_of(id)?;
         let position = position.ok_or_else(|| Error::bug(format!("{}: no position for {id}", self.title)))?;
-        self.partitions.push(Partition { index, topic, number, position, pending: 0, finished: false });
+        self.partitions.push(Partition { index, topic, number, position, pending: 0, finished: false, paused: false });
         Ok(())
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) {
+        for partition in &mut self.partitions {
+            partition.paused = paused.get(partition.index).copied().unwrap_or(false);
+        }
     }
 
     fn fetch(&mut self, out: &mut Emitter<D::Value, KafkaPosition>) -> Result<Fetched> {
@@ -288,6 +305,9 @@ where
         if self.partitions.iter().all(|partition| partition.finished) {
             out.set_pending(0);
             return Ok(Fetched::Done);
+        }
+        if !self.partitions.iter().any(Partition::is_read) {
+            return Ok(Fetched::Idle(PAUSE));
         }
         match self.round(out) {
             Ok(round) => {

@@ -24,7 +24,7 @@ where
 {
     reading: Reading,
     inner: FetchReader<KafkaFetch<D>>,
-    /// Whether splits were added before: those that come later were created later.
+    /// Whether partitions that come without a position were created later.
     started: bool,
     /// The positions of the newest snapshot.
     snapshot: Vec<(String, i32, i64)>,
@@ -35,8 +35,9 @@ impl<D: KafkaDecode> KafkaReader<D>
 where
     D::Value: Send + 'static,
 {
-    pub(super) fn new(reading: Reading, inner: FetchReader<KafkaFetch<D>>) -> Self {
-        KafkaReader { reading, inner, started: false, snapshot: Vec::new(), committing: None }
+    /// `restored`: the source goes on from a checkpoint, so a partition without a position was created later.
+    pub(super) fn new(reading: Reading, inner: FetchReader<KafkaFetch<D>>, restored: bool) -> Self {
+        KafkaReader { reading, inner, started: restored, snapshot: Vec::new(), committing: None }
     }
 
     /// Asks the cluster where splits without a position begin, and where those without an end do.
@@ -124,6 +125,10 @@ where
 
     fn poll(&mut self, output: &mut SourceOutput<D::Value>) -> Result<Poll> {
         self.inner.poll(output)
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) -> bool {
+        self.inner.pause_splits(paused)
     }
 
     fn snapshot(&mut self) -> Result<Vec<Split>> {

@@ -311,7 +311,7 @@ where
         let title = self.reading.title();
         let fetch = KafkaFetch::new(&title, &self.reading.servers, self.reading.fetch, self.decode.clone())?;
         let inner = FetchReader::new(&title, &context, fetch);
-        Ok(Box::new(KafkaReader::new(self.reading.clone(), inner)))
+        Ok(Box::new(KafkaReader::new(self.reading.clone(), inner, context.restored)))
     }
 }
 

@@ -174,6 +174,10 @@ where
         self.inner.poll(output)
     }
 
+    fn pause_splits(&mut self, paused: &[bool]) -> bool {
+        self.inner.pause_splits(paused)
+    }
+
     fn snapshot(&mut self) -> Result<Vec<Split>> {
         self.inner.snapshot()
     }
@@ -218,6 +222,7 @@ struct Reading {
     partition: u32,
     position: TopicPosition,
     finished: bool,
+    paused: bool,
 }
 
 impl<D> Fetch for TopicFetch<D>
@@ -231,8 +236,18 @@ where
     fn add_split(&mut self, index: usize, id: &str, position: Option<TopicPosition>) -> Result<()> {
         let partition = partition_of(id)?;
         let position = position.ok_or_else(|| Error::bug(format!("{}: no position for {id}", self.title)))?;
-        self.partitions.push(Reading { index, partition, position, finished: false });
+        self.partitions.push(Reading { index, partition, position, finished: false, paused: false });
         Ok(())
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) {
+        for reading in &mut self.partitions {
+            reading.paused = paused.get(reading.index).copied().unwrap_or(false);
+        }
     }
 
     fn fetch(&mut self, out: &mut Emitter<D::Value, TopicPosition>) -> Result<Fetched> {
@@ -248,16 +263,18 @@ where
             out.set_pending(0);
             return Ok(Fetched::Done);
         }
-        let mut pending = 0;
+        let (mut pending, mut readable) = (0, 0);
         for reading in &self.partitions {
             let end = match reading.position.end {
                 Some(end) => end,
                 None => self.topic.latest(reading.partition)?,
             };
-            pending += end.saturating_sub(reading.position.next);
+            let behind = end.saturating_sub(reading.position.next);
+            pending += behind;
+            readable += if reading.paused { 0 } else { behind };
         }
         out.set_pending(pending);
-        if !read_any && pending == 0 {
+        if !read_any && readable == 0 {
             if !out.flush() {
                 return Ok(Fetched::More);
             }
@@ -285,13 +302,13 @@ where
 {
     fn read_some(&mut self, at: usize, out: &mut Emitter<D::Value, TopicPosition>) -> Result<Turn> {
         let reading = &mut self.partitions[at];
-        if reading.finished {
+        if reading.finished || reading.paused {
             return Ok(Turn::Nothing);
         }
         let end = reading.position.end.unwrap_or(u64::MAX);
         if reading.position.next >= end {
             reading.finished = true;
-            return Ok(if out.finish() { Turn::Read } else { Turn::Stopped });
+            return Ok(if out.finish(reading.index) { Turn::Read } else { Turn::Stopped });
         }
         let partition = reading.partition;
         let batches = match self.topic.read(partition, reading.position.next, READ_BYTES)? {

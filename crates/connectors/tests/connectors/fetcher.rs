@@ -44,7 +44,7 @@ impl Fetch for Numbers {
 
 fn start(fail_at: Option<u64>, panic_at: Option<u64>) -> (FetchReader<Numbers>, Arc<AtomicUsize>, Arc<Alarm>) {
     let (alarm, waker): (_, Waker) = Alarm::new();
-    let context = ReaderContext { subtask: 0, parallelism: 1, waker, clock: Arc::new(ManualClock::new(0)) };
+    let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
     let pushed = Arc::new(AtomicUsize::new(0));
     let fetch = Numbers { next: 0, pushed: Arc::clone(&pushed), fail_at, panic_at };
     let mut reader = FetchReader::new("numbers", &context, fetch);
@@ -100,10 +100,94 @@ fn a_panic_of_the_thread_is_an_error_of_the_source() {
 #[test]
 fn a_reader_without_splits_is_at_its_end() {
     let (_alarm, waker) = Alarm::new();
-    let context = ReaderContext { subtask: 0, parallelism: 1, waker, clock: Arc::new(ManualClock::new(0)) };
+    let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
     let fetch = Numbers { next: 0, pushed: Arc::default(), fail_at: None, panic_at: None };
     let mut reader = FetchReader::new("numbers", &context, fetch);
     assert_eq!(reader.poll(&mut SourceOutput::with_capacity(1)).unwrap(), Poll::End);
     reader.add_splits(Vec::new()).unwrap();
     assert!(reader.snapshot().unwrap().is_empty());
+}
+
+/// Splits of numbers, all read in turn; a number is 100 × its split and the count.
+struct InTurn {
+    splits: Vec<(usize, u64)>,
+    paused: Vec<bool>,
+}
+
+impl Fetch for InTurn {
+    type Value = u64;
+    type Position = u64;
+
+    fn add_split(&mut self, index: usize, _id: &str, position: Option<u64>) -> Result<()> {
+        self.splits.push((index, position.unwrap_or(0)));
+        Ok(())
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    fn pause_splits(&mut self, paused: &[bool]) {
+        self.paused = paused.to_vec();
+    }
+
+    fn fetch(&mut self, out: &mut Emitter<u64, u64>) -> Result<Fetched> {
+        for (index, next) in &mut self.splits {
+            if *next < 100 && !self.paused.get(*index).copied().unwrap_or(false) {
+                let number = *index as u64 * 100 + *next;
+                *next += 1;
+                let _ = out.push(*index, 0, Ok(number), *next) && (*next < 100 || out.finish(*index));
+            }
+        }
+        let done = self.splits.iter().all(|(_, next)| *next == 100);
+        Ok(if done { Fetched::Done } else { Fetched::More })
+    }
+}
+
+/// Pauses splits at random; each still comes whole and in order, and nothing of a paused one comes.
+#[test]
+fn paused_splits_wait_and_lose_nothing() {
+    for seed in 1..=20u64 {
+        let mut state = seed;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let (alarm, waker) = Alarm::new();
+        let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
+        let mut reader = FetchReader::new("in turn", &context, InTurn { splits: Vec::new(), paused: Vec::new() });
+        let split = |slot: u32| Split { id: slot.to_string(), slot, position: serde_json::Value::Null };
+        reader.add_splits((0..3).map(split).collect()).unwrap();
+        let (mut seen, mut finished) = (vec![Vec::new(); 3], Vec::new());
+        let mut paused = vec![false; 3];
+        loop {
+            if below(3) == 0 {
+                paused = (0..3).map(|_| below(2) == 0).collect();
+                assert!(reader.pause_splits(&paused));
+            }
+            let mut output = SourceOutput::with_capacity(1 + below(20) as usize);
+            let polled = reader.poll(&mut output).unwrap();
+            for number in output.take().0.into_iter().map(|(_, number)| number) {
+                let split = (number / 100) as usize;
+                assert!(!paused[split], "seed {seed}: {number} of a paused split");
+                seen[split].push(number % 100);
+            }
+            finished.extend(output.take_finished());
+            let positions: Vec<u64> =
+                reader.snapshot().unwrap().iter().map(|s| s.position.as_u64().unwrap_or(0)).collect();
+            assert_eq!(positions, seen.iter().map(|seen| seen.len() as u64).collect::<Vec<_>>(), "seed {seed}");
+            match polled {
+                Poll::More => {}
+                Poll::End => break,
+                Poll::Pending { .. } if paused.contains(&true) => {
+                    paused = vec![false; 3];
+                    assert!(reader.pause_splits(&paused));
+                }
+                Poll::Pending { .. } => assert!(alarm.wait(DEADLINE)),
+            }
+        }
+        assert!(seen.iter().all(|seen| *seen == (0..100).collect::<Vec<_>>()), "seed {seed}");
+        finished.sort();
+        assert_eq!(finished, [0, 1, 2], "seed {seed}");
+    }
 }

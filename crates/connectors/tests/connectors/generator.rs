@@ -32,7 +32,7 @@ fn the_rate_is_kept_by_the_clock() {
     let splits = source.splits().unwrap();
     let clock = std::sync::Arc::new(ManualClock::new(0));
     let (_alarm, waker) = tidemill_connectors::conformance::Alarm::new();
-    let context = tidemill_core::source::ReaderContext { subtask: 0, parallelism: 2, waker, clock: clock.clone() };
+    let context = tidemill_core::source::ReaderContext::new(0, 2, waker, clock.clone());
     let mut reader = source.reader(context).unwrap();
     // One of two splits: half of the rate, 250 a second.
     reader.add_splits(vec![splits[0].clone()]).unwrap();
@@ -65,6 +65,6 @@ fn a_wrong_rate_or_split_is_refused() {
     splits[0].id = "elsewhere".into();
     let (_alarm, waker) = tidemill_connectors::conformance::Alarm::new();
     let clock = std::sync::Arc::new(ManualClock::new(0));
-    let context = tidemill_core::source::ReaderContext { subtask: 0, parallelism: 1, waker, clock };
+    let context = tidemill_core::source::ReaderContext::new(0, 1, waker, clock);
     assert!(source.reader(context).unwrap().add_splits(splits).is_err());
 }

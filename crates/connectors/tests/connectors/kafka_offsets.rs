@@ -51,7 +51,7 @@ fn each_start_begins_where_it_says() {
     let splits = failed.splits().unwrap();
     let (_, waker) = tidemill_connectors::conformance::Alarm::new();
     let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
-    let context = tidemill_core::source::ReaderContext { subtask: 0, parallelism: 1, waker, clock };
+    let context = tidemill_core::source::ReaderContext::new(0, 1, waker, clock);
     let error = failed.reader(context).unwrap().add_splits(splits).unwrap_err().to_string();
     assert!(error.contains("no offset to start at is given for partition 1"), "{error}");
 }
@@ -108,7 +108,7 @@ fn offsets_go_to_the_group_when_a_checkpoint_completes() {
     let unnamed = source(broker, &topic).start(KafkaStart::GroupOffsets(KafkaReset::Earliest));
     let (_, waker) = tidemill_connectors::conformance::Alarm::new();
     let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
-    let context = tidemill_core::source::ReaderContext { subtask: 0, parallelism: 1, waker, clock };
+    let context = tidemill_core::source::ReaderContext::new(0, 1, waker, clock);
     let splits = unnamed.splits().unwrap();
     let error = unnamed.reader(context).unwrap().add_splits(splits).unwrap_err().to_string();
     assert!(error.contains("no group is given"), "{error}");

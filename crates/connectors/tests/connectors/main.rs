@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod blackhole;
 mod buffered;
 mod fetcher;
 mod file_sink;
 mod file_source;
 mod generator;
+mod hybrid;
 mod kafka_broker;
 mod kafka_offsets;
 mod kafka_outage;
 mod kafka_sink;
 mod kafka_source;
 mod live;
+mod rate_limit;
 mod redis;
 mod socket;
 mod topic_sink;

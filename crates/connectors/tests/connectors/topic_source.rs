@@ -156,7 +156,7 @@ fn lost_records_fail_the_source_or_are_skipped() {
     beyond[0].position = serde_json::json!("nonsense");
     let (_alarm, waker) = tidemill_connectors::conformance::Alarm::new();
     let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
-    let context = tidemill_core::source::ReaderContext { subtask: 0, parallelism: 1, waker, clock };
+    let context = tidemill_core::source::ReaderContext::new(0, 1, waker, clock);
     assert!(source.reader(context).unwrap().add_splits(beyond).is_err());
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
+use tidemill_core::source::ReaderContext;
 use tidemill_core::{Data, DeadLetter, Error, Result, WATERMARK_MIN};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -17,11 +18,12 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::SyncActivator;
 
+use super::alignment::Aligner;
 use super::codec::codec;
 use super::flow::{Addressed, Flow, connect};
 use super::port::{AnyHead, AnyInput, AnyOutput, Head, InputPort, OutputPort, PortLink, Sender};
 use super::rows::Rows;
-use super::source::{SourceHead, SourceParts, SourceTask, poll_output, starting_splits};
+use super::source::{Beginning, SourceHead, SourceParts, SourceTask, Stage, beginning, poll_output};
 use super::task::{Task, TaskCore};
 use super::timestamp::Ts;
 use crate::checkpoint::restore::RestorePoint;
@@ -47,12 +49,22 @@ pub(crate) struct BuildShared {
     pub job_id: String,
     pub attempt: u64,
     pub checkpoint_interval_ms: Option<i64>,
+    /// Workers of this process.
+    pub workers: usize,
     /// Workers that have not built their tasks yet.
     pub building: AtomicUsize,
     /// What user functions count.
     pub user: Arc<UserMetrics>,
     /// Whether the job runs as a batch: final results only.
     pub batch: bool,
+}
+
+impl BuildShared {
+    /// How many subtasks of an operator run in this process, `subtask` being one of them.
+    fn subtasks_here(&self, subtask: usize, parallelism: usize) -> usize {
+        let first = subtask / self.workers * self.workers;
+        parallelism.min(first + self.workers) - first.min(parallelism)
+    }
 }
 
 /// An edge that has its sender and waits for its receiver.
@@ -335,30 +347,37 @@ pub(crate) fn source<T: Data>(
     let parallelism = plan.parallelism[node];
     let core = builder.core(Rc::new(SourceHead { records: head.clone(), dead_letters: dead_letters.clone() }))?;
     let subtask = core.subtask;
-    let context = tidemill_core::source::ReaderContext {
-        subtask,
-        parallelism,
-        waker: builder.waker(),
-        clock: builder.shared.control.clock().clone(),
-    };
+    let clock = builder.shared.control.clock().clone();
+    let restored = builder.restored(node)?;
+    let mut context = ReaderContext::new(subtask, parallelism, builder.waker(), clock);
+    context.restored = !restored.is_empty();
+    let reader = parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?;
+    let first_slot = plan.slots[&node];
+    let subtasks = builder.shared.subtasks_here(subtask, parallelism);
     let mut task = SourceTask {
         uid: plan.uids[node].clone(),
         source: parts.source.clone(),
-        reader: parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?,
+        reader,
         output: poll_output(),
         head,
         dead_letters,
         watermarks: SplitWatermarks::new(&parts.strategy, parallelism, builder.shared.batch),
-        slot: plan.slots[&node] + subtask,
+        aligner: parts.strategy.alignment().filter(|_| !builder.shared.batch).map(Aligner::new),
+        slot: first_slot + subtask,
         known: BTreeSet::new(),
         next_discovery_ms: None,
         finished: false,
         committed: builder.shared.restore.epoch(),
+        stage: Stage::default(),
+        slots: first_slot..first_slot + parallelism,
+        stage_over: false,
+        pool: parts.pool.clone().map(|pool| (pool, subtasks)),
         core,
     };
     if builder.subtask.is_some() {
-        let splits = starting_splits(parts.source.as_ref(), builder.restored(node)?)?;
-        task.add_splits(splits)?;
+        let Beginning { stage, splits } = beginning(parts.source.as_ref(), restored)?;
+        task.stage = stage;
+        task.begin(splits)?;
     }
     Ok(Box::new(task))
 }

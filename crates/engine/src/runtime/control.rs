@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemill_core::{Error, SharedClock};
 use timely::scheduling::SyncActivator;
 
-use super::board::{Board, Mark};
+use super::board::{Board, Mark, StageEnd};
 use super::cluster::leader::Members;
 use crate::checkpoint::coordinator::Event;
 use crate::operator::{OperatorSnapshot, SnapshotMode};
@@ -213,6 +213,12 @@ impl JobControl {
         if self.board.finished(slot) {
             self.tell(Event::SourcesFinished);
         }
+    }
+
+    /// A source subtask, here or in another process, has read a stage of its source to its end.
+    pub fn stage_ended(&self, slot: usize, end: StageEnd) {
+        self.board.stage_ended(slot, end);
+        self.wake_all();
     }
 
     /// What a source subtask in another process says.

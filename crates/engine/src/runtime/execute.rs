@@ -16,7 +16,6 @@ use timely::WorkerConfig;
 use timely::communication::AllocatorBuilder;
 use timely::worker::Worker;
 
-use super::board::Board;
 use super::cluster::leader::RemoteReports;
 use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
@@ -233,7 +232,7 @@ pub(crate) fn execute(
             WriterLink { sender: Mutex::new(sender), queued }
         })
         .collect();
-    let board = Board::new(plan.groups.clone());
+    let board = plan.board();
     let keeps_state = settings.checkpoint_dir.is_some();
     let control = JobControl::new(settings.clock.clone(), board, restore.epoch(), events.clone(), keeps_state, writers);
     let control = Arc::new(control.with_members(members));
@@ -303,6 +302,7 @@ pub(crate) fn execute(
         job_id: settings.job_id.clone(),
         attempt,
         checkpoint_interval_ms: settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some()),
+        workers,
         building: workers.into(),
         user,
         batch,

@@ -24,6 +24,8 @@ pub struct KeyedStore<K> {
     parallelism: usize,
     /// For state that expires.
     clock: Option<SharedClock>,
+    /// Names of state that the operator itself keeps beside the store.
+    reserved: &'static [&'static str],
 }
 
 struct Waiting {
@@ -62,7 +64,7 @@ impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
 
 impl<K: Key> Default for KeyedStore<K> {
     fn default() -> Self {
-        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1, clock: None }
+        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1, clock: None, reserved: &[] }
     }
 }
 
@@ -70,6 +72,11 @@ impl<K: Key> KeyedStore<K> {
     /// No state yet; what expires does so by this clock.
     pub fn new(clock: SharedClock) -> Self {
         KeyedStore { clock: Some(clock), ..KeyedStore::default() }
+    }
+
+    /// The same store, which refuses state of these names: the operator keeps its own under them.
+    pub fn reserving(self, reserved: &'static [&'static str]) -> Self {
+        KeyedStore { reserved, ..self }
     }
 
     /// Now, for state that expires.
@@ -163,6 +170,12 @@ impl<K: Key> KeyedStore<K> {
     fn find_or_load<V: Data>(&mut self, name: &'static str) -> Result<usize> {
         if let Some(found) = self.tables.iter().position(|named| named.name == name) {
             return Ok(found);
+        }
+        if self.reserved.contains(&name) {
+            return Err(Error::input(format!(
+                "state cannot be called `{name}`: the operator keeps its own under that name"
+            ))
+            .hint("give it another name"));
         }
         let mut table: Table<K, V> = Table::default();
         let (saved, waiting): (Vec<_>, Vec<_>) =

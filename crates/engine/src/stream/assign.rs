@@ -22,6 +22,10 @@ impl<T: Data> AssignOperator<T> {
             return Err(Error::input("idleness can only be told by a source, which knows its splits")
                 .hint("give the strategy with the idle time-out to `from_source`"));
         }
+        if strategy.alignment().is_some() {
+            return Err(Error::input("only a source can wait for others, which it does by reading less")
+                .hint("give the strategy with the alignment to `from_source`"));
+        }
         let clock = builder.shared.control.clock().clone();
         let mut watermarks = SplitWatermarks::new(strategy, 1, builder.shared.batch);
         watermarks.add_splits(1, clock.now_ms());

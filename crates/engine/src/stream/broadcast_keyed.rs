@@ -12,7 +12,8 @@ use super::broadcast_state::{BroadcastMap, BroadcastState, BroadcastStore};
 use super::data_stream::{DataStream, fresh};
 use super::either::{Either, either};
 use super::keyed::KeyedStream;
-use super::keyed_process::{KeyedContext, KeyedCore, TimeDomain};
+use super::keyed_process::{KeyedContext, KeyedCore, TimeDomain, no_reserved};
+use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::partition::ByKeyGroup;
 use super::process::{ProcessContext, RuntimeContext};
 use super::rich::KeyedScope;
@@ -77,6 +78,12 @@ pub struct KeyedBroadcastConnectedStream<A, B, K, F> {
 /// env.execute("sales").unwrap();
 /// ```
 pub trait KeyedBroadcastProcessFunction<K: Key, A, B, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of either stream. No key is current here.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -92,6 +99,13 @@ pub trait KeyedBroadcastProcessFunction<K: Key, A, B, O>: Clone + Send + 'static
     /// A timer of the current key is due; `context.timestamp_ms()` is its time.
     fn on_timer(&mut self, domain: TimeDomain, context: &mut KeyedReadOnlyContext<'_, K, O>) -> Result<()> {
         let _ = (domain, context);
+        Ok(())
+    }
+
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state and
+    /// broadcast state are saved by themselves.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
         Ok(())
     }
 
@@ -246,6 +260,7 @@ where
     F: KeyedBroadcastProcessFunction<K, A, B, O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
+        self.function.initialize_state(&mut OperatorStateReader::new(&mut state))?;
         self.broadcast.restore(&mut state)?;
         self.core.event_timers.restore(&mut state)?;
         self.core.processing_timers.restore(&mut state)?;
@@ -290,6 +305,8 @@ where
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        self.function.snapshot_state(&mut OperatorStateWriter::new(parts))?;
+        no_reserved(parts)?;
         self.broadcast.snapshot(parts)?;
         self.core.begin_snapshot(parts)
     }

@@ -11,6 +11,7 @@ use super::data_stream::DataStream;
 use super::either::{Either, either};
 use super::keyed::KeyedStream;
 use super::keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
+use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::partition::by_key;
 use super::process::RuntimeContext;
 use super::rich::{KeyedScope, scope};
@@ -73,6 +74,12 @@ pub struct KeyedConnectedStreams<A, B, K, F, G> {
 /// assert_eq!(paid.take(), [("rice".to_string(), 30)]);
 /// ```
 pub trait KeyedCoProcessFunction<K: Key, A, B, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask. No key is current here.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -92,6 +99,13 @@ pub trait KeyedCoProcessFunction<K: Key, A, B, O>: Clone + Send + 'static {
         Ok(())
     }
 
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -101,6 +115,12 @@ pub trait KeyedCoProcessFunction<K: Key, A, B, O>: Clone + Send + 'static {
 /// One value for one value of either stream, with keyed state that both share (Flink's `RichCoMapFunction` on keyed
 /// streams).
 pub trait RichCoMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -113,6 +133,13 @@ pub trait RichCoMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
     /// For each record of the second stream.
     fn map_second(&mut self, value: B, state: &mut KeyedScope<'_, K>) -> Result<O>;
 
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -122,6 +149,12 @@ pub trait RichCoMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
 /// Any number of values for one value of either stream, with keyed state that both share (Flink's
 /// `RichCoFlatMapFunction` on keyed streams).
 pub trait RichCoFlatMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -133,6 +166,13 @@ pub trait RichCoFlatMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
 
     /// For each record of the second stream; results are pushed onto `out`.
     fn flat_map_second(&mut self, value: B, state: &mut KeyedScope<'_, K>, out: &mut Vec<O>) -> Result<()>;
+
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
@@ -224,6 +264,10 @@ impl<K: Key, A: Data, B: Data, O: Data, F> KeyedProcessFunction<K, Either<A, B>,
 where
     F: RichCoMapFunction<K, A, B, O>,
 {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }
@@ -236,6 +280,10 @@ where
         context.emit(result)
     }
 
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
+    }
+
     fn close(&mut self) -> Result<()> {
         self.0.close()
     }
@@ -245,6 +293,10 @@ impl<K: Key, A: Data, B: Data, O: Data, F> KeyedProcessFunction<K, Either<A, B>,
 where
     F: RichCoFlatMapFunction<K, A, B, O>,
 {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.function.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.function.open(context)
     }
@@ -257,6 +309,10 @@ where
         self.results.drain(..).try_for_each(|result| context.emit(result))
     }
 
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.function.snapshot_state(state)
+    }
+
     fn close(&mut self) -> Result<()> {
         self.function.close()
     }
@@ -266,6 +322,14 @@ impl<K: Key, A: Data, B: Data, O: Data, F> KeyedProcessFunction<K, Either<A, B>,
 where
     F: KeyedCoProcessFunction<K, A, B, O>,
 {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }

@@ -192,6 +192,7 @@ impl<T: Data> DataStream<T> {
 
     /// All records of this stream and the others, in no particular order between them.
     pub fn union(&self, others: &[&DataStream<T>]) -> DataStream<T> {
+        others.iter().for_each(|other| self.env.meets(&other.env, "`union`"));
         let mut origins = self.origins.clone();
         origins.extend(others.iter().flat_map(|other| other.origins.iter().cloned()));
         DataStream { env: self.env.clone(), origins }

@@ -33,6 +33,7 @@ pub(super) fn either<A: Data, B: Data>(
     right: &DataStream<B>,
     by_key: Option<ByKeyOfEither<A, B>>,
 ) -> DataStream<Either<A, B>> {
+    left.env.meets(&right.env, "`connect`");
     if let ([left_origin], [right_origin]) = (left.origins.as_slice(), right.origins.as_slice())
         && let Some(node) = two::both((left_origin.node, left_origin.tag), (right_origin.node, right_origin.tag))
     {

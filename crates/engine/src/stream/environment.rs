@@ -104,8 +104,13 @@ impl Environment {
         name: &str,
     ) -> DataStream<T> {
         let boundedness = Some(source.boundedness());
-        let parts = SourceParts { source: Arc::new(source) as Arc<dyn Source<T>>, strategy };
-        self.source(name, source_logic(parts)).bounded(boundedness)
+        let alignment = strategy.alignment().map(|alignment| alignment.group.clone());
+        let parts = SourceParts::new(Arc::new(source) as Arc<dyn Source<T>>, strategy);
+        let stream = self.source(name, source_logic(parts)).bounded(boundedness);
+        if let Some(node) = self.graph.borrow_mut().nodes.last_mut() {
+            node.alignment = alignment;
+        }
+        stream
     }
 
     /// A stream without inputs.
@@ -141,6 +146,16 @@ impl Environment {
         let (vertices, edges) = (vertices(&plan), edges(&plan));
         self.graph.borrow_mut().nodes = plan.nodes;
         Ok(ExecutionPlan { vertices, edges })
+    }
+
+    /// Streams of another environment cannot be joined to ones of this: neither of the two jobs will run.
+    pub(super) fn meets(&self, other: &Environment, what: &str) {
+        if !Rc::ptr_eq(&self.graph, &other.graph) {
+            let fault = Error::input(format!("{what} takes streams of one environment, but these are of two"))
+                .hint("build all streams of a job on one `Environment`, or on clones of it");
+            self.graph.borrow_mut().fault.get_or_insert(fault.clone());
+            other.graph.borrow_mut().fault.get_or_insert(fault);
+        }
     }
 
     pub(crate) fn add(&self, node: Node) -> usize {

@@ -1,7 +1,8 @@
 //! Process functions on keyed streams: keyed state, timers, side outputs.
 
-use tidemill_core::{Data, Result, SharedClock, WATERMARK_MAX, WATERMARK_MIN};
+use tidemill_core::{Data, Error, Result, SharedClock, WATERMARK_MAX, WATERMARK_MIN};
 
+use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::process::RuntimeContext;
 use crate::driver::Records;
 use crate::key::Key;
@@ -17,8 +18,15 @@ pub enum TimeDomain {
     Processing,
 }
 
-/// A function on a keyed stream. State handles such as `ValueState` are its fields; they always mean the current key.
+/// A function on a keyed stream. State handles such as `ValueState` are its fields; they always mean the current key. What
+/// belongs to the subtask as a whole is saved and taken back by `snapshot_state` and `initialize_state`.
 pub trait KeyedProcessFunction<K: Key, I, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask. No key is current here.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -34,9 +42,34 @@ pub trait KeyedProcessFunction<K: Key, I, O>: Clone + Send + 'static {
         Ok(())
     }
 
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
         Ok(())
+    }
+}
+
+const EVENT_TIMERS: &str = "event-timers";
+const PROCESSING_TIMERS: &str = "processing-timers";
+
+/// What functions may not call their state.
+const RESERVED: &[&str] = &[EVENT_TIMERS, PROCESSING_TIMERS];
+
+/// Refuses lists of a function that are called like what the operator keeps itself.
+pub(super) fn no_reserved(parts: &SnapshotParts) -> Result<()> {
+    match parts.sections.iter().find(|section| RESERVED.contains(&section.name.as_str())) {
+        None => Ok(()),
+        Some(section) => {
+            let text =
+                format!("a list cannot be called `{}`: the operator keeps its own under that name", section.name);
+            Err(Error::input(text).hint("give it another name"))
+        }
     }
 }
 
@@ -63,9 +96,9 @@ impl<K: Key> KeyedCore<K> {
 
     pub(super) fn new(context: &RuntimeContext) -> Self {
         KeyedCore {
-            store: KeyedStore::new(context.clock.clone()),
-            event_timers: Timers::new("event-timers"),
-            processing_timers: Timers::new("processing-timers"),
+            store: KeyedStore::new(context.clock.clone()).reserving(RESERVED),
+            event_timers: Timers::new(EVENT_TIMERS),
+            processing_timers: Timers::new(PROCESSING_TIMERS),
             watermark_ms: WATERMARK_MIN,
             clock: context.clock.clone(),
             batch: context.batch,
@@ -202,6 +235,7 @@ where
     F: KeyedProcessFunction<K, I, O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
+        self.function.initialize_state(&mut OperatorStateReader::new(&mut state))?;
         self.core.event_timers.restore(&mut state)?;
         self.core.processing_timers.restore(&mut state)?;
         self.core.store.restore(&mut state);
@@ -233,6 +267,8 @@ where
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        self.function.snapshot_state(&mut OperatorStateWriter::new(parts))?;
+        no_reserved(parts)?;
         self.core.begin_snapshot(parts)
     }
 

@@ -41,7 +41,10 @@ impl<'a> OperatorStateReader<'a> {
     }
 
     fn sections(&mut self, name: &str) -> Vec<RestoredSection> {
-        let mut sections = self.saved.take(name);
+        let own = |section: &RestoredSection| section.name == name && section.kind == SectionKind::Operator;
+        let (mut sections, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.saved.sections).into_iter().partition(own);
+        self.saved.sections = rest;
         sections.sort_by_key(|section| section.subtask);
         sections
     }

@@ -6,6 +6,7 @@ use tidemill_core::{Data, Result};
 use super::data_stream::DataStream;
 use super::keyed::KeyedStream;
 use super::keyed_process::{KeyedContext, KeyedProcessFunction};
+use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::process::RuntimeContext;
 use crate::key::Key;
 use crate::state::{KeyedStore, StateAccess};
@@ -33,6 +34,12 @@ impl<K: Key> StateAccess for KeyedScope<'_, K> {
 
 /// One value for one value, with keyed state (Flink's `RichMapFunction` on a keyed stream).
 pub trait RichMapFunction<K: Key, I, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -42,6 +49,13 @@ pub trait RichMapFunction<K: Key, I, O>: Clone + Send + 'static {
     /// For each record.
     fn map(&mut self, value: I, state: &mut KeyedScope<'_, K>) -> Result<O>;
 
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -50,6 +64,12 @@ pub trait RichMapFunction<K: Key, I, O>: Clone + Send + 'static {
 
 /// Any number of values for one value, with keyed state (Flink's `RichFlatMapFunction` on a keyed stream).
 pub trait RichFlatMapFunction<K: Key, I, O>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -59,6 +79,13 @@ pub trait RichFlatMapFunction<K: Key, I, O>: Clone + Send + 'static {
     /// For each record; results are pushed onto `out`.
     fn flat_map(&mut self, value: I, state: &mut KeyedScope<'_, K>, out: &mut Vec<O>) -> Result<()>;
 
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
         Ok(())
@@ -67,6 +94,12 @@ pub trait RichFlatMapFunction<K: Key, I, O>: Clone + Send + 'static {
 
 /// Keeps or drops each value, with keyed state (Flink's `RichFilterFunction` on a keyed stream).
 pub trait RichFilterFunction<K: Key, T>: Clone + Send + 'static {
+    /// Takes back what was saved of the operator, not of a key; called once, before everything else, also when nothing was.
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        let _ = saved;
+        Ok(())
+    }
+
     /// Before the first record of the subtask.
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         let _ = context;
@@ -75,6 +108,13 @@ pub trait RichFilterFunction<K: Key, T>: Clone + Send + 'static {
 
     /// Whether to keep the record.
     fn filter(&mut self, value: &T, state: &mut KeyedScope<'_, K>) -> Result<bool>;
+
+    /// Saves what belongs to the operator and not to a key; called at each checkpoint, between two records. Keyed state is
+    /// saved by itself.
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 
     /// After the last record of the subtask.
     fn close(&mut self) -> Result<()> {
@@ -95,6 +135,10 @@ pub(super) fn scope<'a, K: Key, O: 'static>(context: &'a mut KeyedContext<'_, K,
 }
 
 impl<K: Key, I: Data, O: Data, F: RichMapFunction<K, I, O>> KeyedProcessFunction<K, I, O> for Map<F> {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }
@@ -104,12 +148,20 @@ impl<K: Key, I: Data, O: Data, F: RichMapFunction<K, I, O>> KeyedProcessFunction
         context.emit(result)
     }
 
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
+    }
+
     fn close(&mut self) -> Result<()> {
         self.0.close()
     }
 }
 
 impl<K: Key, I: Data, O: Data, F: RichFlatMapFunction<K, I, O>> KeyedProcessFunction<K, I, O> for FlatMap<F> {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }
@@ -120,18 +172,30 @@ impl<K: Key, I: Data, O: Data, F: RichFlatMapFunction<K, I, O>> KeyedProcessFunc
         results.into_iter().try_for_each(|result| context.emit(result))
     }
 
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
+    }
+
     fn close(&mut self) -> Result<()> {
         self.0.close()
     }
 }
 
 impl<K: Key, T: Data, F: RichFilterFunction<K, T>> KeyedProcessFunction<K, T, T> for Filter<F> {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        self.0.initialize_state(saved)
+    }
+
     fn open(&mut self, context: &RuntimeContext) -> Result<()> {
         self.0.open(context)
     }
 
     fn process(&mut self, value: T, context: &mut KeyedContext<'_, K, T>) -> Result<()> {
         if self.0.filter(&value, &mut scope(context))? { context.emit(value) } else { Ok(()) }
+    }
+
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.0.snapshot_state(state)
     }
 
     fn close(&mut self) -> Result<()> {

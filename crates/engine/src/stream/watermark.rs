@@ -2,7 +2,8 @@
 //!
 //! A source has one generator for each split and emits the minimum over its active splits, every
 //! [`WatermarkStrategy::interval_ms`], and only if it grew. A split without records for the idle time-out is left out; a
-//! source subtask without an active split follows the slowest active one elsewhere (see `runtime::board`).
+//! source subtask without an active split follows the slowest active one elsewhere (see `runtime::board`). A split read to
+//! its end is left out for good. Sources of one alignment group wait for each other (see `driver::alignment`).
 
 use std::time::Duration;
 
@@ -60,11 +61,22 @@ pub struct WatermarkStrategy<T> {
     assigner: Option<std::sync::Mutex<Box<dyn TimestampAssigner<T>>>>,
     idle_timeout_ms: Option<i64>,
     interval_ms: Option<i64>,
+    alignment: Option<Alignment>,
+}
+
+/// How far the splits of a source may run ahead of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alignment {
+    pub group: String,
+    pub max_drift_ms: i64,
+    pub interval_ms: i64,
+    /// Whether a reader that cannot pause single splits is accepted.
+    pub unaligned_splits: bool,
 }
 
 impl<T: 'static> WatermarkStrategy<T> {
     fn of(generator: GeneratorKind<T>) -> Self {
-        WatermarkStrategy { generator, assigner: None, idle_timeout_ms: None, interval_ms: None }
+        WatermarkStrategy { generator, assigner: None, idle_timeout_ms: None, interval_ms: None, alignment: None }
     }
 
     /// No watermarks: for processing time.
@@ -105,6 +117,33 @@ impl<T: 'static> WatermarkStrategy<T> {
         self
     }
 
+    /// Puts the source into the alignment group `group`: what is more than `max_drift` ahead of the slowest subtask of the
+    /// group's sources, in event time, is not read on until that has come closer; how far it has come is looked up every
+    /// `update_interval` (Flink's default: 1 s). Subtasks that are idle, at their end or without any watermark yet hold
+    /// nobody. Several splits of a subtask are paused one by one. Has no effect in batch mode.
+    pub fn with_alignment(mut self, group: &str, max_drift: Duration, update_interval: Duration) -> Self {
+        self.alignment = Some(Alignment {
+            group: group.to_string(),
+            max_drift_ms: i64::try_from(max_drift.as_millis()).unwrap_or(i64::MAX),
+            interval_ms: i64::try_from(update_interval.as_millis()).unwrap_or(i64::MAX),
+            unaligned_splits: false,
+        });
+        self
+    }
+
+    /// Accepts, behind [`WatermarkStrategy::with_alignment`], a source that cannot pause single splits: then only whole
+    /// subtasks wait. Without it such a source fails the job when it has to.
+    pub fn allow_unaligned_splits(mut self) -> Self {
+        if let Some(alignment) = &mut self.alignment {
+            alignment.unaligned_splits = true;
+        }
+        self
+    }
+
+    pub(crate) fn alignment(&self) -> Option<&Alignment> {
+        self.alignment.as_ref()
+    }
+
     pub(crate) fn has_idleness(&self) -> bool {
         self.idle_timeout_ms.is_some()
     }
@@ -122,10 +161,16 @@ enum Generator<T> {
 impl<T> Generator<T> {
     fn current(&mut self) -> Option<i64> {
         match self {
-            Generator::None => None,
-            Generator::Bounded { largest_ms: NO_TIMESTAMP, .. } => None,
-            Generator::Bounded { delay_ms, largest_ms } => Some(largest_ms.saturating_sub(*delay_ms).saturating_sub(1)),
             Generator::Custom(generator) => generator.on_periodic(),
+            Generator::None | Generator::Bounded { .. } => self.peek(),
+        }
+    }
+
+    /// The watermark as it is known without asking a generator of the user's.
+    fn peek(&self) -> Option<i64> {
+        match self {
+            Generator::None | Generator::Custom(_) | Generator::Bounded { largest_ms: NO_TIMESTAMP, .. } => None,
+            Generator::Bounded { delay_ms, largest_ms } => Some(largest_ms.saturating_sub(*delay_ms).saturating_sub(1)),
         }
     }
 }
@@ -135,6 +180,26 @@ struct SplitWatermark<T> {
     watermark_ms: i64,
     last_record_ms: i64,
     idle: bool,
+    /// Read to its end.
+    finished: bool,
+    /// Held back, being ahead of others: its silence does not mean anything.
+    paused: bool,
+}
+
+impl<T> SplitWatermark<T> {
+    fn is_active(&self) -> bool {
+        !self.idle && !self.finished
+    }
+}
+
+/// Which splits of a subtask are ahead of what alignment allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    None,
+    /// Those marked as paused.
+    Some,
+    /// All that are not at their end.
+    All,
 }
 
 /// The watermarks of the splits of one subtask, or of one mid-stream assigner (which has a single "split").
@@ -146,6 +211,8 @@ pub(crate) struct SplitWatermarks<T> {
     splits: Vec<SplitWatermark<T>>,
     next_ms: i64,
     emitted_ms: i64,
+    /// Event time waits for splits that are not here yet.
+    held: bool,
     parallelism: usize,
 }
 
@@ -168,6 +235,7 @@ impl<T: 'static> SplitWatermarks<T> {
             splits: Vec::new(),
             next_ms: i64::MIN,
             emitted_ms: WATERMARK_MIN,
+            held: false,
             parallelism,
         }
     }
@@ -189,6 +257,8 @@ impl<T: 'static> SplitWatermarks<T> {
                 watermark_ms: WATERMARK_MIN,
                 last_record_ms: now_ms,
                 idle: false,
+                finished: false,
+                paused: false,
             });
         }
     }
@@ -232,7 +302,7 @@ impl<T: 'static> SplitWatermarks<T> {
             start = end;
         }
         // With several splits the slowest decides, so a watermark asked for at once may not be one yet.
-        if self.splits.len() > 1 && !immediate.is_empty() {
+        if (self.splits.len() > 1 || self.held) && !immediate.is_empty() {
             immediate = vec![(records.len(), self.minimum())];
         }
         immediate.retain(|(_, watermark_ms)| {
@@ -243,8 +313,48 @@ impl<T: 'static> SplitWatermarks<T> {
         immediate
     }
 
+    /// Whether event time waits for splits that are not here yet.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
     fn minimum(&self) -> i64 {
-        self.splits.iter().filter(|split| !split.idle).map(|split| split.watermark_ms).min().unwrap_or(WATERMARK_MIN)
+        if self.held {
+            return WATERMARK_MIN;
+        }
+        let active = self.splits.iter().filter(|split| split.is_active());
+        active.map(|split| split.watermark_ms).min().unwrap_or(WATERMARK_MIN)
+    }
+
+    /// A split is read to its end.
+    pub fn finish(&mut self, split: usize) {
+        if let Some(split) = self.splits.get_mut(split) {
+            split.finished = true;
+        }
+    }
+
+    /// Marks as paused the splits that are ahead of `allowed_ms`; with `whole`, all or none by the subtask's own watermark.
+    pub fn pause_ahead(&mut self, allowed_ms: i64, whole: bool) -> Ahead {
+        for split in &mut self.splits {
+            if let Some(watermark_ms) = split.generator.peek() {
+                split.watermark_ms = split.watermark_ms.max(watermark_ms);
+            }
+        }
+        let all = whole && self.minimum() > allowed_ms;
+        for split in &mut self.splits {
+            split.paused = !split.finished && (all || !whole && split.watermark_ms > allowed_ms);
+        }
+        let mut unfinished = self.splits.iter().filter(|split| !split.finished).peekable();
+        match unfinished.peek().is_some() && unfinished.all(|split| split.paused) {
+            true => Ahead::All,
+            false if self.splits.iter().any(|split| split.paused) => Ahead::Some,
+            false => Ahead::None,
+        }
+    }
+
+    /// By split, whether it is marked as paused.
+    pub fn paused(&self) -> Vec<bool> {
+        self.splits.iter().map(|split| split.paused).collect()
     }
 
     /// The watermark to emit at the interval, if it is time and it has grown.
@@ -257,11 +367,14 @@ impl<T: 'static> SplitWatermarks<T> {
             if let Some(watermark_ms) = split.generator.current() {
                 split.watermark_ms = split.watermark_ms.max(watermark_ms);
             }
+            if split.paused {
+                split.last_record_ms = now_ms;
+            }
             if let Some(timeout_ms) = self.idle_timeout_ms {
                 split.idle = now_ms.saturating_sub(split.last_record_ms) >= timeout_ms;
             }
         }
-        let active = self.splits.iter().any(|split| !split.idle);
+        let active = self.held || self.splits.iter().any(SplitWatermark::is_active);
         let watermark_ms = if active {
             let own = self.minimum();
             board.active(slot, own.max(self.emitted_ms));
@@ -279,7 +392,7 @@ impl<T: 'static> SplitWatermarks<T> {
 
     /// When `periodic` wants to be called although nothing arrives: only where silence means something.
     pub fn next_periodic_ms(&self) -> Option<i64> {
-        let follows = self.splits.is_empty() || self.idle_timeout_ms.is_some();
+        let follows = self.splits.iter().all(|split| split.finished) || self.idle_timeout_ms.is_some();
         let behind = self.splits.iter().any(|split| match &split.generator {
             Generator::None => false,
             Generator::Bounded { delay_ms, largest_ms } => {

@@ -54,7 +54,6 @@ use crate::driver::build::{BuildShared, TaskBuilder};
 use crate::graph::Logic;
 use crate::key::{KEY_GROUPS, Key, key_group, owner};
 use crate::operator::{ChainCopy, CopyRun, Link, OutputTag, Signal, SnapshotMode};
-use crate::runtime::board::Board;
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::stream::{DataStream, Environment};
 
@@ -179,7 +178,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
         let (clock, woken) = (Arc::new(ManualClock::new(self.now_ms)), Arc::new(Woken::default()));
         let ((events, heard), (writer, written)) = (channel(), channel());
         let writer = WriterLink { sender: Mutex::new(writer), queued: Arc::default() };
-        let control = JobControl::new(clock.clone(), Board::new(plan.groups.clone()), 0, events, true, vec![writer]);
+        let control = JobControl::new(clock.clone(), plan.board(), 0, events, true, vec![writer]);
         let shared = BuildShared {
             plan,
             restore: RestorePoint::default(),
@@ -188,6 +187,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             job_id: "0".repeat(32),
             attempt: 1,
             checkpoint_interval_ms: None,
+            workers: 1,
             building: 1.into(),
             user: Arc::default(),
             batch: self.batch,

@@ -320,3 +320,109 @@ fn crashes_lose_and_double_nothing_of_what_was_gathered_before_the_shuffle() {
     let expected: Vec<Row> = (0..10).map(|digit| (String::new(), digit, total(digit))).collect();
     crash_at_random(12, build, &expected);
 }
+
+/// Sums by key; beside that the subtask counts its records, whatever their keys.
+#[derive(Clone)]
+struct Counting {
+    sum: ValueState<i64>,
+    records: i64,
+}
+
+impl KeyedProcessFunction<i64, i64, (i64, i64)> for Counting {
+    fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {
+        // Called like the keyed state, which does not matter.
+        self.records = saved.list::<i64>("sum")?.into_iter().sum();
+        Ok(())
+    }
+
+    fn process(&mut self, value: i64, context: &mut KeyedContext<'_, i64, (i64, i64)>) -> Result<()> {
+        self.records += 1;
+        *self.sum.get_or(context, || 0)? += value;
+        context.register_event_timer(WATERMARK_MAX);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: TimeDomain, context: &mut KeyedContext<'_, i64, (i64, i64)>) -> Result<()> {
+        let (digit, sum) = (*context.key(), self.sum.take(context)?.unwrap_or(0));
+        context.emit((digit, sum))?;
+        context.emit((-1, std::mem::take(&mut self.records)))
+    }
+
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        state.list("sum", &[self.records])
+    }
+}
+
+#[test]
+fn keyed_functions_keep_lists_of_the_operator_too_whatever_crashes() {
+    const LAST: i64 = 60_000;
+    let build = |env: &Environment, ledger: &Ledger| {
+        let numbers = env.from_sequence(1, LAST).uid("numbers").key_by(|n| n % 10);
+        let sums = numbers.process(Counting { sum: ValueState::new("sum"), records: 0 }).uid("sums");
+        let totals = sums.key_by(|(digit, _)| *digit).process(Totals(ValueState::new("total"))).uid("totals");
+        totals.sink_to(ledger.clone()).uid("ledger");
+    };
+    let total = |digit: i64| (1..=LAST).filter(|n| n % 10 == digit).sum::<i64>();
+    let mut expected: Vec<Row> = (0..10).map(|digit| (String::new(), digit, total(digit))).collect();
+    expected.insert(0, (String::new(), -1, LAST));
+    crash_at_random(12, build, &expected);
+}
+
+#[test]
+fn state_cannot_be_called_like_what_the_operator_keeps_itself() {
+    #[derive(Clone)]
+    struct Named(ValueState<i64>, &'static str);
+    impl KeyedProcessFunction<i64, i64, i64> for Named {
+        fn process(&mut self, value: i64, context: &mut KeyedContext<'_, i64, i64>) -> Result<()> {
+            self.0.set(context, value)
+        }
+        fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+            state.list(self.1, &[1i64])
+        }
+    }
+    let harness = |state, list| {
+        let named = Named(ValueState::new(state), list);
+        Harness::new(move |input: DataStream<i64>| input.key_by(|n| *n).process(named)).unwrap()
+    };
+    for reserved in ["event-timers", "processing-timers"] {
+        let error = harness(reserved, "list").push(0, 1).unwrap_err().to_string();
+        assert!(error.contains(reserved) && error.contains("another name"), "{error}");
+        let error = harness("fine", reserved).snapshot().err().unwrap().to_string();
+        assert!(error.contains(reserved) && error.contains("another name"), "{error}");
+        assert!(harness("fine", "fine").snapshot().is_ok());
+    }
+}
+
+#[test]
+fn streams_of_two_environments_are_refused() {
+    for connect in [false, true] {
+        let (one, other) = (Environment::new(), Environment::new());
+        let (first, second) = (one.from_sequence(1, 3), other.from_sequence(1, 3));
+        match connect {
+            true => first.connect(&second).map(|n| n, |n| n).collect(),
+            false => first.union(&[&second]).collect(),
+        };
+        for env in [&one, &other] {
+            let error = env.execute("two").map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("streams of one environment"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_goes_to_the_last_number_there_is() {
+    for (first, last) in [(i64::MAX - 300, i64::MAX), (i64::MAX, i64::MAX), (i64::MIN, i64::MIN + 5), (5, 4)] {
+        let env = Environment::new();
+        env.set_parallelism(2);
+        let numbers = env.from_sequence(first, last).collect();
+        env.execute("sequence").unwrap();
+        let mut numbers = numbers.take();
+        numbers.sort();
+        assert_eq!(numbers, (first..=last).collect::<Vec<_>>());
+    }
+    let env = Environment::new();
+    let numbers = env.from_sequence(1, i64::MAX).collect();
+    let job = env.execute_async("all").unwrap();
+    assert!(crate::comes_about(|| numbers.len() > 10_000));
+    job.cancel().unwrap();
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alignment;
 mod async_io;
 mod broadcast;
 mod checkpoints;
@@ -21,6 +22,7 @@ mod pressure;
 mod recovery;
 mod results;
 mod s3_server;
+mod stages;
 mod windows;
 mod windows_process;
 mod windows_recovery;

@@ -16,7 +16,7 @@ use super::message::{Failure, Place, Start, ToLeader, ToMember, receive, send};
 use super::settings::Cluster;
 use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::writer::Target;
-use crate::runtime::board::{Board, Mark};
+use crate::runtime::board::{Board, Mark, StageEnd};
 use crate::runtime::control::JobControl;
 use crate::runtime::spawn;
 
@@ -224,6 +224,14 @@ fn heard(process: usize, message: ToLeader, shared: &Shared) -> Result<bool> {
                 shared.control.remote_mark(slot as usize, mark);
             }
         }
+        ToLeader::Stages(ends) => {
+            for (slot, end) in ends {
+                if shared.slot_process.get(slot as usize) != Some(&process) {
+                    return Err(foreign());
+                }
+                shared.control.stage_ended(slot as usize, end);
+            }
+        }
         ToLeader::Reports(reports) => {
             let mut kept = shared.reports.lock().unwrap_or_else(PoisonError::into_inner);
             for (task, subtask, report) in reports {
@@ -271,6 +279,13 @@ fn talk(
             Err(RecvTimeoutError::Timeout) => {
                 silent += MARKS_EVERY;
                 let marks = told.changes(shared.control.board());
+                let stages = told.stages(shared.control.board());
+                if !stages.is_empty() {
+                    if let Err(why) = send(&mut stream, &ToMember::Stages(stages)) {
+                        return lost(process, &why, shared);
+                    }
+                    silent = Duration::ZERO;
+                }
                 if !marks.is_empty() {
                     ToMember::Marks(marks)
                 } else if silent >= alive_after {
@@ -295,13 +310,28 @@ pub(super) fn alive_after(cluster: &Cluster) -> Duration {
 /// Which marks the other end of a link knows already.
 pub(super) struct Told {
     slots: Vec<(usize, Option<Mark>)>,
+    /// The first stage whose end was not told, for each of the slots.
+    stages: Vec<u32>,
 }
 
 impl Told {
     /// Of the slots whose process is `wanted`.
     pub fn new(slot_process: &[usize], wanted: impl Fn(usize) -> bool) -> Self {
         let slots = slot_process.iter().enumerate().filter(|(_, owner)| wanted(**owner));
-        Told { slots: slots.map(|(slot, _)| (slot, None)).collect() }
+        let slots: Vec<_> = slots.map(|(slot, _)| (slot, None)).collect();
+        Told { stages: vec![0; slots.len()], slots }
+    }
+
+    /// Stages that have ended since the last call.
+    pub fn stages(&mut self, board: &Board) -> Vec<(u32, StageEnd)> {
+        let mut ends = Vec::new();
+        for ((slot, _), told) in self.slots.iter().zip(&mut self.stages) {
+            for end in board.stage_ends(*slot, *told) {
+                *told = end.stage + 1;
+                ends.push((*slot as u32, end));
+            }
+        }
+        ends
     }
 
     /// What has changed since the last call.

@@ -120,6 +120,13 @@ fn listen(mut stream: TcpStream, shared: &Shared) {
                     }
                 }
             }
+            ToMember::Stages(ends) => {
+                for (slot, end) in ends {
+                    if shared.slot_process.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process) {
+                        control.stage_ended(slot as usize, end);
+                    }
+                }
+            }
             ToMember::Failed(failure) => control.fail(Error::from(failure)),
             ToMember::Cancel => control.cancelled(),
             ToMember::Done => return,
@@ -136,6 +143,8 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
         let mut messages = Vec::new();
         let marks = told.changes(shared.control.board());
         messages.extend((!marks.is_empty()).then_some(ToLeader::Marks(marks)));
+        let stages = told.stages(shared.control.board());
+        messages.extend((!stages.is_empty()).then_some(ToLeader::Stages(stages)));
         let mut last = false;
         match event {
             Ok(Event::Acknowledged(acknowledgement)) => {

@@ -11,7 +11,7 @@ use tidemill_core::report::SubtaskReport;
 use tidemill_core::{Error, Kind, Result};
 
 use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement, PartTimes};
-use crate::runtime::board::Mark;
+use crate::runtime::board::{Mark, StageEnd};
 use crate::state::Section;
 
 /// The longest message, in bytes: an acknowledgement carries small state of one task, the rest stands in files.
@@ -32,6 +32,8 @@ pub(crate) enum ToMember {
     Suspended,
     /// Watermarks of the sources of other processes.
     Marks(Vec<(u32, Mark)>),
+    /// Sources of other processes have read a stage to its end.
+    Stages(Vec<(u32, StageEnd)>),
     /// The job has failed.
     Failed(Failure),
     /// Somebody cancels the job.
@@ -49,6 +51,8 @@ pub(crate) enum ToLeader {
     OutputLost(Failure),
     /// Watermarks of the sender's sources.
     Marks(Vec<(u32, Mark)>),
+    /// The sender's sources have read a stage to its end.
+    Stages(Vec<(u32, StageEnd)>),
     /// The counters of the sender's subtasks: (task, subtask, report as JSON).
     Reports(Vec<(u32, u32, Vec<u8>)>),
     /// The job has failed in the sender.
