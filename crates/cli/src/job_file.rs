@@ -26,7 +26,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use tidemill_core::{Error, Result};
-use tidemill_server::jobs::checkpoints::CheckpointSpec;
+use tidemill_server::jobs::checkpoints::{CheckpointSpec, ClaimMode};
 use tidemill_server::jobs::restart::RestartStrategy;
 use tidemill_server::jobs::spec::JobSpec;
 
@@ -72,6 +72,9 @@ struct Raw {
     #[serde(default)]
     checkpoints: CheckpointSpec,
     savepoint: Option<String>,
+    claim_mode: Option<ClaimMode>,
+    #[serde(default)]
+    allow_non_restored_state: bool,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -110,6 +113,8 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         checkpoint_interval_ms: raw.checkpoint_interval_ms,
         checkpoints: raw.checkpoints,
         savepoint: raw.savepoint,
+        claim_mode: raw.claim_mode,
+        allow_non_restored_state: raw.allow_non_restored_state,
         env: raw.env,
         restart: raw.restart,
     };

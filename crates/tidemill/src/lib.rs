@@ -30,7 +30,7 @@ pub mod prelude {
     pub use tidemill_core::{ColumnBatch, DeadLetter, Error, NO_TIMESTAMP, Result, RowKind};
     pub use tidemill_engine::columnar::{AggregateCall, ColumnStream};
     pub use tidemill_engine::operator::OutputTag;
-    pub use tidemill_engine::runtime::{CheckpointRetention, RuntimeMode, run_job};
+    pub use tidemill_engine::runtime::{CheckpointRetention, ClaimMode, RuntimeMode, run_job};
     pub use tidemill_engine::state::{AggregatingState, ListState, MapState, ReducingState, Ttl, ValueState};
     pub use tidemill_engine::stream::{Accumulator, LongCounter, OperatorStateReader, OperatorStateWriter};
     pub use tidemill_engine::stream::{AsyncFunction, AsyncOptions, AsyncRetry};

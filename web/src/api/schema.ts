@@ -572,6 +572,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/savepoint-disposal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begins to dispose of a savepoint. What is none, or is a job's own checkpoint, stays. */
+        post: operations["dispose_savepoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/savepoint-disposal/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a disposal went; remembered for five minutes. */
+        get: operations["savepoint_disposal"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -846,6 +880,21 @@ export interface components {
              */
             restored_epoch: number | null;
         };
+        /**
+         * @description Whose the savepoint is that a job starts from.
+         * @enum {string}
+         */
+        ClaimMode: "NO_CLAIM" | "CLAIM";
+        /** @description By what to ask how it went. */
+        DisposalBegun: {
+            /** @description 32 hex digits. */
+            "request-id": string;
+        };
+        /** @description Which savepoint. */
+        DisposalRequest: {
+            /** @description Its folder or URL. */
+            "savepoint-path": string;
+        };
         /** @description An edge of the graph. */
         Edge: {
             /** @description Vertex id. */
@@ -904,6 +953,8 @@ export interface components {
         };
         /** @description A job as it is submitted. Unknown fields are refused. */
         JobSpec: {
+            /** @description State of the savepoint that no operator of the job takes is left behind; default: an error that names it. */
+            allow_non_restored_state?: boolean;
             /** @description Arguments of the program. */
             args?: string[];
             /**
@@ -913,6 +964,7 @@ export interface components {
             checkpoint_interval_ms?: number | null;
             /** @description How the job checkpoints, beside the interval. */
             checkpoints?: components["schemas"]["CheckpointSpec"];
+            claim_mode?: components["schemas"]["ClaimMode"] | null;
             /** @description Further environment of the process. */
             env?: {
                 [key: string]: string;
@@ -2595,6 +2647,66 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Overview"];
+                };
+            };
+        };
+    };
+    dispose_savepoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DisposalRequest"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DisposalBegun"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
+                };
+            };
+        };
+    };
+    savepoint_disposal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": Record<string, never>;
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Errors"];
                 };
             };
         };

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tidemill_core::{Error, Result};
-use tidemill_server::jobs::checkpoints::{CheckpointRetention, CheckpointSpec};
+use tidemill_server::jobs::checkpoints::{CheckpointRetention, CheckpointSpec, ClaimMode};
 
 /// How a job checkpoints, beside the interval.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +43,17 @@ impl CheckpointArgs {
             retention: self.checkpoint_retention.as_deref().map(retention).transpose()?,
         };
         spec.check().map(|()| spec)
+    }
+}
+
+/// Whose a savepoint is that a job starts from: `--claim-mode`.
+pub fn claim_mode(text: &str) -> Result<ClaimMode> {
+    match text.to_ascii_uppercase().replace('-', "_").as_str() {
+        "NO_CLAIM" => Ok(ClaimMode::NoClaim),
+        "CLAIM" => Ok(ClaimMode::Claim),
+        "LEGACY" => Err(Error::input("claim mode `LEGACY` is not built; Flink has given it up too")
+            .hint("use `NO_CLAIM`, or `CLAIM` to leave the savepoint to the job")),
+        _ => Err(Error::input(format!("claim mode `{text}` is neither `NO_CLAIM` nor `CLAIM`"))),
     }
 }
 

@@ -7,7 +7,9 @@ mod demo;
 mod jobs;
 mod openapi;
 mod run;
+mod savepoint;
 mod serve;
+mod state;
 mod topic;
 
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use clap::{ArgMatches, Args};
 
 use crate::Context;
 use crate::failure::Failure;
-pub use checkpoint_args::CheckpointArgs;
+pub use checkpoint_args::{CheckpointArgs, claim_mode};
 
 /// The commands.
 pub const ALL: &[Entry] = &[
@@ -25,6 +27,8 @@ pub const ALL: &[Entry] = &[
     Entry::of::<agent::Agent>("agent"),
     Entry::of::<agents::Agents>("agents"),
     Entry::group("jobs", "Look at and control the jobs of a server", jobs::ALL),
+    Entry::group("savepoint", "Savepoints without a server", savepoint::ALL),
+    Entry::group("state", "Look into checkpoints and savepoints without the job that wrote them", state::ALL),
     Entry::group("topic", "Create, fill and read the topics of a data folder", topic::ALL),
     Entry::of::<demo::Demo>("demo"),
     Entry::of::<openapi::OpenApi>("openapi"),

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tidemill_core::Error;
+use tidemill_server::jobs::checkpoints::ClaimMode;
 use tidemill_server::jobs::model::JobState;
 use tidemill_server::jobs::process::Launch;
 use tidemill_server::jobs::program::{self, Program};
 use tidemill_server::jobs::spec::JobSpec;
 use tidemill_server::{Server, random};
 
-use super::{CheckpointArgs, DataArgs, runtime};
+use super::{CheckpointArgs, DataArgs, claim_mode, runtime};
 use crate::Context;
 use crate::failure::Failure;
 use crate::job_file::{JobFile, Work};
@@ -44,6 +45,12 @@ pub struct Run {
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<String>,
+    /// Whose that savepoint is then: NO_CLAIM, its owner's, or CLAIM, the job's to delete [default: NO_CLAIM]
+    #[arg(long, value_name = "MODE", value_parser = claim_mode)]
+    claim_mode: Option<ClaimMode>,
+    /// Leave state behind that no operator of the job takes
+    #[arg(short = 'n', long)]
+    allow_non_restored_state: bool,
     /// The job's folder: run again with the same one, and the job goes on from its last checkpoint [default: a new one]
     #[arg(long, value_name = "FOLDER")]
     job_dir: Option<PathBuf>,
@@ -98,6 +105,8 @@ impl Run {
         spec.checkpoint_interval_ms = self.checkpoint_interval_ms.or(spec.checkpoint_interval_ms);
         spec.checkpoints = self.checkpoints.spec()?.or(spec.checkpoints);
         spec.savepoint = self.savepoint.clone().or(spec.savepoint);
+        spec.claim_mode = self.claim_mode.or(spec.claim_mode);
+        spec.allow_non_restored_state |= self.allow_non_restored_state;
         Ok(spec.checked()?)
     }
 

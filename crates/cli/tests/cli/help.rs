@@ -4,7 +4,13 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 30] = [
+    "savepoint",
+    "savepoint dispose",
+    "state",
+    "state list",
+    "state show",
+    "state export",
     "agent",
     "agents",
     "jobs rescale",

@@ -15,5 +15,6 @@ mod demo;
 mod help;
 mod jobs;
 mod running;
+mod state;
 mod support;
 mod topics;

@@ -67,6 +67,8 @@ pub(crate) struct CoordinatorConfig {
     /// Where checkpoints go; without it epochs still begin and end, and sinks commit, but nothing can be restored.
     pub checkpoints: Option<CheckpointFolder>,
     pub storages: Arc<Storages>,
+    /// A snapshot the job was restored from and told to claim: removed when there are `retained` checkpoints of its own.
+    pub claimed: Option<PathBuf>,
     /// Counts the starts of the job.
     pub attempt: u64,
     pub savepoints: Option<PathBuf>,
@@ -398,6 +400,9 @@ impl Coordinator {
             {
                 tracing::warn!(%error, "old checkpoints could not be removed");
             }
+            if let Err(error) = self.release_claimed() {
+                tracing::warn!(%error, "the snapshot that was claimed could not be removed");
+            }
         }
         self.failures = 0;
         self.finish(&pending, bytes, None);
@@ -414,6 +419,16 @@ impl Coordinator {
             let paused_ms = now_ms.saturating_add(self.config.min_pause_ms);
             self.config.interval_ms.map(|interval| (pending.trigger_ms + interval).max(paused_ms))
         };
+        Ok(())
+    }
+
+    /// Removes what was claimed, as soon as the job has enough checkpoints of its own.
+    fn release_claimed(&mut self) -> Result<()> {
+        let (Some(claimed), Some(folder)) = (&self.config.claimed, &self.config.checkpoints) else { return Ok(()) };
+        if folder.complete()?.len() >= self.config.retained {
+            super::release(&self.config.storages, folder, claimed)?;
+            self.config.claimed = None;
+        }
         Ok(())
     }
 
@@ -552,6 +567,7 @@ mod tests {
             job_name: "stepped".into(),
             checkpoints: None,
             storages: Arc::default(),
+            claimed: None,
             attempt: 1,
             savepoints: None,
             interval_ms: Some(100),

@@ -95,7 +95,7 @@ impl CheckpointFolder {
     }
 
     /// Removes shared files that no complete checkpoint names. Must not run while a checkpoint is under way.
-    fn remove_unnamed(&self, named: &mut NamedFiles) -> Result<()> {
+    pub(crate) fn remove_unnamed(&self, named: &mut NamedFiles) -> Result<()> {
         let complete = self.complete()?;
         named.retain(|epoch, _| complete.contains(epoch));
         for epoch in complete {

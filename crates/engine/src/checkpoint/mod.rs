@@ -9,8 +9,13 @@ pub(crate) mod coordinator;
 mod folder;
 pub mod manifest;
 pub(crate) mod restore;
+mod savepoint;
+mod shape;
 pub(crate) mod storage;
 pub(crate) mod writer;
 
 pub use folder::CheckpointFolder;
-pub use manifest::Manifest;
+pub use manifest::{Manifest, OperatorState};
+pub use savepoint::{RawSection, SavepointReader, ShapedEntry, StateSummary, dispose_savepoint};
+pub(crate) use savepoint::{claim, claimed, release};
+pub use shape::{Plain, Shape, hex};

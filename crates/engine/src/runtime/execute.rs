@@ -20,14 +20,14 @@ use super::cluster::leader::RemoteReports;
 use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
-use super::settings::{CheckpointRetention, JobSettings};
+use super::settings::{CheckpointRetention, ClaimMode, JobSettings};
 use super::socket;
 use super::user_metrics::UserMetrics;
-use crate::checkpoint::CheckpointFolder;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::{Storages, location};
 use crate::checkpoint::writer::{self, CheckpointWriter};
+use crate::checkpoint::{self, CheckpointFolder};
 use crate::driver::build::{self, BuildShared};
 use crate::driver::timestamp::Ts;
 use crate::graph::{Graph, Plan, ShipKind};
@@ -222,6 +222,11 @@ pub(crate) fn execute(
     })?;
     let Role { restore, attempt, committers } = role;
 
+    // Of a start before this one, if not of this.
+    let claimed = match &folder {
+        Some(folder) if network.is_first() => checkpoint::claimed(folder)?,
+        _ => None,
+    };
     let (events, inbox) = channel();
     let mut writer_inboxes = Vec::new();
     let writers = (0..workers)
@@ -262,6 +267,7 @@ pub(crate) fn execute(
                 job_name: name.to_string(),
                 checkpoints: folder,
                 storages: storages.clone(),
+                claimed,
                 attempt,
                 savepoints: settings.savepoint_dir.clone(),
                 interval_ms,
@@ -365,8 +371,16 @@ fn restore_point(
             return RestorePoint::open(storages, &folder.path(newest));
         }
     }
-    let from = settings.restore_from.as_deref();
-    from.map_or_else(|| Ok(RestorePoint::default()), |from| RestorePoint::open(storages, from))
+    let Some(from) = settings.restore_from.as_deref() else { return Ok(RestorePoint::default()) };
+    let restore = RestorePoint::open(storages, from)?;
+    if settings.claim_mode == ClaimMode::Claim {
+        let own = folder.ok_or_else(|| {
+            Error::input(format!("the job cannot claim `{}`: it has no folder for checkpoints", from.display()))
+                .hint("set one, or restore without a claim")
+        })?;
+        checkpoint::claim(own, from)?;
+    }
+    Ok(restore)
 }
 
 /// Before any worker writes: sinks publish what the restored checkpoint names and remove what an earlier attempt left.

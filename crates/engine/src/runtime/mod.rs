@@ -16,4 +16,4 @@ pub use execute::{JobEnd, JobResult};
 pub(crate) use execute::{JobHandle as ExecuteHandle, edges, execute, spawn, vertices};
 pub use process::{run_job, run_job_with};
 pub(crate) use processes::default_parallelism;
-pub use settings::{CheckpointRetention, JobSettings, RuntimeMode};
+pub use settings::{CheckpointRetention, ClaimMode, JobSettings, RuntimeMode};

@@ -71,6 +71,31 @@ impl std::str::FromStr for CheckpointRetention {
     }
 }
 
+/// Whose the snapshot is that a job was told to start from (Flink's `execution.state-recovery.claim-mode`). In either mode the
+/// job's first checkpoint is whole and names none of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClaimMode {
+    /// Its owner's: the job only reads it. The default.
+    #[default]
+    NoClaim,
+    /// The job's: it deletes it when it has as many checkpoints of its own as it retains.
+    Claim,
+}
+
+impl std::str::FromStr for ClaimMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().replace('-', "_").as_str() {
+            "no_claim" => Ok(ClaimMode::NoClaim),
+            "claim" => Ok(ClaimMode::Claim),
+            "legacy" => Err(Error::input("claim mode `LEGACY` is not built; Flink has given it up too")
+                .hint("use `NO_CLAIM`, or `CLAIM` to leave the snapshot to the job")),
+            _ => Err(Error::input(format!("claim mode `{text}` is neither `NO_CLAIM` nor `CLAIM`"))),
+        }
+    }
+}
+
 /// How a job runs.
 #[derive(Clone)]
 pub struct JobSettings {
@@ -103,6 +128,8 @@ pub struct JobSettings {
     pub checkpoints_retained: usize,
     /// A savepoint or checkpoint folder to start from when `checkpoint_dir` holds no checkpoint.
     pub restore_from: Option<PathBuf>,
+    /// Whose `restore_from` is once the job is restored from it.
+    pub claim_mode: ClaimMode,
     /// Whether state that no operator claims is left behind silently.
     pub allow_non_restored_state: bool,
     /// Parallelism of operators that say nothing; default: the number of cores, or of workers of all processes.
@@ -130,6 +157,7 @@ impl Default for JobSettings {
             checkpoint_retention: CheckpointRetention::default(),
             checkpoints_retained: 3,
             restore_from: None,
+            claim_mode: ClaimMode::default(),
             allow_non_restored_state: false,
             parallelism: None,
             runtime_mode: RuntimeMode::default(),
@@ -179,6 +207,14 @@ impl JobSettings {
             settings.runtime_mode = mode.parse().map_err(|e: Error| e.context("`TIDEMILL_RUNTIME_MODE`"))?;
         }
         settings.restore_from = text("TIDEMILL_SAVEPOINT").map(PathBuf::from);
+        if let Some(mode) = text("TIDEMILL_CLAIM_MODE") {
+            settings.claim_mode = mode.parse().map_err(|e: Error| e.context("`TIDEMILL_CLAIM_MODE`"))?;
+        }
+        if let Some(allow) = text("TIDEMILL_ALLOW_NON_RESTORED_STATE") {
+            settings.allow_non_restored_state = allow.parse().map_err(|_| {
+                Error::input(format!("`TIDEMILL_ALLOW_NON_RESTORED_STATE` is `{allow}`, neither `true` nor `false`"))
+            })?;
+        }
         Ok(settings)
     }
 

@@ -22,6 +22,7 @@ mod pressure;
 mod recovery;
 mod results;
 mod s3_server;
+mod savepoints;
 mod stages;
 mod windows;
 mod windows_process;

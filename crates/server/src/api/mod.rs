@@ -14,6 +14,7 @@ mod live_events;
 mod metrics;
 mod openapi;
 mod programs;
+mod savepoints;
 mod topics;
 mod ui;
 
@@ -26,6 +27,7 @@ use tidemill_core::SharedClock;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ServerConfig;
+use crate::jobs::disposal::Disposals;
 use crate::jobs::supervisor::Supervisor;
 use crate::live::hub::Live;
 use crate::topics::TopicService;
@@ -40,6 +42,7 @@ pub struct App {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) live: Arc<Live>,
     pub(crate) topics: TopicService,
+    disposals: Arc<Disposals>,
     pub(crate) writer_token: String,
     guard: Guard,
     clock: SharedClock,
@@ -71,14 +74,27 @@ impl App {
         };
         let jobs_feed = JobsFeed::start(supervisor.clone(), stop.clone());
         let streams = Arc::new(Semaphore::new(extract::STREAMS_MAX));
+        let disposals = Disposals::new(supervisor.runner().to_path_buf(), config.clock.clone());
         let (clock, started_ms) = (config.clock.clone(), config.clock.now_ms());
-        Arc::new(App { supervisor, live, topics, writer_token, guard, clock, started_ms, jobs_feed, stop, streams })
+        Arc::new(App {
+            supervisor,
+            live,
+            topics,
+            disposals,
+            writer_token,
+            guard,
+            clock,
+            started_ms,
+            jobs_feed,
+            stop,
+            streams,
+        })
     }
 }
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let flink = flink::routes();
+    let flink = flink::routes().merge(savepoints::routes());
     Router::new()
         .merge(health::routes())
         .merge(flink.clone())

@@ -6,7 +6,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi;
 
-use super::{App, agents, checkpoints, events, flink, health, jobs, live, live_events, metrics, programs, topics};
+use super::{
+    App, agents, checkpoints, events, flink, health, jobs, live, live_events, metrics, programs, savepoints, topics,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +27,8 @@ use super::{App, agents, checkpoints, events, flink, health, jobs, live, live_ev
         checkpoints::details,
         checkpoints::subtasks,
         checkpoints::show,
+        savepoints::dispose,
+        savepoints::state,
         jobs::list,
         jobs::submit,
         jobs::show,

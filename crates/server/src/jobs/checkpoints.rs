@@ -27,6 +27,16 @@ pub struct CheckpointSpec {
     pub retention: Option<CheckpointRetention>,
 }
 
+/// Whose the savepoint is that a job starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClaimMode {
+    /// Its owner's: the job only reads it.
+    NoClaim,
+    /// The job's: it deletes it when it has enough checkpoints of its own.
+    Claim,
+}
+
 /// Whether a place is a URL: what stands there only a job's process can tell.
 pub fn is_url(place: &str) -> bool {
     place.contains("://")

@@ -9,6 +9,7 @@
 //! | [`log`] | a job's output |
 //! | [`ending`] | what an exit code means |
 //! | [`checkpoints`] | what may be said about checkpoints, and what one consisted of |
+//! | [`disposal`] | disposing of savepoints |
 //! | [`restart`] | restart strategies |
 //! | [`rates`] | reports into rates |
 //! | [`model`] | jobs as the API shows and the disk keeps them |
@@ -18,6 +19,7 @@
 
 pub mod checkpoints;
 pub mod control;
+pub mod disposal;
 pub mod ending;
 pub mod job;
 pub mod log;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 use utoipa::ToSchema;
 
-use super::checkpoints::{CheckpointSpec, is_url};
+use super::checkpoints::{CheckpointSpec, ClaimMode, is_url};
 use super::restart::RestartStrategy;
 use crate::agents::place::Wanted;
 
@@ -41,6 +41,12 @@ pub struct JobSpec {
     /// A savepoint to start from when the job has no checkpoint of its own: its folder or URL.
     #[serde(default)]
     pub savepoint: Option<String>,
+    /// Whose that savepoint is then; default: its owner's.
+    #[serde(default)]
+    pub claim_mode: Option<ClaimMode>,
+    /// State of the savepoint that no operator of the job takes is left behind; default: an error that names it.
+    #[serde(default)]
+    pub allow_non_restored_state: bool,
     /// Further environment of the process.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -78,6 +84,9 @@ impl JobSpec {
             self.checkpoint_interval_ms.map(|interval| ("TIDEMILL_CHECKPOINT_INTERVAL_MS", interval.to_string())),
         );
         all.extend(self.savepoint.clone().map(|savepoint| ("TIDEMILL_SAVEPOINT", savepoint)));
+        let claims = self.claim_mode.filter(|mode| *mode == ClaimMode::Claim);
+        all.extend(claims.map(|_| ("TIDEMILL_CLAIM_MODE", "CLAIM".to_owned())));
+        all.extend(self.allow_non_restored_state.then(|| ("TIDEMILL_ALLOW_NON_RESTORED_STATE", "true".to_owned())));
         all
     }
 

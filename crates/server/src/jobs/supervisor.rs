@@ -121,6 +121,11 @@ impl Supervisor {
         jobs.get(id).cloned().ok_or_else(|| JobError::NotFound(format!("there is no job `{}`", id.escape_debug())))
     }
 
+    /// The program `tidemill`.
+    pub fn runner(&self) -> &std::path::Path {
+        &self.shared.config.runner
+    }
+
     /// The folder programs are taken from.
     pub fn programs(&self) -> &std::path::Path {
         &self.shared.config.programs

@@ -172,6 +172,34 @@ fn a_checkpoint_is_shown_by_operator_and_subtask() {
     assert!(!folder.exists());
 }
 
+#[test]
+fn savepoints_are_disposed_of_by_the_program_and_it_is_told_how_that_went() {
+    // In place of `tidemill`: removes what is called a savepoint, and refuses anything else.
+    let script = "#!/bin/sh\ncase \"$*\" in \"savepoint dispose -- \"*/savepoint-*) rm -r \"$4\" ;; *) echo 'error: this is none' >&2; exit 2 ;; esac\n";
+    let tools = folder();
+    let runner = tools.path().join("tidemill");
+    std::fs::write(&runner, script).unwrap();
+    std::fs::set_permissions(&runner, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let server = TestServer::with(|config| config.runner = Some(runner));
+    let savepoint = tools.path().join("savepoint-1");
+    std::fs::create_dir(&savepoint).unwrap();
+    let outcome = |path: &std::path::Path| {
+        let begun = server.http.post("/savepoint-disposal", &json!({"savepoint-path": path}));
+        assert_eq!(begun.status, 202);
+        let id = begun.json()["request-id"].as_str().unwrap().to_owned();
+        crate::support::eventually("the disposal has ended", || {
+            let state = server.http.get(&format!("/v1/savepoint-disposal/{id}")).json();
+            if state["status"]["id"] == "COMPLETED" { Ok(state["operation"].clone()) } else { Err(state) }
+        })
+    };
+    assert_eq!(outcome(&savepoint), json!({}));
+    assert!(!savepoint.exists());
+    assert_eq!(outcome(tools.path())["failure-cause"]["stack-trace"], "this is none");
+    assert!(tools.path().exists());
+    assert_eq!(server.http.get("/savepoint-disposal/0123").status, 404);
+    assert_eq!(server.http.post("/savepoint-disposal", &json!({})).status, 400);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_start_says_why() {
     let dir = folder();

@@ -142,7 +142,7 @@ fn a_process_gets_the_environment_of_the_contract() {
     let spec = json!({"program": "show-env", "args": ["--topic", "a b"], "parallelism": 3, "checkpoint_interval_ms": 77,
         "checkpoints": {"min_pause_ms": 1, "timeout_ms": 2, "tolerable_failures": 3, "retained": 4,
             "retention": "delete-on-cancellation"},
-        "savepoint": server.dir.path(), "env": {"REGION": "north"}});
+        "savepoint": server.dir.path(), "claim_mode": "CLAIM", "allow_non_restored_state": true, "env": {"REGION": "north"}});
     let answer = server.http.post("/api/jobs", &spec);
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     let job = server.http.await_state(&id, "FINISHED");
@@ -161,6 +161,8 @@ fn a_process_gets_the_environment_of_the_contract() {
         "TIDEMILL_CHECKPOINT_TIMEOUT_MS=2".into(),
         "TIDEMILL_TOLERABLE_FAILED_CHECKPOINTS=3".into(),
         "TIDEMILL_CHECKPOINTS_RETAINED=4".into(),
+        "TIDEMILL_CLAIM_MODE=CLAIM".into(),
+        "TIDEMILL_ALLOW_NON_RESTORED_STATE=true".into(),
         "TIDEMILL_CHECKPOINT_RETENTION=delete-on-cancellation".into(),
         format!("TIDEMILL_SAVEPOINT={}", server.dir.path().display()),
         "REGION=north".into(),

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use tidemill_core::Error;
+use tidemill_server::jobs::checkpoints::ClaimMode;
 
 use crate::Context;
 use crate::client::ServerArgs;
-use crate::commands::{CheckpointArgs, Run};
+use crate::commands::{CheckpointArgs, Run, claim_mode};
 use crate::failure::Failure;
 use crate::output::cell;
 
@@ -41,6 +42,12 @@ pub struct Submit {
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<PathBuf>,
+    /// Whose that savepoint is then: NO_CLAIM, its owner's, or CLAIM, the job's to delete [default: NO_CLAIM]
+    #[arg(long, value_name = "MODE", value_parser = claim_mode)]
+    claim_mode: Option<ClaimMode>,
+    /// Leave state behind that no operator of the job takes
+    #[arg(long)]
+    allow_non_restored_state: bool,
     /// A variable for the process; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -63,7 +70,8 @@ impl Run for Submit {
         let mut spec = json!({"name": self.name.unwrap_or_default(), "program": self.program, "args": self.args,
             "parallelism": self.parallelism, "parallelism_min": self.parallelism_min,
             "reactive": self.reactive, "checkpoint_interval_ms": self.checkpoint_interval_ms,
-            "checkpoints": self.checkpoints.spec()?, "savepoint": self.savepoint, "env": env});
+            "checkpoints": self.checkpoints.spec()?, "savepoint": self.savepoint, "claim_mode": self.claim_mode,
+            "allow_non_restored_state": self.allow_non_restored_state, "env": env});
         if let Some(restart) = self.restart {
             let parsed: Value =
                 serde_json::from_str(&restart).map_err(|e| Error::input(format!("--restart is no JSON: {e}")))?;

@@ -1,0 +1,8 @@
+//! `tidemill savepoint`: savepoints without a server. Taking one is `tidemill jobs savepoint`.
+
+mod dispose;
+
+use super::Entry;
+
+/// The commands.
+pub const ALL: &[Entry] = &[Entry::of::<dispose::Dispose>("dispose")];

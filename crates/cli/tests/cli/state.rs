@@ -1,0 +1,39 @@
+//! `tidemill state` and `tidemill savepoint` on what a job has left behind.
+
+use crate::support::{run, tidemill};
+
+#[test]
+fn a_job_s_state_is_listed_shown_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, job_file) = (folder.path().join("in.txt"), folder.path().join("copy.toml"));
+    std::fs::write(&input, "one\ntwo\n").unwrap();
+    let text = format!(
+        "[source]\nconnector = \"file\"\npath = \"{}\"\n[sink]\nconnector = \"file\"\nfolder = \"{}\"\n",
+        input.display(),
+        folder.path().join("out").display()
+    );
+    std::fs::write(&job_file, text).unwrap();
+    let job = folder.path().join("job");
+    let data = folder.path().join("data");
+    let args = ["run", job_file.to_str().unwrap(), "--data", data.to_str().unwrap()];
+    let ran = tidemill(&args).env("TIDEMILL_JOB_DIR", &job).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let checkpoint = job.join("checkpoints/chk-1");
+    let place = checkpoint.to_str().unwrap();
+
+    let listed = run(&["--output", "json", "state", "list", place]).json();
+    let source = listed.as_array().unwrap().iter().find(|one| one["states"][0] == "splits").unwrap();
+    let uid = source["operator"].as_str().unwrap();
+    let shown = run(&["state", "show", place, "--operator", uid]).ok();
+    assert!(shown.starts_with("checkpoint 1 of job `copy`") && shown.contains("operator"), "{shown}");
+    let exported = run(&["--output", "json", "state", "export", place, "--operator", uid, "--state", "splits"]).json();
+    assert!(exported[0]["json"].is_array(), "{exported}");
+    let refused = run(&["state", "export", place, "--operator", uid, "--state", "none"]).failed(2);
+    assert!(refused.contains("there are `splits`"), "{refused}");
+    let refused = run(&["state", "export", place, "--operator", uid, "--state", "splits", "--value", "u65"]).failed(2);
+    assert!(refused.contains("u65"), "{refused}");
+
+    let refused = run(&["savepoint", "dispose", place]).failed(2);
+    assert!(refused.contains("is a checkpoint of job `copy`"), "{refused}");
+    assert!(checkpoint.join("_metadata").is_file());
+}
