@@ -137,12 +137,14 @@ impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
             // Whoever has paused them polls again.
             return Ok(Poll::Pending { wake_at_ms: None });
         }
-        let now_ms = self.clock.now_ms();
+        let (now_ms, steady_ms) = (self.clock.now_ms(), self.clock.steady_ms());
         let allowed = match self.rate_per_split {
             None => u64::MAX,
-            Some(rate) => match self.tokens.refill(now_ms, rate * self.splits.len() as f64) {
+            Some(rate) => match self.tokens.refill(steady_ms, rate * self.splits.len() as f64) {
                 Allowance::Now(records) => records,
-                Allowance::At(wake_at_ms) => return Ok(Poll::Pending { wake_at_ms: Some(wake_at_ms) }),
+                Allowance::In(wait_ms) => {
+                    return Ok(Poll::Pending { wake_at_ms: Some(now_ms.saturating_add(wait_ms)) });
+                }
             },
         };
         // All splits move on together, each by a run, so that the cost per record is the function's alone.

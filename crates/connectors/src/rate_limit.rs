@@ -89,9 +89,11 @@ impl<T> SourceReader<T> for RateLimitedReader<T> {
     }
 
     fn poll(&mut self, output: &mut SourceOutput<T>) -> Result<Poll> {
-        let allowed = match self.tokens.refill(self.clock.now_ms(), self.per_second) {
+        let allowed = match self.tokens.refill(self.clock.steady_ms(), self.per_second) {
             Allowance::Now(records) => usize::try_from(records).unwrap_or(usize::MAX),
-            Allowance::At(wake_at_ms) => return Ok(Poll::Pending { wake_at_ms: Some(wake_at_ms) }),
+            Allowance::In(wait_ms) => {
+                return Ok(Poll::Pending { wake_at_ms: Some(self.clock.now_ms().saturating_add(wait_ms)) });
+            }
         };
         let before = output.room();
         let polled = output.within(allowed, |output| self.reader.poll(output));
@@ -122,7 +124,7 @@ pub(crate) enum Allowance {
     /// So many records may be emitted now; at least one.
     Now(u64),
     /// None before this time.
-    At(i64),
+    In(i64),
 }
 
 /// Records that may be emitted: they gather at a rate, for at most a second.
@@ -136,7 +138,7 @@ pub(crate) struct Tokens {
 const BURST_MS: f64 = 1000.0;
 
 impl Tokens {
-    /// What has gathered by now.
+    /// What has gathered by now, by a clock that never jumps.
     pub fn refill(&mut self, now_ms: i64, per_second: f64) -> Allowance {
         let per_ms = per_second / 1000.0;
         let elapsed_ms = now_ms.saturating_sub(*self.filled_ms.get_or_insert(now_ms)).max(0);
@@ -147,7 +149,7 @@ impl Tokens {
             return Allowance::Now(self.tokens as u64);
         }
         let wait_ms = ((1.0 - self.tokens) / per_ms).ceil() as i64;
-        Allowance::At(now_ms.saturating_add(wait_ms.max(1)))
+        Allowance::In(wait_ms.max(1))
     }
 
     /// So many were emitted.
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn tokens_gather_for_a_second_and_a_slow_rate_is_kept_exactly() {
         let mut tokens = Tokens::default();
-        assert_eq!(tokens.refill(0, 100.0), Allowance::At(10));
+        assert_eq!(tokens.refill(0, 100.0), Allowance::In(10));
         assert_eq!(tokens.refill(10, 100.0), Allowance::Now(1));
         tokens.take(1);
         assert_eq!(tokens.refill(60_000, 100.0), Allowance::Now(100));
@@ -175,7 +177,7 @@ mod tests {
                     tokens.take(records);
                     emitted += records;
                 }
-                Allowance::At(at) => now_ms = at,
+                Allowance::In(wait_ms) => now_ms += wait_ms,
             }
         }
         assert!((899..=900).contains(&emitted), "a quarter of a record a second, for an hour: {emitted}");

@@ -1,13 +1,20 @@
 //! Time as an argument: code below the edge of the process asks a [`Clock`], never the operating system.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Instant;
 
 /// Tells the time in milliseconds since 1970-01-01 UTC.
 pub trait Clock: Send + Sync + 'static {
     /// Now, in epoch milliseconds.
     fn now_ms(&self) -> i64;
+
+    /// Milliseconds since some moment, for intervals, time-outs and rates: the machine's time may be set while a job runs,
+    /// this one only goes on. The default is for clocks that never jump.
+    fn steady_ms(&self) -> i64 {
+        self.now_ms()
+    }
 
     /// Has `waker` called once the clock shows `at_ms` (at once when it does already). `false`, the default, says that
     /// this clock runs with the machine's: whoever waits then sleeps for the time that is left.
@@ -30,6 +37,11 @@ impl Clock for SystemClock {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
             Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         }
+    }
+
+    fn steady_ms(&self) -> i64 {
+        static BEGIN: OnceLock<Instant> = OnceLock::new();
+        i64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 }
 

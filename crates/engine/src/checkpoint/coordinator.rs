@@ -104,6 +104,8 @@ impl CoordinatorConfig {
 struct Pending {
     epoch: u64,
     trigger_ms: i64,
+    /// By the clock that never jumps.
+    began_ms: i64,
     folder: Option<PathBuf>,
     missing: BTreeSet<(usize, usize)>,
     acknowledged: Vec<Acknowledgement>,
@@ -178,7 +180,7 @@ impl Coordinator {
         committers: Committers,
     ) -> Self {
         let epoch = config.restored_epoch;
-        let next_ms = config.interval_ms.map(|interval| control.clock().now_ms() + interval);
+        let next_ms = config.interval_ms.map(|interval| control.clock().steady_ms() + interval);
         Coordinator {
             config,
             control,
@@ -223,9 +225,9 @@ impl Coordinator {
     }
 
     fn patience(&self) -> Duration {
-        let now_ms = self.control.clock().now_ms();
+        let now_ms = self.control.clock().steady_ms();
         let due = match &self.pending {
-            Some(pending) => Some(pending.trigger_ms.saturating_add(self.config.timeout_ms)),
+            Some(pending) => Some(pending.began_ms.saturating_add(self.config.timeout_ms)),
             None => self.next_ms,
         };
         let wait_ms = due.map_or(60_000, |due| due.saturating_sub(now_ms).clamp(0, 60_000));
@@ -236,9 +238,9 @@ impl Coordinator {
         if self.control.failed() || self.discarded {
             return;
         }
-        let now_ms = self.control.clock().now_ms();
+        let now_ms = self.control.clock().steady_ms();
         if let Some(pending) = &self.pending {
-            if now_ms.saturating_sub(pending.trigger_ms) >= self.config.timeout_ms {
+            if now_ms.saturating_sub(pending.began_ms) >= self.config.timeout_ms {
                 let missing: Vec<String> =
                     pending.missing.iter().map(|(task, subtask)| format!("{task}/{subtask}")).collect();
                 let timeout_ms = self.config.timeout_ms;
@@ -283,6 +285,7 @@ impl Coordinator {
         self.pending = Some(Pending {
             epoch: self.epoch,
             trigger_ms,
+            began_ms: self.control.clock().steady_ms(),
             folder: folder.clone(),
             missing: self.config.subtasks.clone(),
             acknowledged: Vec::new(),
@@ -410,14 +413,14 @@ impl Coordinator {
         for reply in pending.savepoint.map(|request| request.reply).into_iter().chain(pending.reply) {
             let _ = reply.send(Ok(path.clone()));
         }
-        let now_ms = self.control.clock().now_ms();
+        let now_ms = self.control.clock().steady_ms();
         self.next_ms = if pending.last {
             None
         } else if self.finishing {
             Some(i64::MIN)
         } else {
             let paused_ms = now_ms.saturating_add(self.config.min_pause_ms);
-            self.config.interval_ms.map(|interval| (pending.trigger_ms + interval).max(paused_ms))
+            self.config.interval_ms.map(|interval| (pending.began_ms + interval).max(paused_ms))
         };
         Ok(())
     }
@@ -454,7 +457,7 @@ impl Coordinator {
         let Some(pending) = &self.pending else { return };
         let (last, periodic) = (pending.last, pending.savepoint.is_none());
         self.abandon(error.clone());
-        let now_ms = self.control.clock().now_ms();
+        let now_ms = self.control.clock().steady_ms();
         if self.finishing {
             self.final_attempts += 1;
             if self.final_attempts >= FINAL_ATTEMPTS_MAX {
@@ -524,7 +527,7 @@ impl Coordinator {
             kind: if pending.savepoint.is_some() { "savepoint" } else { "checkpoint" }.to_string(),
             status: if failure.is_some() { "FAILED" } else { "COMPLETED" }.to_string(),
             trigger_ms: pending.trigger_ms,
-            duration_ms: self.control.clock().now_ms().saturating_sub(pending.trigger_ms).max(0) as u64,
+            duration_ms: self.control.clock().steady_ms().saturating_sub(pending.began_ms).max(0) as u64,
             bytes,
             written_bytes: pending.operators.values().map(|operator| operator.written_bytes).sum(),
             path: pending.folder.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default(),

@@ -123,7 +123,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
     /// Takes over splits, with a watermark for each.
     pub fn add_splits(&mut self, splits: Vec<Split>) -> Result<()> {
         self.known.extend(splits.iter().map(|split| split.id.clone()));
-        self.watermarks.add_splits(splits.len(), self.core.control.clock().now_ms());
+        self.watermarks.add_splits(splits.len(), self.core.control.clock().steady_ms());
         self.reader.add_splits(splits)
     }
 
@@ -221,10 +221,13 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         match again {
             Poll::More => self.core.activator.activate(),
             Poll::Pending { wake_at_ms } => {
-                let now_ms = self.core.control.clock().now_ms();
-                let watermark_at = self.watermarks.next_periodic_ms();
+                let clock = self.core.control.clock();
+                let (now_ms, steady_ms) = (clock.now_ms(), clock.steady_ms());
                 let aligned_at = self.aligner.as_ref().and_then(Aligner::wakes_at_ms);
-                let at = [wake_at_ms, watermark_at, aligned_at, self.next_discovery_ms].into_iter().flatten().min();
+                let own = [self.watermarks.next_periodic_ms(), aligned_at, self.next_discovery_ms];
+                let own = own.into_iter().flatten().min();
+                let own = own.map(|at| now_ms.saturating_add(at.saturating_sub(steady_ms)));
+                let at = wake_at_ms.into_iter().chain(own).min();
                 if let Some(at) = at {
                     self.core.wake_at(at, now_ms);
                 }
@@ -285,7 +288,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
     /// Holds back what is too far ahead of others; whether anything may be read.
     fn align(&mut self) -> Result<bool> {
         let Some(aligner) = &mut self.aligner else { return Ok(true) };
-        let now_ms = self.core.control.clock().now_ms();
+        let now_ms = self.core.control.clock().steady_ms();
         let allowed_ms = aligner.allowed_ms(now_ms, self.core.control.board(), self.slot);
         let ahead = self.watermarks.pause_ahead(allowed_ms, aligner.unaligned_splits);
         let held = std::mem::replace(&mut aligner.holds, ahead != Ahead::None);
@@ -308,7 +311,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
     fn discover(&mut self) -> Result<()> {
         let interval_ms = self.source.discovery_interval_ms().filter(|_| !self.has_next_stage());
         let Some(interval_ms) = interval_ms else { return Ok(()) };
-        let now_ms = self.core.control.clock().now_ms();
+        let now_ms = self.core.control.clock().steady_ms();
         if self.next_discovery_ms.is_some_and(|at| now_ms >= at) {
             let (subtask, parallelism) = (self.core.subtask, self.watermarks.parallelism());
             let mut new = self.source.stage_splits(self.stage.number, &self.stage.before)?;
@@ -373,7 +376,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
 
     fn periodic_watermark(&mut self) -> Result<()> {
         self.hold_for_untaken();
-        let now_ms = self.core.control.clock().now_ms();
+        let now_ms = self.core.control.clock().steady_ms();
         let board = self.core.control.board();
         if let Some(watermark_ms) = self.watermarks.periodic(now_ms, board, self.slot) {
             self.core.advance_watermark(watermark_ms)?;

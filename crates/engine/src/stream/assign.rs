@@ -28,13 +28,13 @@ impl<T: Data> AssignOperator<T> {
         }
         let clock = builder.shared.control.clock().clone();
         let mut watermarks = SplitWatermarks::new(strategy, 1, builder.shared.batch);
-        watermarks.add_splits(1, clock.now_ms());
-        let next_ms = clock.now_ms();
+        watermarks.add_splits(1, clock.steady_ms());
+        let next_ms = clock.steady_ms();
         Ok(AssignOperator { watermarks, clock, board: Board::new(vec![0]), next_ms })
     }
 
     fn periodic(&mut self, out: &mut Out<T>) -> Result<()> {
-        match self.watermarks.periodic(self.clock.now_ms(), &self.board, 0) {
+        match self.watermarks.periodic(self.clock.steady_ms(), &self.board, 0) {
             Some(watermark_ms) => out.watermark(watermark_ms),
             None => Ok(()),
         }
@@ -60,12 +60,13 @@ impl<T: Data> Operator<T, T> for AssignOperator<T> {
         if watermark_ms == WATERMARK_MAX { out.watermark(WATERMARK_MAX) } else { Ok(()) }
     }
 
-    fn on_processing_time(&mut self, now_ms: i64, out: &mut Out<T>) -> Result<()> {
-        self.next_ms = now_ms;
+    fn on_processing_time(&mut self, _: i64, out: &mut Out<T>) -> Result<()> {
+        self.next_ms = self.clock.steady_ms();
         self.periodic(out)
     }
 
     fn next_processing_time(&self) -> Option<i64> {
-        self.watermarks.next_periodic_ms().map(|at| at.max(self.next_ms.saturating_add(1)))
+        let at = self.watermarks.next_periodic_ms()?.max(self.next_ms.saturating_add(1));
+        Some(self.clock.now_ms().saturating_add(at.saturating_sub(self.clock.steady_ms())))
     }
 }

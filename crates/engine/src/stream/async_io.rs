@@ -256,7 +256,7 @@ struct AsyncOperator<I, O, F> {
     options: AsyncOptions<O>,
     context: RuntimeContext,
     calls: Calls<I, O>,
-    /// Deadlines and retries by time, each with the number of its call.
+    /// Deadlines and retries by steady time, each with the number of its call.
     alarms: BTreeSet<(i64, u64)>,
     waker: Waker,
     /// Made at the first call.
@@ -269,7 +269,7 @@ const INPUTS: &str = "async-inputs";
 impl<I: Data, O: Data, F: AsyncFunction<I, O>> AsyncOperator<I, O, F> {
     /// Takes in what was finished, hands on what may go, begins what there is room for.
     fn advance(&mut self, out: &mut Out<O>) -> Result<()> {
-        let now_ms = self.context.clock.now_ms();
+        let now_ms = self.context.clock.steady_ms();
         for (number, outcome) in self.pool.as_ref().map_or(Vec::new(), Pool::finished) {
             self.finished(number, outcome, now_ms)?;
         }
@@ -389,7 +389,8 @@ impl<I: Data, O: Data, F: AsyncFunction<I, O>> Operator<I, O> for AsyncOperator<
 
     fn next_processing_time(&self) -> Option<i64> {
         // Met in `on_wake`, for which the task is woken then.
-        self.alarms.first().map(|(at, _)| *at)
+        let clock = &self.context.clock;
+        self.alarms.first().map(|(at, _)| clock.now_ms().saturating_add(at - clock.steady_ms()))
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {

@@ -280,7 +280,7 @@ impl<T: 'static> SplitWatermarks<T> {
             let run = &records[start..end];
             if let Some(split) = self.splits.get_mut(index) {
                 if self.idle_timeout_ms.is_some() {
-                    split.last_record_ms = clock.now_ms();
+                    split.last_record_ms = clock.steady_ms();
                     split.idle = false;
                 }
                 match &mut split.generator {

@@ -1,10 +1,13 @@
 //! What a job tells about its checkpoints, and what becomes of them when it is cancelled.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tidemill_core::{Clock, SystemClock};
 use tidemill_engine::runtime::CheckpointRetention;
-use tidemill_engine::stream::JobClient;
+use tidemill_engine::stream::{JobClient, WatermarkStrategy};
 use tidemill_engine::{Environment, JobSettings};
 
 use crate::comes_about;
@@ -68,4 +71,49 @@ fn checkpoints_of_a_cancelled_job_stay_unless_it_says_otherwise() {
     assert!(left(None));
     assert!(left(Some(CheckpointRetention::RetainOnCancellation)));
     assert!(!left(Some(CheckpointRetention::DeleteOnCancellation)));
+}
+
+/// The machine's time, as somebody has set it.
+#[derive(Default)]
+struct SetClock(AtomicI64);
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> i64 {
+        SystemClock.now_ms() + self.0.load(Ordering::Relaxed)
+    }
+    fn steady_ms(&self) -> i64 {
+        SystemClock.steady_ms()
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_stops_neither_checkpoints_nor_watermarks() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(SetClock::default()));
+    let settings = JobSettings { parallelism: Some(1), clock: clock.clone(), ..JobSettings::default() };
+    let env = Environment::with_settings(settings);
+    env.enable_checkpointing(Duration::from_millis(5), folder.path());
+    let times = WatermarkStrategy::bounded_out_of_orderness(Duration::ZERO)
+        .with_timestamps(|n: &i64, _| *n)
+        .with_interval(Duration::from_millis(5));
+    let numbers = env.from_sequence(1, 1 << 40).assign_timestamps_and_watermarks(times);
+    let _nobody_reads = numbers.key_by(|n| n % 10).reduce(|held, next| *held = next);
+    let job = env.execute_async("set clock").unwrap();
+    let handle = job.handle().clone();
+    let state = || {
+        let report = handle.report();
+        let watermark_ms = report.vertices.iter().filter_map(|vertex| vertex.subtasks[0].watermark_ms).max();
+        (report.checkpoints.completed, watermark_ms)
+    };
+    let mut went_on = Vec::new();
+    for set_ms in [0, -3_600_000, 3_600_000, 0] {
+        clock.0.store(set_ms, Ordering::Relaxed);
+        let before = state();
+        went_on.push(comes_about(|| {
+            let now = state();
+            now.0 > before.0 + 2 && now.1 > before.1
+        }));
+    }
+    let failed = handle.report().checkpoints.failed;
+    job.cancel().unwrap();
+    assert_eq!((went_on, failed), (vec![true; 4], 0));
 }

@@ -41,7 +41,7 @@ type Links = BTreeMap<(LinkKind, usize), TcpStream>;
 pub(crate) fn join(cluster: &Cluster, identity: &Identity, clock: &SharedClock) -> Result<Mesh> {
     cluster.check()?;
     let (me, processes) = (cluster.process, cluster.processes());
-    let deadline_ms = clock.now_ms().saturating_add(cluster.start_timeout_ms);
+    let deadline_ms = clock.steady_ms().saturating_add(cluster.start_timeout_ms);
     let mut waiting = Waiting::listen(cluster, identity)?;
     let mut links = Links::new();
     let mut wanted: Vec<(LinkKind, usize)> = (0..me).map(|to| (LinkKind::Data, to)).collect();
@@ -73,7 +73,7 @@ pub(crate) fn join(cluster: &Cluster, identity: &Identity, clock: &SharedClock) 
         if absent.is_empty() {
             break;
         }
-        if clock.now_ms() >= deadline_ms {
+        if clock.steady_ms() >= deadline_ms {
             let absent: Vec<String> = absent.iter().map(|&other| cluster.name(other)).collect();
             let last = last.map(|error| format!("; the last try: {error}")).unwrap_or_default();
             let within_ms = cluster.start_timeout_ms;
