@@ -1,6 +1,6 @@
 # The goals. Recipes are one or two lines; anything longer stands in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check web bench bench-flink soak
+.PHONY: help demo test check web bench bench-flink soak torture
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -25,3 +25,6 @@ bench-flink: ## the figures beside Apache Flink's, over the same files (ARGS="--
 
 soak: ## the kill tests for long (MINUTES=60 each, or SEEDS=100)
 	@TIDEMILL_SOAK_MINUTES=$(or $(MINUTES),$(TIDEMILL_SOAK_MINUTES)) TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/soak.sh
+
+torture: ## random dataflow graphs under random faults, compared with a reference (SEEDS=2000; TIDEMILL_SEED=7 repeats one)
+	@TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/torture.sh

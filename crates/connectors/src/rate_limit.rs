@@ -123,7 +123,7 @@ impl<T> SourceReader<T> for RateLimitedReader<T> {
 pub(crate) enum Allowance {
     /// So many records may be emitted now; at least one.
     Now(u64),
-    /// None before this time.
+    /// None for so many ms.
     In(i64),
 }
 

@@ -14,11 +14,11 @@ use crate::support::server::Server;
 use crate::support::{eventually, folder, orders};
 
 /// A small file system, gone when it is dropped.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None`, with a line on standard error, where nothing may be mounted.
-    fn mount(test: &str, at: &Path, size: &str) -> Option<SmallDisk> {
+    pub fn mount(test: &str, at: &Path, size: &str) -> Option<SmallDisk> {
         std::fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tidemill-faults"]).arg(at);
@@ -30,18 +30,18 @@ impl SmallDisk {
     }
 
     /// Takes all the room there is.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let done = Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", self.ballast().display())).output();
         assert!(!done.unwrap().status.success(), "the disk has an end");
     }
 
     /// Gives back some of the room that was taken.
-    fn give_back(&self, bytes: u64) {
+    pub fn give_back(&self, bytes: u64) {
         let ballast = std::fs::File::options().write(true).open(self.ballast()).unwrap();
         ballast.set_len(ballast.metadata().unwrap().len().checked_sub(bytes).expect("room is left to give")).unwrap();
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
 

@@ -11,6 +11,7 @@
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
 //! | [`agents`] | jobs over agents: rescaled, agents and server killed |
+//! | [`torture`] | random dataflow graphs under random faults |
 //! | [`stops`] | a job is stopped with a savepoint and started again |
 //! | [`full_disk`] | no room for a checkpoint, none for a topic |
 //! | [`redis_outage`] | Redis is killed and comes back |
@@ -36,6 +37,7 @@ mod server_kills;
 mod stops;
 mod sum_kills;
 mod support;
+mod torture;
 
 /// Waits until `done`; the broker's helpers call it by this name.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

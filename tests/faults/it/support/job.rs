@@ -71,10 +71,15 @@ impl Job {
 
     /// What the process says about itself.
     pub fn report(&self) -> Result<Value, String> {
+        self.ask(r#"{"op":"report"}"#)
+    }
+
+    /// Asks the process over its socket.
+    pub fn ask(&self, request: &str) -> Result<Value, String> {
         let ask = || -> std::io::Result<String> {
             let mut socket = UnixStream::connect(self.dir.join("control.sock"))?;
             socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-            socket.write_all(b"{\"op\":\"report\"}\n")?;
+            socket.write_all(format!("{request}\n").as_bytes())?;
             let mut line = String::new();
             BufReader::new(socket).read_line(&mut line)?;
             Ok(line)

@@ -1,0 +1,213 @@
+//! Random dataflow graphs under random faults: what a job publishes that was killed, paused, stopped with a savepoint, run
+//! as other numbers of processes and workers, on a disk without room and by a clock that jumps is what a naive
+//! single-threaded reference computes. `make torture` runs thousands of seeds.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tidemill_faults::torture::graph::Graph;
+
+use crate::full_disk::SmallDisk;
+use crate::support::job::Job;
+use crate::support::process::Process;
+use crate::support::seeds::{Random, seeds};
+use crate::support::server::free_port;
+use crate::support::{eventually, folder, pause};
+
+/// Seeds of a run in CI.
+const SEEDS: u64 = 200;
+/// Seeds that run at the same time.
+const AT_ONCE: usize = 3;
+/// After so many starts a job is left alone.
+const STARTS: u64 = 7;
+
+#[derive(Debug, Default)]
+struct Counts {
+    kills: u64,
+    pauses: u64,
+    full: u64,
+    torn: u64,
+    jumps: u64,
+    stops: u64,
+    several: u64,
+    ends: u64,
+}
+
+#[test]
+fn what_random_graphs_publish_under_random_faults_is_what_the_reference_computes() {
+    // Whoever is free takes the next.
+    let next = Mutex::new(seeds("torture", SEEDS));
+    let counts = Mutex::new(Counts::default());
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some(seed) = { next.lock().unwrap().next() } {
+                torture(seed, &counts);
+            }
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            worker.join().expect("every seed comes out right");
+        }
+    });
+    let counts = counts.into_inner().unwrap();
+    eprintln!("torture: {counts:?}");
+    assert!(counts.kills > 0 || std::env::var("TIDEMILL_SEED").is_ok(), "nobody was killed");
+}
+
+/// What happens to a start of the job.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Kill,
+    /// It stands still for a while, then it is killed.
+    Pause,
+    /// The disk is full for a while, then it is killed.
+    Full,
+    /// It is killed, and the beginning of another checkpoint lies about.
+    Torn,
+    /// It is stopped with a savepoint.
+    Stop,
+}
+
+impl Fault {
+    fn by_chance(random: &mut Random) -> Fault {
+        match random.below(10) {
+            0 => Fault::Pause,
+            1 => Fault::Full,
+            2 => Fault::Torn,
+            3 | 4 => Fault::Stop,
+            _ => Fault::Kill,
+        }
+    }
+}
+
+fn torture(seed: u64, counts: &Mutex<Counts>) {
+    let count = |add: &dyn Fn(&mut Counts)| add(&mut counts.lock().unwrap());
+    let (graph, mut random) = (Graph::of(seed), Random::new(seed));
+    let expected = graph.expected();
+    let dir = folder();
+    let disk = SmallDisk::mount("torture with a full disk", dir.path(), "128m");
+    let out = dir.path().join("out");
+    let mut job = Job::new(dir.path(), seed as u32, env!("CARGO_BIN_EXE_torture"));
+    job.interval_ms = 1 + random.below(40);
+    job.args = vec![seed.to_string(), out.display().to_string()];
+    let mut history = Vec::new();
+    for generation in 0..STARTS {
+        let (processes, workers) = (1 + random.below(4) / 3, 1 + random.below(4));
+        let parallelism = workers.max(processes);
+        let jumps = [String::from("--jumps"), random.below(1_000_000).to_string()];
+        let jumps: Vec<&str> = match random.below(4) {
+            0 => jumps.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let fault = Fault::by_chance(&mut random);
+        history.push(format!("{fault:?} of {processes} processes, parallelism {parallelism} {jumps:?}"));
+        count(&|counts| counts.several += processes - 1);
+        count(&|counts| counts.jumps += u64::from(!jumps.is_empty()));
+        let mut running = start(&job, processes, (parallelism, generation), &jumps);
+        pause(random.moment());
+        let mut may_fail = processes > 1;
+        match fault {
+            Fault::Kill => count(&|counts| counts.kills += 1),
+            Fault::Pause => {
+                let stopped = &running[random.below(processes) as usize];
+                signal(stopped, Signal::STOP);
+                pause(random.moment() / 4);
+                signal(stopped, Signal::CONT);
+                pause(random.moment());
+                count(&|counts| counts.pauses += 1);
+            }
+            Fault::Full => {
+                if let Some(disk) = &disk {
+                    disk.fill();
+                    pause(random.moment());
+                    disk.free();
+                    may_fail = true;
+                    count(&|counts| counts.full += 1);
+                }
+            }
+            Fault::Torn => {}
+            Fault::Stop => {
+                // It may have ended, or not begun.
+                let _ = job.ask(r#"{"op":"savepoint","stop":true}"#);
+                count(&|counts| counts.stops += 1);
+            }
+        }
+        let described = || format!("seed {seed}: {history:?}\n{graph}\n{}", job.log());
+        let ends: Vec<Option<i32>> = running.iter_mut().map(Process::ended).collect();
+        let right = |end: &Option<i32>| matches!(end, None | Some(0)) || may_fail && *end == Some(1);
+        assert!(ends.iter().all(right), "it ended by itself with {ends:?}; {}", described());
+        count(&|counts| counts.ends += u64::from(ends.iter().all(|end| *end == Some(0))));
+        let victim = random.below(processes) as usize;
+        running[victim].kill();
+        // Of several, the others end by themselves, or are killed with it.
+        if random.below(2) == 0 {
+            let end = |process: &mut Process| eventually("the others end", || process.ended().ok_or(described()));
+            running.iter_mut().for_each(|process| assert!(end(process) < 2, "{}", described()));
+        }
+        drop(running);
+        if matches!(fault, Fault::Torn) {
+            tear(&job.dir.join("checkpoints"));
+            count(&|counts| counts.torn += 1);
+        }
+    }
+    let described = || format!("seed {seed}: {history:?}\n{graph}\n{}", job.log());
+    // The second start finds everything done, and publishes nothing twice.
+    for generation in [STARTS, STARTS + 1] {
+        let mut last = start(&job, 1, (1 + random.below(4), generation), &[]);
+        assert_eq!(last[0].wait(), 0, "{}", described());
+    }
+    let published = published(&out);
+    if published != expected {
+        let (more, less) = (difference(&published, &expected), difference(&expected, &published));
+        panic!("published but wrong: {more:?}\nmissing: {less:?}\n{}", described());
+    }
+}
+
+fn start(job: &Job, processes: u64, (parallelism, generation): (u64, u64), more: &[&str]) -> Vec<Process> {
+    if processes == 1 {
+        return vec![job.start(parallelism, more)];
+    }
+    let addresses: Vec<String> = (0..processes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    job.start_all(&addresses, (parallelism, generation), more, |_, command| command)
+}
+
+fn signal(process: &Process, signal: Signal) {
+    let pid = Pid::from_child(&process.0);
+    // One that has ended is not waited for yet: the signal is lost on it.
+    let _ = kill_process(pid, signal);
+}
+
+/// Leaves what a process would that was killed while it wrote a checkpoint.
+fn tear(checkpoints: &Path) {
+    let numbers = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("chk-")?.parse::<u64>().ok());
+    let torn = checkpoints.join(format!("chk-{}", numbers.max().unwrap_or(0) + 1));
+    std::fs::create_dir_all(&torn).unwrap();
+    std::fs::write(torn.join("small.state"), b"half of").unwrap();
+    std::fs::write(torn.join("_metadata.tmp"), b"{\"version\": 2, \"epo").unwrap();
+}
+
+/// The lines of all part files that can be seen, sorted.
+fn published(out: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in std::fs::read_dir(out).into_iter().flatten().flatten() {
+        let name = part.file_name().into_string().unwrap();
+        assert!(!name.starts_with('.'), "nothing unpublished is left behind: {name}");
+        lines.extend(std::fs::read_to_string(part.path()).unwrap().lines().map(str::to_owned));
+    }
+    lines.sort();
+    lines
+}
+
+/// The first lines that are in one and not, or not so often, in the other.
+fn difference(one: &[String], other: &[String]) -> Vec<String> {
+    let mut left = std::collections::HashMap::<&str, i64>::new();
+    other.iter().for_each(|line| *left.entry(line).or_default() += 1);
+    let extra = one.iter().filter(|line| {
+        let left = left.entry(line).or_default();
+        *left -= 1;
+        *left < 0
+    });
+    extra.take(10).cloned().collect()
+}
