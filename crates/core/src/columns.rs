@@ -6,6 +6,11 @@
 
 use std::sync::Arc;
 
+/// Arrow's arrays, in the version that batches are made of.
+pub use arrow_array;
+/// Arrow's schemas, in the version that batches are made of.
+pub use arrow_schema;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array, UInt32Array};

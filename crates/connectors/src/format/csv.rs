@@ -71,52 +71,13 @@ impl<T: DeserializeOwned + 'static> Decode for Csv<T> {
 }
 
 impl<T> Csv<T> {
-    /// Takes a line apart. The `csv` crate's reader builds its tables anew for each input, so for single lines this is
-    /// fifty times as fast; what it gives is the same.
-    fn split(&mut self, mut text: &str) -> Result<(), String> {
-        self.line.clear();
-        let delimiter = char::from(self.delimiter);
-        loop {
-            let rest = match text.strip_prefix('"') {
-                None => {
-                    let (value, rest) =
-                        text.split_once(delimiter).map_or((text, None), |(value, rest)| (value, Some(rest)));
-                    self.line.push_field(value);
-                    rest
-                }
-                Some(inside) => {
-                    let rest = self.unquote(inside, delimiter)?;
-                    self.line.push_field(&self.quoted);
-                    rest
-                }
-            };
-            match rest {
-                Some(rest) => text = rest,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Reads a value behind its first quote into `quoted`; what stands behind its separator, if there is one.
-    fn unquote<'a>(&mut self, mut text: &'a str, delimiter: char) -> Result<Option<&'a str>, String> {
-        self.quoted.clear();
-        loop {
-            let (inside, behind) = text.split_once('"').ok_or("a quoted value has no end")?;
-            self.quoted.push_str(inside);
-            match behind.strip_prefix('"') {
-                Some(behind) => {
-                    self.quoted.push('"');
-                    text = behind;
-                }
-                None => {
-                    // Anything between the closing quote and the separator belongs to the value.
-                    let (more, rest) =
-                        behind.split_once(delimiter).map_or((behind, None), |(more, rest)| (more, Some(rest)));
-                    self.quoted.push_str(more);
-                    return Ok(rest);
-                }
-            }
-        }
+    fn split(&mut self, text: &str) -> Result<(), String> {
+        let (line, quoted) = (&mut self.line, &mut self.quoted);
+        line.clear();
+        split_line(text, self.delimiter, quoted, |value, _| {
+            line.push_field(value);
+            Ok(())
+        })
     }
 
     fn reason(&self, error: &::csv::Error) -> String {
@@ -126,6 +87,58 @@ impl<T> Csv<T> {
         match name {
             Some(name) => format!("column `{name}`: {}", err.kind()),
             None => format!("column {}: {}", field + 1, err.kind()),
+        }
+    }
+}
+
+/// Takes a line apart: `each` is given every value, and whether it was quoted. The `csv` crate's reader builds its tables anew
+/// for each input, so for single lines this is fifty times as fast; what it gives is the same. `scratch` holds quoted values.
+pub(super) fn split_line(
+    mut text: &str,
+    delimiter: u8,
+    scratch: &mut String,
+    mut each: impl FnMut(&str, bool) -> Result<(), String>,
+) -> Result<(), String> {
+    let delimiter = char::from(delimiter);
+    loop {
+        let rest = match text.strip_prefix('"') {
+            None => {
+                let (value, rest) =
+                    text.split_once(delimiter).map_or((text, None), |(value, rest)| (value, Some(rest)));
+                each(value, false)?;
+                rest
+            }
+            Some(inside) => {
+                let rest = unquote(inside, delimiter, scratch)?;
+                each(scratch, true)?;
+                rest
+            }
+        };
+        match rest {
+            Some(rest) => text = rest,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Reads a value behind its first quote into `quoted`; what stands behind its separator, if there is one.
+fn unquote<'a>(mut text: &'a str, delimiter: char, quoted: &mut String) -> Result<Option<&'a str>, String> {
+    quoted.clear();
+    loop {
+        let (inside, behind) = text.split_once('"').ok_or("a quoted value has no end")?;
+        quoted.push_str(inside);
+        match behind.strip_prefix('"') {
+            Some(behind) => {
+                quoted.push('"');
+                text = behind;
+            }
+            None => {
+                // Anything between the closing quote and the separator belongs to the value.
+                let (more, rest) =
+                    behind.split_once(delimiter).map_or((behind, None), |(more, rest)| (more, Some(rest)));
+                quoted.push_str(more);
+                return Ok(rest);
+            }
         }
     }
 }

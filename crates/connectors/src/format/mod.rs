@@ -1,6 +1,7 @@
 //! Formats: one record's bytes to a value and back. They know no connector.
 
 mod avro;
+pub mod columns;
 mod csv;
 mod json;
 mod raw;

@@ -4,6 +4,7 @@
 
 mod blackhole;
 mod buffered;
+mod columns;
 mod fetcher;
 mod file_sink;
 mod file_source;
