@@ -6,6 +6,8 @@
 //! args = ["--topic", "orders"]
 //! parallelism = 2
 //! checkpoint_interval_ms = 1000
+//! state_backend = "disk"          # or "memory"
+//! state_memory_max_bytes = 1073741824
 //!
 //! [env]
 //! REGION = "north"
@@ -71,6 +73,8 @@ struct Raw {
     checkpoint_interval_ms: Option<u64>,
     #[serde(default)]
     checkpoints: CheckpointSpec,
+    state_backend: Option<String>,
+    state_memory_max_bytes: Option<u64>,
     savepoint: Option<String>,
     claim_mode: Option<ClaimMode>,
     #[serde(default)]
@@ -112,6 +116,8 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         reactive: false,
         checkpoint_interval_ms: raw.checkpoint_interval_ms,
         checkpoints: raw.checkpoints,
+        state_backend: raw.state_backend,
+        state_memory_max_bytes: raw.state_memory_max_bytes,
         savepoint: raw.savepoint,
         claim_mode: raw.claim_mode,
         allow_non_restored_state: raw.allow_non_restored_state,

@@ -19,9 +19,9 @@ pub fn run(pipeline: &Pipeline, folder: &Path, data: PathBuf) -> Result<ExitCode
         let mut settings = env.settings();
         settings.parallelism = spec.parallelism.or(settings.parallelism);
         let said = spec.environment();
-        settings.read_checkpoint_options(|name| {
-            said.iter().find(|(option, _)| *option == name).map(|(_, value)| value.clone())
-        })?;
+        let option = |name: &str| said.iter().find(|(option, _)| *option == name).map(|(_, value)| value.clone());
+        settings.read_checkpoint_options(option)?;
+        settings.read_state_options(option)?;
         drop(settings);
         build(env, folder, &data, &from, &to)
     }))

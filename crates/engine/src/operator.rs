@@ -124,13 +124,18 @@ impl SnapshotParts {
 pub struct CopyRun {
     /// What is ready to be saved.
     pub sections: Vec<Section>,
+    /// What is left to be read from files, on the checkpoint writer's thread.
+    pub(crate) deferred: Vec<DeferredCopy>,
     left: usize,
 }
+
+/// Gives sections of a snapshot to the function it is called with, on whichever thread.
+pub(crate) type DeferredCopy = Box<dyn FnOnce(&mut dyn FnMut(Section) -> Result<()>) -> Result<()> + Send>;
 
 impl CopyRun {
     /// A step of about so many bytes.
     pub fn new(bytes: usize) -> Self {
-        CopyRun { sections: Vec::new(), left: bytes }
+        CopyRun { sections: Vec::new(), deferred: Vec::new(), left: bytes }
     }
 
     /// A step to the end.
@@ -159,6 +164,12 @@ pub fn snapshot_whole<I: 'static, O: 'static>(
     let mut run = CopyRun::whole();
     operator.copy_some(&mut run)?;
     parts.sections.append(&mut run.sections);
+    for copy in run.deferred {
+        copy(&mut |section| {
+            parts.sections.push(section);
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 
@@ -173,6 +184,8 @@ pub(crate) struct ChainCopy {
     pub run: CopyRun,
     /// Sections by operator uid.
     pub pieces: Vec<(String, Vec<Section>)>,
+    /// By operator uid.
+    pub deferred: Vec<(String, DeferredCopy)>,
     /// No operator so far has more to copy.
     pub done: bool,
 }
@@ -423,6 +436,7 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
                 if !copy.run.sections.is_empty() {
                     copy.pieces.push((self.uid.clone(), std::mem::take(&mut copy.run.sections)));
                 }
+                copy.deferred.extend(copy.run.deferred.drain(..).map(|deferred| (self.uid.clone(), deferred)));
             }
             Signal::LateDropped(total) => **total += self.operator.late_dropped(),
             Signal::Close => self.operator.close()?,

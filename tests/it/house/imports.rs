@@ -26,6 +26,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hashbrown", &["tidemill-engine"]),
     ("foldhash", &["tidemill-engine"]),
     ("postcard", &["tidemill-engine"]),
+    ("lsm-tree", &["tidemill-engine"]),
     ("ring", &["tidemill-engine", "tidemill-server"]),
     ("arrow-array", &["tidemill-core", "tidemill-engine", "tidemill-connectors"]),
     ("arrow-buffer", &["tidemill-core", "tidemill-engine", "tidemill-connectors"]),

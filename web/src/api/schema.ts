@@ -986,6 +986,13 @@ export interface components {
             restart?: components["schemas"]["RestartStrategy"];
             /** @description A savepoint to start from when the job has no checkpoint of its own: its folder or URL. */
             savepoint?: string | null;
+            /** @description Where keyed state stands while the job runs: `memory` or `disk`; default: the job's own, else `memory`. */
+            state_backend?: string | null;
+            /**
+             * Format: int64
+             * @description Memory for state on disk in each of the job's processes, in bytes; default: the job's own, else 512 MiB.
+             */
+            state_memory_max_bytes?: number | null;
         };
         /**
          * @description Where a job is in its life, with Flink's names.

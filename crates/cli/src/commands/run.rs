@@ -42,6 +42,12 @@ pub struct Run {
     checkpoint_interval_ms: Option<u64>,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
+    /// Where keyed state stands: `memory` or `disk`
+    #[arg(long, value_name = "BACKEND")]
+    state_backend: Option<String>,
+    /// Memory for state on disk, in bytes
+    #[arg(long, value_name = "BYTES")]
+    state_memory_max_bytes: Option<u64>,
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<String>,
@@ -104,6 +110,8 @@ impl Run {
         spec.parallelism = self.parallelism.or(spec.parallelism);
         spec.checkpoint_interval_ms = self.checkpoint_interval_ms.or(spec.checkpoint_interval_ms);
         spec.checkpoints = self.checkpoints.spec()?.or(spec.checkpoints);
+        spec.state_backend = self.state_backend.clone().or(spec.state_backend);
+        spec.state_memory_max_bytes = self.state_memory_max_bytes.or(spec.state_memory_max_bytes);
         spec.savepoint = self.savepoint.clone().or(spec.savepoint);
         spec.claim_mode = self.claim_mode.or(spec.claim_mode);
         spec.allow_non_restored_state |= self.allow_non_restored_state;

@@ -133,6 +133,17 @@ impl CheckpointWriter {
                     }
                     None
                 }
+                TaskSnapshot::Deferred(uid, copy) => {
+                    let copied = copy(&mut |section| {
+                        self.save(&mut state, (task, subtask), &uid, vec![section]);
+                        Ok(())
+                    });
+                    if let (Err(error), Some(open)) = (copied, &mut state.open) {
+                        open.failure.get_or_insert(error.context(format!("operator `{uid}`")));
+                        state.broken = true;
+                    }
+                    None
+                }
                 TaskSnapshot::End => self.end(&mut state, (task, subtask)).map(Event::Acknowledged),
             };
             self.tasks.insert((task, subtask), state);

@@ -32,7 +32,7 @@ use crate::operator::{FanOut, Link, Operator, OperatorLink, Out, Sides};
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::user_metrics::UserMetrics;
-use crate::state::Restored;
+use crate::state::{Restored, StateHome};
 use crate::stream::partition::PartitionFactory;
 use crate::stream::watermark::SplitWatermarks;
 
@@ -57,6 +57,8 @@ pub(crate) struct BuildShared {
     pub user: Arc<UserMetrics>,
     /// Whether the job runs as a batch: final results only.
     pub batch: bool,
+    /// Where keyed state stands.
+    pub state: StateHome,
 }
 
 impl BuildShared {

@@ -138,10 +138,13 @@ impl TaskCore {
         if !self.copying {
             return Ok(());
         }
-        let mut copy = ChainCopy { run, pieces: Vec::new(), done: true };
+        let mut copy = ChainCopy { run, pieces: Vec::new(), deferred: Vec::new(), done: true };
         self.head.signal(&mut Signal::Copy(&mut copy))?;
         if !copy.pieces.is_empty() {
             self.hand_in(TaskSnapshot::Pieces(copy.pieces));
+        }
+        for (uid, deferred) in copy.deferred {
+            self.hand_in(TaskSnapshot::Deferred(uid, deferred));
         }
         if copy.done {
             self.copying = false;

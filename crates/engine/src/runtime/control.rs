@@ -11,7 +11,7 @@ use timely::scheduling::SyncActivator;
 use super::board::{Board, Mark, StageEnd};
 use super::cluster::leader::Members;
 use crate::checkpoint::coordinator::Event;
-use crate::operator::{OperatorSnapshot, SnapshotMode};
+use crate::operator::{DeferredCopy, OperatorSnapshot, SnapshotMode};
 use crate::state::Section;
 
 /// A snapshot on its way from a task to the checkpoint writer of its worker: its beginning, copied pieces, its end.
@@ -26,6 +26,8 @@ pub(crate) enum TaskSnapshot {
     },
     /// By operator uid.
     Pieces(Vec<(String, Vec<Section>)>),
+    /// Of one operator: what the writer reads from files itself.
+    Deferred(String, DeferredCopy),
     End,
 }
 

@@ -300,6 +300,7 @@ pub(crate) fn execute(
         let writer = CheckpointWriter { events, clock, target, queued, storages, root, attempt, tasks };
         spawn_guarded("checkpoint-writer", &control, move || writer.run(inbox))?;
     }
+    let state = settings.state_home()?;
     let shared = Arc::new(BuildShared {
         plan,
         restore,
@@ -312,6 +313,7 @@ pub(crate) fn execute(
         building: workers.into(),
         user,
         batch,
+        state,
     });
     let workers_ended = network.allocators(workers).and_then(|allocators| run_workers(allocators, shared, &network));
     network.workers_ended();

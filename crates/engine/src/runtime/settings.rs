@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_core::{Error, Result, SharedClock, SystemClock};
 
 use super::cluster::Cluster;
 use crate::checkpoint::storage::location;
+use crate::state::{STATE_MEMORY_BYTES, StateBackend, StateHome};
 
 /// Checkpoints every ten seconds unless told otherwise.
 pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
@@ -136,6 +138,14 @@ pub struct JobSettings {
     pub parallelism: Option<usize>,
     /// As a stream (the default) or as a batch.
     pub runtime_mode: RuntimeMode,
+    /// Where keyed state stands while the job runs. Checkpoints are alike: a job may go on with the other.
+    pub state_backend: StateBackend,
+    /// Memory for keyed state on disk, in bytes: decoded entries, blocks of files and write buffers of all tables of a
+    /// process together. Default 512 MiB, at least 1 MiB.
+    pub state_memory_max_bytes: usize,
+    /// Scratch folder for keyed state on disk, emptied at each start; default `state` in the job's folder, else a folder
+    /// of its own among the system's temporary files.
+    pub state_dir: Option<PathBuf>,
     /// The job's processes, when it has several.
     pub cluster: Option<Cluster>,
     /// The job's clock.
@@ -161,13 +171,40 @@ impl Default for JobSettings {
             allow_non_restored_state: false,
             parallelism: None,
             runtime_mode: RuntimeMode::default(),
+            state_backend: StateBackend::default(),
+            state_memory_max_bytes: STATE_MEMORY_BYTES,
+            state_dir: None,
             cluster: None,
             clock: Arc::new(SystemClock),
         }
     }
 }
 
+/// Tells apart the jobs of one process.
+static SCRATCH: AtomicU64 = AtomicU64::new(0);
+
 impl JobSettings {
+    /// Where this process keeps the state of the job's keyed operators.
+    pub(crate) fn state_home(&self) -> Result<StateHome> {
+        if self.state_backend == StateBackend::Memory {
+            return Ok(StateHome::default());
+        }
+        let own = || match (&self.job_dir, &self.cluster) {
+            (Some(dir), None) => dir.join("state"),
+            (Some(dir), Some(cluster)) => dir.join(format!("state-{}", cluster.process)),
+            (None, _) => {
+                let (process, job) = (std::process::id(), SCRATCH.fetch_add(1, Ordering::Relaxed));
+                std::env::temp_dir().join(format!("tidemill-state-{process}-{job}"))
+            }
+        };
+        let folder = match &self.state_dir {
+            // Somebody else's files may stand there.
+            Some(dir) => dir.join(format!("{}-{}", self.job_id, self.cluster.as_ref().map_or(0, |own| own.process))),
+            None => own(),
+        };
+        StateHome::on_disk(folder, self.state_memory_max_bytes)
+    }
+
     /// Settings from the `TIDEMILL_*` environment of a job process.
     pub fn from_process() -> Result<Self> {
         let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -179,6 +216,7 @@ impl JobSettings {
                 .map_err(|_| Error::input(format!("`{name}` is `{value}`, which is not a whole number"))),
         };
         let mut settings = JobSettings::default();
+        settings.read_state_options(text)?;
         let parallelism = number("TIDEMILL_PARALLELISM")?;
         if parallelism.is_some_and(|n| !(1..=crate::key::KEY_GROUPS as i64).contains(&n)) {
             return Err(Error::input(format!("`TIDEMILL_PARALLELISM` must be 1 to {}", crate::key::KEY_GROUPS)));
@@ -259,6 +297,22 @@ impl JobSettings {
         if let Some(retention) = text("TIDEMILL_CHECKPOINT_RETENTION") {
             self.checkpoint_retention =
                 retention.parse().map_err(|e: Error| e.context("`TIDEMILL_CHECKPOINT_RETENTION`"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what `text` says about where keyed state stands (`TIDEMILL_STATE_BACKEND` and its like); the rest stays.
+    pub fn read_state_options(&mut self, text: impl Fn(&str) -> Option<String>) -> Result<()> {
+        if let Some(backend) = text("TIDEMILL_STATE_BACKEND") {
+            self.state_backend = backend.parse().map_err(|e: Error| e.context("`TIDEMILL_STATE_BACKEND`"))?;
+        }
+        if let Some(bytes) = text("TIDEMILL_STATE_MEMORY_MAX_BYTES") {
+            self.state_memory_max_bytes = bytes.parse().map_err(|_| {
+                Error::input(format!("`TIDEMILL_STATE_MEMORY_MAX_BYTES` is `{bytes}`, which is not a whole number"))
+            })?;
+        }
+        if let Some(folder) = text("TIDEMILL_STATE_DIR") {
+            self.state_dir = Some(PathBuf::from(folder));
         }
         Ok(())
     }

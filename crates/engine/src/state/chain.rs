@@ -22,7 +22,7 @@ const ONE_UNIT_MAX: usize = 64 * 1024;
 const DELTAS_MAX: u32 = 32;
 
 /// A section is closed when it has this many bytes.
-const SECTION_BYTES: usize = 1024 * 1024;
+pub(super) const SECTION_BYTES: usize = 1024 * 1024;
 
 /// The chain of a table: what its last checkpoint left behind.
 pub(crate) struct Chain<K> {
@@ -30,10 +30,48 @@ pub(crate) struct Chain<K> {
     units: Vec<Unit<K>>,
 }
 
-struct Unit<K> {
-    base_bytes: usize,
+/// What the files of a unit hold.
+#[derive(Default)]
+pub(crate) struct Weight {
+    pub base_bytes: usize,
     delta_bytes: usize,
     deltas: u32,
+}
+
+impl Weight {
+    /// How urgently it wants a new base; 1 is "soon", 4 is "now".
+    fn urgency(&self) -> usize {
+        let by_bytes = 2 * self.delta_bytes / self.base_bytes.max(SECTION_BYTES / 16);
+        let by_count = 2 * (self.deltas / DELTAS_MAX) as usize;
+        by_bytes.max(by_count)
+    }
+
+    /// A copy of so many bytes is complete.
+    pub fn copied(&mut self, base: bool, bytes: usize) {
+        if base {
+            *self = Weight { base_bytes: bytes, ..Weight::default() };
+        } else if bytes > 0 {
+            self.delta_bytes += bytes;
+            self.deltas += 1;
+        }
+    }
+}
+
+/// Units of a table with about so many entries.
+pub(super) fn units_wanted(entries: usize) -> usize {
+    if entries > ONE_UNIT_MAX { UNITS } else { 1 }
+}
+
+/// Which units get a new base with the next checkpoint: those that must, and the most urgent one.
+pub(super) fn due<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> Vec<bool> {
+    let urgencies: Vec<usize> = weights.into_iter().map(Weight::urgency).collect();
+    let most_urgent = (0..urgencies.len()).max_by_key(|unit| urgencies[*unit]);
+    let due = |(unit, urgency)| urgency >= 4 || (urgency >= 1 && most_urgent == Some(unit));
+    urgencies.iter().copied().enumerate().map(due).collect()
+}
+
+struct Unit<K> {
+    weight: Weight,
     /// Keys removed since the last delta began.
     removed: Vec<K>,
     /// More keys were removed than are worth noting: the next checkpoint writes a base.
@@ -48,16 +86,7 @@ impl<K> Default for Chain<K> {
 
 impl<K> Default for Unit<K> {
     fn default() -> Self {
-        Unit { base_bytes: 0, delta_bytes: 0, deltas: 0, removed: Vec::new(), overflown: false }
-    }
-}
-
-impl<K> Unit<K> {
-    /// How urgently it wants a new base; 1 is "soon", 4 is "now".
-    fn urgency(&self) -> usize {
-        let by_bytes = 2 * self.delta_bytes / self.base_bytes.max(SECTION_BYTES / 16);
-        let by_count = 2 * (self.deltas / DELTAS_MAX) as usize;
-        by_bytes.max(by_count)
+        Unit { weight: Weight::default(), removed: Vec::new(), overflown: false }
     }
 }
 
@@ -84,21 +113,20 @@ impl<K: Key> Chain<K> {
 
     /// Decides what a snapshot of this moment writes.
     pub fn plan(&mut self, name: &str, entries: usize, mode: SnapshotMode) -> Copying<K> {
-        let wanted = if entries > ONE_UNIT_MAX { UNITS } else { 1 };
+        let wanted = units_wanted(entries);
         let chained = matches!(mode, SnapshotMode::Checkpoint { .. });
         if chained && (mode == (SnapshotMode::Checkpoint { fresh: true }) || self.units.len() < wanted) {
             *self = Chain { units: Vec::new() };
         }
         let fresh = self.units.is_empty();
         let count = if fresh { wanted } else { self.units.len() };
-        let most_urgent = (0..self.units.len()).max_by_key(|unit| self.units[*unit].urgency());
+        let due = due(self.units.iter().map(|unit| &unit.weight));
         let units = (0..count).map(|at| {
             let mut copy =
                 UnitCopy { base: true, removed: Vec::new(), writer: writer(name), sections: Vec::new(), bytes: 0 };
             if chained && !fresh {
                 let unit = &mut self.units[at];
-                let urgency = unit.urgency();
-                copy.base = unit.overflown || urgency >= 4 || (urgency >= 1 && most_urgent == Some(at));
+                copy.base = unit.overflown || due[at];
                 // All of them were removed up to this moment. A base does without them.
                 let removed = std::mem::take(&mut unit.removed);
                 unit.overflown = false;
@@ -122,12 +150,7 @@ impl<K: Key> Chain<K> {
             return;
         }
         for (unit, copy) in self.units.iter_mut().zip(&copying.units) {
-            if copy.base {
-                (unit.base_bytes, unit.delta_bytes, unit.deltas) = (copy.bytes, 0, 0);
-            } else if copy.bytes > 0 {
-                unit.delta_bytes += copy.bytes;
-                unit.deltas += 1;
-            }
+            unit.weight.copied(copy.base, copy.bytes);
         }
     }
 }

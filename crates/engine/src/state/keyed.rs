@@ -1,4 +1,4 @@
-//! Keyed state in memory: a table for each named state, from key to value, list or map.
+//! Keyed state: a table for each named state, from key to value, list or map, in memory or on disk (`backend.rs`).
 //!
 //! A state handle such as [`ValueState`] is only a name until it is first used; then it finds its table in the operator's
 //! [`KeyedStore`]. A table that was saved but is not used yet in this run stays as bytes and is saved again unchanged, so
@@ -11,8 +11,10 @@ use std::marker::PhantomData;
 use hashbrown::HashMap;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
-use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, Table, TableHasher};
-use crate::key::{GroupRange, Key, groups_of, key_group, owner};
+use super::backend::{StateHome, StateTable};
+use super::disk::Lapses;
+use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, TableHasher};
+use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group, owner};
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
 
 /// All states of one keyed operator.
@@ -26,6 +28,7 @@ pub struct KeyedStore<K> {
     clock: Option<SharedClock>,
     /// Names of state that the operator itself keeps beside the store.
     reserved: &'static [&'static str],
+    home: StateHome,
 }
 
 struct Waiting {
@@ -48,23 +51,24 @@ trait AnyTable<K> {
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool>;
 }
 
-impl<K: Key, V: Data> AnyTable<K> for Table<K, V> {
+impl<K: Key, V: Data> AnyTable<K> for StateTable<K, V> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
 
     fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
-        Table::begin_snapshot(self, name, parts)
+        StateTable::begin_snapshot(self, name, parts)
     }
 
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
-        Table::copy_some(self, run)
+        StateTable::copy_some(self, run)
     }
 }
 
 impl<K: Key> Default for KeyedStore<K> {
     fn default() -> Self {
-        KeyedStore { tables: Vec::new(), waiting: Vec::new(), subtask: 0, parallelism: 1, clock: None, reserved: &[] }
+        let (tables, waiting, home) = (Vec::new(), Vec::new(), StateHome::default());
+        KeyedStore { tables, waiting, subtask: 0, parallelism: 1, clock: None, reserved: &[], home }
     }
 }
 
@@ -77,6 +81,11 @@ impl<K: Key> KeyedStore<K> {
     /// The same store, which refuses state of these names: the operator keeps its own under them.
     pub fn reserving(self, reserved: &'static [&'static str]) -> Self {
         KeyedStore { reserved, ..self }
+    }
+
+    /// No state yet, to be kept where the job says.
+    pub(crate) fn at(home: StateHome, clock: SharedClock) -> Self {
+        KeyedStore { home, ..KeyedStore::new(clock) }
     }
 
     /// Now, for state that expires.
@@ -154,9 +163,21 @@ impl<K: Key> KeyedStore<K> {
     }
 
     /// The table of a named state, made or taken from the saved bytes at first use.
-    pub(super) fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut Table<K, V>> {
+    #[inline]
+    pub(super) fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut StateTable<K, V>> {
+        self.table_that_lapses(name, slot, || None)
+    }
+
+    /// The same for a state whose values expire.
+    #[inline]
+    pub(super) fn table_that_lapses<V: Data>(
+        &mut self,
+        name: &'static str,
+        slot: &Cell<usize>,
+        lapses: impl FnOnce() -> Option<Lapses<V>>,
+    ) -> Result<&mut StateTable<K, V>> {
         if self.tables.get(slot.get()).is_none_or(|named| named.name != name) {
-            slot.set(self.find_or_load::<V>(name)?);
+            slot.set(self.find_or_load::<V>(name, lapses)?);
         }
         let named = &mut self.tables[slot.get()];
         named
@@ -167,7 +188,11 @@ impl<K: Key> KeyedStore<K> {
     }
 
     #[cold]
-    fn find_or_load<V: Data>(&mut self, name: &'static str) -> Result<usize> {
+    fn find_or_load<V: Data>(
+        &mut self,
+        name: &'static str,
+        lapses: impl FnOnce() -> Option<Lapses<V>>,
+    ) -> Result<usize> {
         if let Some(found) = self.tables.iter().position(|named| named.name == name) {
             return Ok(found);
         }
@@ -177,14 +202,14 @@ impl<K: Key> KeyedStore<K> {
             ))
             .hint("give it another name"));
         }
-        let mut table: Table<K, V> = Table::default();
+        let (subtask, parallelism) = (self.subtask, self.parallelism);
+        let own = groups_of(subtask, parallelism).unwrap_or((0, KEY_GROUPS - 1));
+        let mut table: StateTable<K, V> = self.home.table(name, (subtask, own), self.clock.clone(), lapses)?;
         let (saved, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.section.name == name);
         self.waiting = waiting;
-        let saved: Vec<RestoredSection> = saved.into_iter().map(|waiting| waiting.section).collect();
-        let (subtask, parallelism) = (self.subtask, self.parallelism);
-        for section in &saved {
-            table.load(std::slice::from_ref(section), |key| {
+        for Waiting { section, .. } in saved {
+            table.load(&section, |key| {
                 let group = key_group(key);
                 let counts = section.groups.is_none_or(|(first, last)| (first..=last).contains(&group));
                 counts && owner(group, parallelism) == subtask
@@ -251,43 +276,37 @@ impl<V: Data> ValueState<V> {
     /// The current key's value.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.get(key))
+        store.table::<V>(self.name, &self.slot)?.get(key)
     }
 
     /// The current key's value to be changed in place, if there is one.
     pub fn get_mut<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c mut V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.get_mut(key))
+        store.table::<V>(self.name, &self.slot)?.get_mut(key)
     }
 
     /// Sets the current key's value.
     pub fn set<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
         let (key, store) = context.keyed_state();
-        let mut new = Some(value);
-        let table = store.table::<V>(self.name, &self.slot)?;
-        let held = table.get_or_insert_with(key, || new.take().unwrap_or_else(|| unreachable!("taken once")));
-        if let Some(value) = new {
-            *held = value;
-        }
-        Ok(())
+        store.table::<V>(self.name, &self.slot)?.set(key, value)
     }
 
     /// The current key's value to be changed in place, made by `initial` if absent.
     pub fn get_or<'c, C: StateAccess>(&self, context: &'c mut C, initial: impl FnOnce() -> V) -> Result<&'c mut V> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.get_or_insert_with(key, initial))
+        store.table::<V>(self.name, &self.slot)?.get_or_insert_with(key, initial)
     }
 
     /// Sets a new value and returns the one before.
     pub fn replace<C: StateAccess>(&self, context: &mut C, value: V) -> Result<Option<V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.insert(key.clone(), value))
+        store.table::<V>(self.name, &self.slot)?.insert(key, value)
     }
 
     /// Removes the current key's value and returns it.
     pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Option<V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<V>(self.name, &self.slot)?.remove(key))
+        store.table::<V>(self.name, &self.slot)?.remove(key)
     }
 
     /// Removes the current key's value.
@@ -300,13 +319,13 @@ impl<V: Data> ListState<V> {
     /// The current key's list.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<&'c [V]> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.get(key).map_or(&[], |list| list.as_slice()))
+        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.get(key)?.map_or(&[], |list| list.as_slice()))
     }
 
     /// Appends to the current key's list.
     pub fn add<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
         let (key, store) = context.keyed_state();
-        store.table::<Vec<V>>(self.name, &self.slot)?.get_or_insert_with(key, Vec::new).push(value);
+        store.table::<Vec<V>>(self.name, &self.slot)?.get_or_insert_with(key, Vec::new)?.push(value);
         Ok(())
     }
 
@@ -314,18 +333,13 @@ impl<V: Data> ListState<V> {
     pub fn update<C: StateAccess>(&self, context: &mut C, values: Vec<V>) -> Result<()> {
         let (key, store) = context.keyed_state();
         let table = store.table::<Vec<V>>(self.name, &self.slot)?;
-        if values.is_empty() {
-            table.remove(key);
-        } else {
-            table.insert(key.clone(), values);
-        }
-        Ok(())
+        if values.is_empty() { table.remove(key).map(drop) } else { table.set(key, values) }
     }
 
     /// Removes the current key's list and returns it.
     pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Vec<V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.remove(key).unwrap_or_default())
+        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.remove(key)?.unwrap_or_default())
     }
 
     /// Removes the current key's list.
@@ -338,7 +352,7 @@ impl<F: Key, V: Data> MapState<F, V> {
     /// The value of a field of the current key's map.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C, field: &F) -> Result<Option<&'c V>> {
         let (key, store) = context.keyed_state();
-        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key).and_then(|map| map.0.get(field)))
+        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key)?.and_then(|map| map.0.get(field)))
     }
 
     /// Sets a field of the current key's map and returns its value before.
@@ -346,7 +360,7 @@ impl<F: Key, V: Data> MapState<F, V> {
         let (key, store) = context.keyed_state();
         Ok(store
             .table::<FieldMap<F, V>>(self.name, &self.slot)?
-            .get_or_insert_with(key, FieldMap::default)
+            .get_or_insert_with(key, FieldMap::default)?
             .0
             .insert(field, value))
     }
@@ -355,10 +369,10 @@ impl<F: Key, V: Data> MapState<F, V> {
     pub fn remove<C: StateAccess>(&self, context: &mut C, field: &F) -> Result<Option<V>> {
         let (key, store) = context.keyed_state();
         let table = store.table::<FieldMap<F, V>>(self.name, &self.slot)?;
-        let Some(map) = table.get_mut(key) else { return Ok(None) };
+        let Some(map) = table.get_mut(key)? else { return Ok(None) };
         let removed = map.0.remove(field);
         if map.0.is_empty() {
-            table.remove(key);
+            table.remove(key)?;
         }
         Ok(removed)
     }
@@ -368,21 +382,20 @@ impl<F: Key, V: Data> MapState<F, V> {
         let (key, store) = context.keyed_state();
         Ok(store
             .table::<FieldMap<F, V>>(self.name, &self.slot)?
-            .get(key)
+            .get(key)?
             .map_or(Vec::new(), |map| map.0.iter().collect()))
     }
 
     /// Whether the current key's map is empty.
     pub fn is_empty<C: StateAccess>(&self, context: &mut C) -> Result<bool> {
         let (key, store) = context.keyed_state();
-        Ok(!store.table::<FieldMap<F, V>>(self.name, &self.slot)?.contains_key(key))
+        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key)?.is_none())
     }
 
     /// Removes the current key's map.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
         let (key, store) = context.keyed_state();
-        store.table::<FieldMap<F, V>>(self.name, &self.slot)?.remove(key);
-        Ok(())
+        store.table::<FieldMap<F, V>>(self.name, &self.slot)?.remove(key).map(drop)
     }
 }
 

@@ -13,18 +13,18 @@ pub trait KeyedState {
 
 impl<V: Data> KeyedState for ValueState<V> {
     fn keys<K: Key>(&self, store: &mut KeyedStore<K>) -> Result<Vec<K>> {
-        Ok(store.table::<V>(self.name, &self.slot)?.iter().map(|(key, _)| key.clone()).collect())
+        store.table::<V>(self.name, &self.slot)?.keys()
     }
 }
 
 impl<V: Data> KeyedState for ListState<V> {
     fn keys<K: Key>(&self, store: &mut KeyedStore<K>) -> Result<Vec<K>> {
-        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.iter().map(|(key, _)| key.clone()).collect())
+        store.table::<Vec<V>>(self.name, &self.slot)?.keys()
     }
 }
 
 impl<F: Key, V: Data> KeyedState for MapState<F, V> {
     fn keys<K: Key>(&self, store: &mut KeyedStore<K>) -> Result<Vec<K>> {
-        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.iter().map(|(key, _)| key.clone()).collect())
+        store.table::<FieldMap<F, V>>(self.name, &self.slot)?.keys()
     }
 }

@@ -9,6 +9,7 @@ pub(crate) struct Marks {
     now: Vec<u64>,
     /// Changed before that, and in no checkpoint yet.
     before: Vec<u64>,
+    moves: u32,
 }
 
 #[inline]
@@ -20,7 +21,7 @@ impl Marks {
     /// No marks for the buckets of a table.
     pub fn of<T>(entries: &HashTable<T>) -> Self {
         let words = entries.num_buckets().div_ceil(64);
-        Marks { now: vec![0; words], before: vec![0; words] }
+        Marks { now: vec![0; words], before: vec![0; words], moves: 0 }
     }
 
     #[inline]
@@ -47,6 +48,11 @@ impl Marks {
         self.now[word] = if held { self.now[word] | bit } else { self.now[word] & !bit };
     }
 
+    /// No marks for the buckets of a table that the entries of another are about to move to.
+    pub fn behind<T>(entries: &HashTable<T>, others: &Marks) -> Self {
+        Marks { moves: others.moves + 1, ..Marks::of(entries) }
+    }
+
     /// Takes over the marks of an entry that stood in `from` of other marks.
     pub fn moved(&mut self, bucket: usize, from: usize, others: &Marks) {
         let (word, bit) = bit(bucket);
@@ -70,15 +76,21 @@ impl Marks {
         self.before.fill(0);
     }
 
-    /// The buckets that have changed before the last moment and not since.
-    pub fn only_before(&self) -> impl Iterator<Item = usize> {
-        self.before.iter().zip(&self.now).enumerate().flat_map(|(at, (before, now))| {
-            let mut left = before & !now;
-            std::iter::from_fn(move || {
-                let next = (left != 0).then(|| at * 64 + left.trailing_zeros() as usize);
-                left &= left.wrapping_sub(1);
-                next
-            })
-        })
+    /// The first bucket from `from` on that has changed before the last moment and not since.
+    pub fn next_only_before(&self, from: usize) -> Option<usize> {
+        let (first, bit) = bit(from);
+        let mut mask = !(bit - 1);
+        for (at, (before, now)) in self.before.iter().zip(&self.now).enumerate().skip(first) {
+            let left = before & !now & std::mem::replace(&mut mask, u64::MAX);
+            if left != 0 {
+                return Some(at * 64 + left.trailing_zeros() as usize);
+            }
+        }
+        None
+    }
+
+    /// Counts how often the entries have moved to other buckets.
+    pub fn moves(&self) -> u32 {
+        self.moves
     }
 }

@@ -1,8 +1,10 @@
 //! State as bytes: sections that operators write at a checkpoint and find again at a restore, and the typed tables of
 //! keyed state on top of them.
 
+mod backend;
 mod chain;
 mod codec;
+mod disk;
 mod keyed;
 mod keys;
 mod marks;
@@ -11,7 +13,10 @@ mod table;
 mod timers;
 mod ttl;
 
+pub(crate) use backend::StateHome;
+pub use backend::{STATE_MEMORY_BYTES, StateBackend};
 pub use codec::{Reader, Writer};
+pub use disk::STATE_MEMORY_MIN_BYTES;
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each entry has a mark that says whether it has changed since the moment. Copying walks the shards in order; an entry in
-//! a shard that is not reached yet is written out just before its first change. What the walk finds marked is either
+//! a shard that is not behind it yet is written out just before its first change. What the walk finds marked is either
 //! written already or did not exist at the moment.
 //!
 //! A second mark tells what had changed between the last checkpoint and the moment, so that a large table writes only
@@ -35,7 +35,7 @@ pub type TableHasher = foldhash::fast::FixedState;
 /// A table with more entries than this is divided into shards and copied step by step.
 pub(crate) const SMALL_ENTRIES_MAX: usize = 1024;
 
-/// Shards of a large table. A step of copying, and the growth of the table, takes one shard at a time.
+/// Shards of a large table. Its growth takes one shard at a time; a step of copying ends anywhere in one.
 pub(crate) const SHARDS: usize = 128;
 
 /// A table from key to value.
@@ -45,6 +45,8 @@ pub struct Table<K, V> {
     len: usize,
     chain: Chain<K>,
     copying: Option<Box<Copying<K>>>,
+    /// How far the shard that is copied now has been walked: the next bucket, and how often entries had moved by then.
+    walk: (usize, u32),
     /// The shard to be swept next, and for how many entries that has been paid.
     sweep: (usize, usize),
 }
@@ -80,7 +82,8 @@ fn insert_new<'a, K: Key, V>(
 #[cold]
 fn grow<K: Key, V>(entries: &mut HashTable<(K, V)>, marks: &mut Marks) {
     let mut old = std::mem::replace(entries, HashTable::with_capacity((2 * entries.len()).max(4)));
-    let old_marks = std::mem::replace(marks, Marks::of(entries));
+    let new_marks = Marks::behind(entries, marks);
+    let old_marks = std::mem::replace(marks, new_marks);
     for bucket in old.iter_buckets().collect::<Vec<usize>>() {
         let Ok(held) = old.get_bucket_entry(bucket) else { continue };
         let (entry, _) = held.remove();
@@ -102,7 +105,14 @@ fn shard_of(hash: u64, shards: usize) -> usize {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table { shards: vec![Shard::with_capacity(0)], len: 0, chain: Chain::default(), copying: None, sweep: (0, 0) }
+        Table {
+            shards: vec![Shard::with_capacity(0)],
+            len: 0,
+            chain: Chain::default(),
+            copying: None,
+            walk: (0, 0),
+            sweep: (0, 0),
+        }
     }
 }
 
@@ -293,24 +303,36 @@ impl<K: Key, V: Data> Table<K, V> {
                 return Ok(false);
             }
             let Shard { entries, marks } = &mut self.shards[at];
-            let before = copying.bytes(at);
-            if copying.is_base(at) {
-                for bucket in entries.iter_buckets().filter(|bucket| !marks.is_now(*bucket)) {
-                    if let Some((key, value)) = entries.get_bucket(bucket) {
-                        copying.write(at, key, value)?;
-                    }
+            let base = copying.is_base(at);
+            // Entries that have moved may stand before the bucket that was reached. Those written twice do no harm.
+            let (mut bucket, moves) = self.walk;
+            if moves != marks.moves() {
+                bucket = 0;
+            }
+            loop {
+                let next = match base {
+                    true => (bucket..entries.num_buckets()).next(),
+                    false => marks.next_only_before(bucket),
+                };
+                let Some(next) = next else { break };
+                if !run.room() {
+                    self.walk = (bucket, marks.moves());
+                    return Ok(false);
                 }
-            } else {
-                for bucket in marks.only_before() {
-                    if let Some((key, value)) = entries.get_bucket(bucket) {
-                        copying.write(at, key, value)?;
-                    }
+                bucket = next + 1;
+                if !marks.is_now(next)
+                    && let Some((key, value)) = entries.get_bucket(next)
+                {
+                    let before = copying.bytes(at);
+                    copying.write(at, key, value)?;
+                    run.spend(copying.bytes(at) - before);
                 }
             }
             if copying.is_chained() {
                 marks.settle();
             }
-            run.spend(copying.bytes(at) - before + SHARD_COST);
+            self.walk = (0, 0);
+            run.spend(SHARD_COST);
             copying.shard_done(at, run);
         }
         if let Some(copying) = self.copying.take() {
@@ -395,4 +417,4 @@ impl<K: Key, V: Data> FromIterator<(K, V)> for Table<K, V> {
 
 #[cfg(test)]
 #[path = "tests/table.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@
 
 use tidemill_core::{Data, Result};
 
+use super::disk::Lapses;
 use super::keyed::{FieldMap, KeyedStore, ListState, MapState, StateAccess, ValueState};
 use crate::key::Key;
 
@@ -37,8 +38,13 @@ impl Ttl {
         Ttl { returns_expired: true, ..self }
     }
 
+    /// When a value touched last at `since_ms` is gone.
+    fn lapses_ms(&self, since_ms: i64) -> i64 {
+        since_ms.saturating_add(self.lives_ms)
+    }
+
     fn expired(&self, since_ms: i64, now_ms: i64) -> bool {
-        since_ms.saturating_add(self.lives_ms) <= now_ms
+        self.lapses_ms(since_ms) <= now_ms
     }
 
     /// Whether a value touched last at `since_ms` may be returned.
@@ -141,12 +147,15 @@ impl<V: Data> ExpiringValueState<V> {
 
     /// Removes the current key's value.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        let now_ms = now_ms(context)?;
+        self.sweep(context.keyed_state().1, now_ms)?;
         self.held.clear(context)
     }
 
     fn sweep<K: Key>(&self, store: &mut KeyedStore<K>, now_ms: i64) -> Result<()> {
         let ttl = self.ttl;
-        let table = store.table::<Timed<V>>(self.held.name, &self.held.slot)?;
+        let lapses = || Some(Box::new(move |(since_ms, _): &Timed<V>| ttl.lapses_ms(*since_ms)) as Lapses<Timed<V>>);
+        let table = store.table_that_lapses(self.held.name, &self.held.slot, lapses)?;
         table.sweep(SWEPT_PER_ACCESS, |(since_ms, _)| ttl.expired(*since_ms, now_ms));
         Ok(())
     }
@@ -178,17 +187,22 @@ impl<V: Data> ExpiringListState<V> {
     /// Replaces the current key's list.
     pub fn update<C: StateAccess>(&self, context: &mut C, values: Vec<V>) -> Result<()> {
         let now_ms = now_ms(context)?;
+        self.sweep(context.keyed_state().1, now_ms)?;
         self.held.update(context, values.into_iter().map(|value| (now_ms, value)).collect())
     }
 
     /// Removes the current key's list.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        let now_ms = now_ms(context)?;
+        self.sweep(context.keyed_state().1, now_ms)?;
         self.held.clear(context)
     }
 
     fn sweep<K: Key>(&self, store: &mut KeyedStore<K>, now_ms: i64) -> Result<()> {
         let ttl = self.ttl;
-        let table = store.table::<Vec<Timed<V>>>(self.held.name, &self.held.slot)?;
+        let last = move |list: &Vec<Timed<V>>| list.iter().map(|(since_ms, _)| ttl.lapses_ms(*since_ms)).max();
+        let lapses = || Some(Box::new(move |list: &Vec<Timed<V>>| last(list).unwrap_or(i64::MIN)) as Lapses<_>);
+        let table = store.table_that_lapses::<Vec<Timed<V>>>(self.held.name, &self.held.slot, lapses)?;
         table.sweep(SWEPT_PER_ACCESS, |list| list.iter().all(|(since_ms, _)| ttl.expired(*since_ms, now_ms)));
         Ok(())
     }
@@ -198,6 +212,7 @@ impl<F: Key, V: Data> ExpiringMapState<F, V> {
     /// The value of a field of the current key's map.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C, field: &F) -> Result<Option<&'c V>> {
         let (ttl, now_ms) = (self.ttl, now_ms(context)?);
+        self.sweep(context.keyed_state().1, now_ms)?;
         match self.held.get(context, field)?.map(|(since_ms, _)| *since_ms) {
             None => return Ok(None),
             Some(since_ms) if !ttl.returns(since_ms, now_ms) => {
@@ -223,12 +238,15 @@ impl<F: Key, V: Data> ExpiringMapState<F, V> {
 
     /// Removes a field of the current key's map.
     pub fn remove<C: StateAccess>(&self, context: &mut C, field: &F) -> Result<()> {
+        let now_ms = now_ms(context)?;
+        self.sweep(context.keyed_state().1, now_ms)?;
         self.held.remove(context, field).map(drop)
     }
 
     /// The fields and values of the current key's map, in no particular order.
     pub fn entries<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Vec<(&'c F, &'c V)>> {
         let (ttl, now_ms) = (self.ttl, now_ms(context)?);
+        self.sweep(context.keyed_state().1, now_ms)?;
         let entries = self.held.entries(context)?.into_iter();
         let returned = entries.filter(|(_, (since_ms, _))| ttl.returns(*since_ms, now_ms));
         Ok(returned.map(|(field, (_, value))| (field, value)).collect())
@@ -236,18 +254,31 @@ impl<F: Key, V: Data> ExpiringMapState<F, V> {
 
     /// Removes the current key's map.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
+        let now_ms = now_ms(context)?;
+        self.sweep(context.keyed_state().1, now_ms)?;
         self.held.clear(context)
+    }
+
+    /// Removes a part of what has expired of other keys' maps.
+    fn sweep<K: Key>(&self, store: &mut KeyedStore<K>, now_ms: i64) -> Result<()> {
+        let ttl = self.ttl;
+        let last =
+            move |map: &FieldMap<F, Timed<V>>| map.0.values().map(|(since_ms, _)| ttl.lapses_ms(*since_ms)).max();
+        let lapses = || Some(Box::new(move |map: &FieldMap<F, Timed<V>>| last(map).unwrap_or(i64::MIN)) as Lapses<_>);
+        let table = store.table_that_lapses::<FieldMap<F, Timed<V>>>(self.held.name, &self.held.slot, lapses)?;
+        table.sweep(SWEPT_PER_ACCESS, |map| map.0.values().all(|(since_ms, _)| ttl.expired(*since_ms, now_ms)));
+        Ok(())
     }
 
     /// Removes what has expired of the current key's map, and of some other keys'.
     fn prune<C: StateAccess>(&self, context: &mut C, now_ms: i64) -> Result<()> {
         let ttl = self.ttl;
         let (key, store) = context.keyed_state();
+        self.sweep(store, now_ms)?;
         let table = store.table::<FieldMap<F, Timed<V>>>(self.held.name, &self.held.slot)?;
-        table.sweep(SWEPT_PER_ACCESS, |map| map.0.values().all(|(since_ms, _)| ttl.expired(*since_ms, now_ms)));
         let expired = |map: &FieldMap<F, Timed<V>>| map.0.values().any(|(since_ms, _)| ttl.expired(*since_ms, now_ms));
-        if table.get(key).is_some_and(expired)
-            && let Some(map) = table.get_mut(key)
+        if table.get(key)?.is_some_and(expired)
+            && let Some(map) = table.get_mut(key)?
         {
             map.0.retain(|_, (since_ms, _)| !ttl.expired(*since_ms, now_ms));
         }

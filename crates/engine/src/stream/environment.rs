@@ -19,6 +19,7 @@ use crate::graph::{Graph, Logic, Node, source_logic};
 use crate::runtime::{
     CheckpointRetention, JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices,
 };
+use crate::state::StateBackend;
 
 /// Collects the operators of a job; nothing runs before [`Environment::execute`].
 #[derive(Clone)]
@@ -135,6 +136,13 @@ impl Environment {
     /// Whether the job runs as a stream or as a batch; see [`RuntimeMode`]. It goes before what the process was started with.
     pub fn set_runtime_mode(&self, mode: RuntimeMode) -> &Self {
         self.settings.borrow_mut().runtime_mode = mode;
+        self
+    }
+
+    /// Where keyed state stands while the job runs: in memory (the default), or on disk with a cache of
+    /// [`JobSettings::state_memory_max_bytes`]. It goes before what the process was started with.
+    pub fn set_state_backend(&self, backend: StateBackend) -> &Self {
+        self.settings.borrow_mut().state_backend = backend;
         self
     }
 

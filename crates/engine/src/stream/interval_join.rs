@@ -188,17 +188,18 @@ where
         keyed.stream.add_operator("Interval Join", move |builder, node| {
             how.interval.check()?;
             let (selector, function) = fresh(&functions);
+            let context = builder.runtime_context(node);
             Ok(IntervalJoinOperator {
                 how,
                 selector,
                 function,
-                store: KeyedStore::default(),
+                store: KeyedStore::at(context.state.clone(), context.clock.clone()),
                 left: ValueState::new("join-left"),
                 right: ValueState::new("join-right"),
                 expiry: Timers::new("join-expiry"),
                 watermark_ms: WATERMARK_MIN,
                 late_dropped: 0,
-                context: builder.runtime_context(node),
+                context,
                 opened: false,
             })
         })

@@ -8,7 +8,7 @@ use crate::driver::build::TaskBuilder;
 use crate::key::KEY_GROUPS;
 use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
 use crate::runtime::user_metrics::MetricGroup;
-use crate::state::Restored;
+use crate::state::{Restored, StateHome};
 
 /// Where a function runs.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct RuntimeContext {
     pub clock: SharedClock,
     /// Counters, gauges, meters and histograms of this subtask.
     pub metrics: MetricGroup,
+    /// Where keyed state stands.
+    pub(crate) state: StateHome,
 }
 
 impl TaskBuilder<'_, '_> {
@@ -52,6 +54,7 @@ impl TaskBuilder<'_, '_> {
             attempt: shared.attempt,
             job_id: shared.job_id.clone(),
             batch: shared.batch,
+            state: shared.state.clone(),
             metrics: MetricGroup::new(shared.user.clone(), uid, subtask, clock.clone()),
             clock,
         }

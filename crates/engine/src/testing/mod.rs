@@ -55,6 +55,7 @@ use crate::graph::Logic;
 use crate::key::{KEY_GROUPS, Key, key_group, owner};
 use crate::operator::{ChainCopy, CopyRun, Link, OutputTag, Signal, SnapshotMode};
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
+use crate::state::StateHome;
 use crate::stream::{DataStream, Environment};
 
 /// How long [`Harness::end`] waits to be woken.
@@ -191,6 +192,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             building: 1.into(),
             user: Arc::default(),
             batch: self.batch,
+            state: StateHome::default(),
         };
         let restore = move |uid: &str, subtask, parallelism| restored.load(uid, subtask, parallelism);
         let waker = Waker::from(woken.clone());
@@ -283,8 +285,14 @@ impl<I: Data, O: Data> Harness<I, O> {
         let mode = SnapshotMode::Detached;
         self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut snapshots })?;
         self.epoch += 1;
-        let mut copy = ChainCopy { run: CopyRun::whole(), pieces: Vec::new(), done: true };
+        let mut copy = ChainCopy { run: CopyRun::whole(), pieces: Vec::new(), deferred: Vec::new(), done: true };
         self.head.signal(&mut Signal::Copy(&mut copy))?;
+        for (uid, deferred) in copy.deferred {
+            deferred(&mut |section| {
+                copy.pieces.push((uid.clone(), vec![section]));
+                Ok(())
+            })?;
+        }
         Snapshot::of(self.subtask, snapshots, copy.pieces)
     }
 

@@ -47,7 +47,7 @@ impl KeyedProcessFunction<(u64, i64), Event, Row> for Buckets {
     }
 }
 
-fn build(env: &Environment, ledger: &Ledger) {
+pub fn build(env: &Environment, ledger: &Ledger) {
     let strategy = WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(1))
         .with_timestamps(|event: &Event, _| event.0)
         .with_interval(Duration::ZERO);

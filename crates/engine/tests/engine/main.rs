@@ -24,6 +24,7 @@ mod results;
 mod s3_server;
 mod savepoints;
 mod stages;
+mod state_disk;
 mod windows;
 mod windows_process;
 mod windows_recovery;

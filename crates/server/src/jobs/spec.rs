@@ -38,6 +38,12 @@ pub struct JobSpec {
     /// How the job checkpoints, beside the interval.
     #[serde(default)]
     pub checkpoints: CheckpointSpec,
+    /// Where keyed state stands while the job runs: `memory` or `disk`; default: the job's own, else `memory`.
+    #[serde(default)]
+    pub state_backend: Option<String>,
+    /// Memory for state on disk in each of the job's processes, in bytes; default: the job's own, else 512 MiB.
+    #[serde(default)]
+    pub state_memory_max_bytes: Option<u64>,
     /// A savepoint to start from when the job has no checkpoint of its own: its folder or URL.
     #[serde(default)]
     pub savepoint: Option<String>,
@@ -66,6 +72,8 @@ impl JobSpec {
     pub const ENV_MAX: usize = 64;
     /// The most workers: the number of key groups.
     pub const PARALLELISM_MAX: usize = 128;
+    /// The least memory for state on disk, in bytes.
+    pub const STATE_MEMORY_MIN_BYTES: u64 = 1024 * 1024;
 
     /// How many workers it wants on hosts with room; `cores` where it says nothing.
     pub fn wanted(&self, cores: usize) -> Wanted {
@@ -83,6 +91,8 @@ impl JobSpec {
         all.extend(
             self.checkpoint_interval_ms.map(|interval| ("TIDEMILL_CHECKPOINT_INTERVAL_MS", interval.to_string())),
         );
+        all.extend(self.state_backend.clone().map(|backend| ("TIDEMILL_STATE_BACKEND", backend)));
+        all.extend(self.state_memory_max_bytes.map(|bytes| ("TIDEMILL_STATE_MEMORY_MAX_BYTES", bytes.to_string())));
         all.extend(self.savepoint.clone().map(|savepoint| ("TIDEMILL_SAVEPOINT", savepoint)));
         let claims = self.claim_mode.filter(|mode| *mode == ClaimMode::Claim);
         all.extend(claims.map(|_| ("TIDEMILL_CLAIM_MODE", "CLAIM".to_owned())));
@@ -131,6 +141,15 @@ impl JobSpec {
             return Err(Error::input("`checkpoint_interval_ms` must be from 1 to 86400000 (a day)"));
         }
         self.checkpoints.check()?;
+        if self.state_backend.as_deref().is_some_and(|backend| !["memory", "disk"].contains(&backend)) {
+            return Err(Error::input("`state_backend` must be `memory` or `disk`"));
+        }
+        if self.state_memory_max_bytes.is_some_and(|bytes| bytes < Self::STATE_MEMORY_MIN_BYTES) {
+            return Err(Error::input(format!(
+                "`state_memory_max_bytes` must be at least {}",
+                Self::STATE_MEMORY_MIN_BYTES
+            )));
+        }
         if let Some(folder) = &self.savepoint
             && !is_url(folder)
             && !std::path::Path::new(folder).is_dir()
@@ -195,5 +214,7 @@ mod tests {
         );
         let elsewhere = r#"{"program":"p","savepoint":"s3://b/s","checkpoints":{"dir":"s3://b/c"}}"#;
         assert!(serde_json::from_str::<JobSpec>(elsewhere).unwrap().checked().is_ok());
+        assert!(refused(r#"{"program":"p","state_backend":"rocksdb"}"#).contains("`memory` or `disk`"));
+        assert!(refused(r#"{"program":"p","state_memory_max_bytes":1000}"#).contains("at least 1048576"));
     }
 }

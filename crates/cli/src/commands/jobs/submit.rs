@@ -39,6 +39,12 @@ pub struct Submit {
     checkpoint_interval_ms: Option<u64>,
     #[command(flatten)]
     checkpoints: CheckpointArgs,
+    /// Where keyed state stands: `memory` or `disk`
+    #[arg(long, value_name = "BACKEND")]
+    state_backend: Option<String>,
+    /// Memory for state on disk in each process, in bytes
+    #[arg(long, value_name = "BYTES")]
+    state_memory_max_bytes: Option<u64>,
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<PathBuf>,
@@ -70,8 +76,9 @@ impl Run for Submit {
         let mut spec = json!({"name": self.name.unwrap_or_default(), "program": self.program, "args": self.args,
             "parallelism": self.parallelism, "parallelism_min": self.parallelism_min,
             "reactive": self.reactive, "checkpoint_interval_ms": self.checkpoint_interval_ms,
-            "checkpoints": self.checkpoints.spec()?, "savepoint": self.savepoint, "claim_mode": self.claim_mode,
-            "allow_non_restored_state": self.allow_non_restored_state, "env": env});
+            "checkpoints": self.checkpoints.spec()?, "state_backend": self.state_backend,
+            "state_memory_max_bytes": self.state_memory_max_bytes, "savepoint": self.savepoint,
+            "claim_mode": self.claim_mode, "allow_non_restored_state": self.allow_non_restored_state, "env": env});
         if let Some(restart) = self.restart {
             let parsed: Value =
                 serde_json::from_str(&restart).map_err(|e| Error::input(format!("--restart is no JSON: {e}")))?;

@@ -1,0 +1,169 @@
+//! Where keyed state stands: in memory, or on disk behind a cache. A job chooses, its functions do not notice.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tidemill_core::{Data, Error, Result, SharedClock};
+
+use super::disk::{DiskHome, DiskTable, Lapses};
+use super::{RestoredSection, Table};
+use crate::key::{GroupRange, Key};
+use crate::operator::{CopyRun, SnapshotParts};
+
+/// The memory for state on disk unless told otherwise, in bytes.
+pub const STATE_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+
+/// Where a job keeps its keyed state (Flink's `state.backend.type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StateBackend {
+    /// In hash tables, as large as it is. The default.
+    #[default]
+    Memory,
+    /// In files, with a cache in memory whose size is set.
+    Disk,
+}
+
+impl FromStr for StateBackend {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "memory" => Ok(StateBackend::Memory),
+            "disk" => Ok(StateBackend::Disk),
+            _ => Err(Error::input(format!("state backend `{text}` is neither `memory` nor `disk`"))),
+        }
+    }
+}
+
+/// Where the keyed operators of a process keep their state.
+#[derive(Clone, Default)]
+pub(crate) struct StateHome(Option<Arc<DiskHome>>);
+
+impl StateHome {
+    /// On disk, in `folder`, which is made empty, with so much memory for all of the process's state.
+    pub fn on_disk(folder: PathBuf, memory_max: usize) -> Result<Self> {
+        Ok(StateHome(Some(DiskHome::open(folder, memory_max)?)))
+    }
+
+    /// An empty table. `lapses` tells when a value is gone, `None` for never.
+    pub fn table<K: Key, V: Data>(
+        &self,
+        name: &'static str,
+        at: (usize, GroupRange),
+        clock: Option<SharedClock>,
+        lapses: impl FnOnce() -> Option<Lapses<V>>,
+    ) -> Result<StateTable<K, V>> {
+        match &self.0 {
+            None => Ok(StateTable::Memory(Table::default())),
+            Some(home) => Ok(StateTable::Disk(Box::new(DiskTable::new(name, home, at, clock, lapses())?))),
+        }
+    }
+}
+
+/// A table of one or the other kind. One branch an access that always goes the same way; only the disk can fail.
+pub(crate) enum StateTable<K, V> {
+    Memory(Table<K, V>),
+    Disk(Box<DiskTable<K, V>>),
+}
+
+impl<K: Key, V: Data> StateTable<K, V> {
+    /// The value of a key.
+    #[inline]
+    pub fn get(&mut self, key: &K) -> Result<Option<&V>> {
+        match self {
+            StateTable::Memory(table) => Ok(table.get(key)),
+            StateTable::Disk(table) => table.get(key),
+        }
+    }
+
+    /// The value of a key, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, key: &K) -> Result<Option<&mut V>> {
+        match self {
+            StateTable::Memory(table) => Ok(table.get_mut(key)),
+            StateTable::Disk(table) => table.get_mut(key),
+        }
+    }
+
+    /// The value of a key, to be changed; made by `make` if there is none.
+    #[inline]
+    pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> Result<&mut V> {
+        match self {
+            StateTable::Memory(table) => Ok(table.get_or_insert_with(key, make)),
+            StateTable::Disk(table) => table.get_or_insert_with(key, make),
+        }
+    }
+
+    /// Sets a key's value.
+    #[inline]
+    pub fn set(&mut self, key: &K, value: V) -> Result<()> {
+        match self {
+            StateTable::Memory(table) => {
+                let mut new = Some(value);
+                let held = table.get_or_insert_with(key, || new.take().unwrap_or_else(|| unreachable!("taken once")));
+                if let Some(value) = new {
+                    *held = value;
+                }
+                Ok(())
+            }
+            StateTable::Disk(table) => table.set(key, value),
+        }
+    }
+
+    /// Sets a key's value and returns the one before.
+    #[inline]
+    pub fn insert(&mut self, key: &K, value: V) -> Result<Option<V>> {
+        match self {
+            StateTable::Memory(table) => Ok(table.insert(key.clone(), value)),
+            StateTable::Disk(table) => table.insert(key.clone(), value),
+        }
+    }
+
+    /// Removes a key and returns its value.
+    #[inline]
+    pub fn remove(&mut self, key: &K) -> Result<Option<V>> {
+        match self {
+            StateTable::Memory(table) => Ok(table.remove(key)),
+            StateTable::Disk(table) => table.remove(key),
+        }
+    }
+
+    /// The keys that have a value, in no particular order.
+    pub fn keys(&mut self) -> Result<Vec<K>> {
+        match self {
+            StateTable::Memory(table) => Ok(table.iter().map(|(key, _)| key.clone()).collect()),
+            StateTable::Disk(table) => table.keys(),
+        }
+    }
+
+    /// Removes entries of which `gone` says so, a little with each call. A store on disk drops them when it merges files.
+    #[inline]
+    pub fn sweep(&mut self, entries: usize, gone: impl Fn(&V) -> bool) {
+        if let StateTable::Memory(table) = self {
+            table.sweep(entries, gone);
+        }
+    }
+
+    pub fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
+        match self {
+            StateTable::Memory(table) => table.begin_snapshot(name, parts),
+            StateTable::Disk(table) => table.begin_snapshot(parts),
+        }
+    }
+
+    pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        match self {
+            StateTable::Memory(table) => table.copy_some(run),
+            StateTable::Disk(table) => table.copy_some(run),
+        }
+    }
+
+    /// Takes in a section of this table, as far as `owns` says.
+    pub fn load(&mut self, section: &RestoredSection, owns: impl Fn(&K) -> bool) -> Result<()> {
+        match self {
+            StateTable::Memory(table) => table.load(std::slice::from_ref(section), owns),
+            StateTable::Disk(table) => table.load(section, owns),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The part of a table's snapshot that reads files: done by the checkpoint writer's thread, not by the worker.
+//!
+//! For a unit with a new base these are the entries in the store as they were at the moment, then the changes the store did
+//! not have yet; for a unit with a delta, what had left the cache since the checkpoint before, then what was still in it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidemill_core::Result;
+
+use super::spool::SpoolReader;
+use super::store::{Entries, LAPSE_BYTES, lapsed};
+use crate::key::GroupRange;
+use crate::state::chain::{SECTION_BYTES, Weight};
+use crate::state::{ChainPart, Section, SectionKind};
+
+/// Weights of a table's units, as the last copies left them.
+pub(super) type Weights = Arc<Mutex<Vec<Weight>>>;
+
+/// Which unit a key group belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Units {
+    pub own: GroupRange,
+    pub count: usize,
+}
+
+impl Units {
+    pub fn of(&self, group: u64) -> usize {
+        let own = (self.own.1 - self.own.0 + 1) as usize;
+        ((group.saturating_sub(self.own.0)) as usize * self.count / own).min(self.count - 1)
+    }
+
+    /// The key groups of a unit; `None` when it has none.
+    pub fn groups(&self, unit: usize) -> Option<GroupRange> {
+        let mut groups = (self.own.0..=self.own.1).filter(|group| self.of(*group) == unit);
+        let first = groups.next()?;
+        Some((first, groups.next_back().unwrap_or(first)))
+    }
+}
+
+/// What is left to be copied when the worker has done its part.
+pub(super) struct FileCopy {
+    pub name: &'static str,
+    pub units: Units,
+    /// By unit: whether it gets a new base, and the store's entries for it.
+    pub bases: Vec<Option<Option<Entries>>>,
+    /// What has left the cache before the moment.
+    pub before: Option<SpoolReader>,
+    /// What the cache held at the moment.
+    pub held: SpoolReader,
+    pub now_ms: i64,
+    /// `None` for a snapshot that stands for itself.
+    pub weights: Option<Weights>,
+}
+
+struct UnitOut {
+    begins: bool,
+    bytes: usize,
+}
+
+/// Sections on their way out.
+struct Output<'a> {
+    name: &'static str,
+    chained: bool,
+    units: Vec<UnitOut>,
+    give: &'a mut dyn FnMut(Section) -> Result<()>,
+}
+
+impl Output<'_> {
+    fn section(&mut self, unit: usize, removal: bool, entries: u64, bytes: Vec<u8>) -> Result<()> {
+        let out = &mut self.units[unit];
+        let begins = std::mem::take(&mut out.begins);
+        out.bytes += bytes.len();
+        if !self.chained && entries == 0 {
+            return Ok(());
+        }
+        let chain = self.chained.then(|| ChainPart { table: self.name.to_string(), unit: unit as u16, begins });
+        let section = Section::new(self.name, SectionKind::Keyed, entries, bytes);
+        (self.give)(Section { removal, chain, ..section })
+    }
+}
+
+impl FileCopy {
+    /// Reads everything and gives the sections of the snapshot to `give`.
+    pub fn run(self, give: &mut dyn FnMut(Section) -> Result<()>) -> Result<()> {
+        let based: Vec<bool> = self.bases.iter().map(Option::is_some).collect();
+        let units = based.iter().map(|base| UnitOut { begins: *base, bytes: 0 }).collect();
+        let mut out = Output { name: self.name, chained: self.weights.is_some(), units, give };
+        for (unit, base) in self.bases.into_iter().enumerate() {
+            if let Some(entries) = base {
+                copy_base(entries, unit, self.now_ms, &mut out)?;
+            }
+        }
+        if let Some(before) = self.before {
+            copy_changes(before, &self.units, |unit| !based[unit], self.now_ms, &mut out)?;
+        }
+        copy_changes(self.held, &self.units, |_| true, self.now_ms, &mut out)?;
+        if let Some(weights) = &self.weights {
+            let mut weights = weights.lock().unwrap_or_else(PoisonError::into_inner);
+            for ((weight, based), out) in weights.iter_mut().zip(based).zip(&out.units) {
+                weight.copied(based, out.bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_base(entries: Option<Entries>, unit: usize, now_ms: i64, out: &mut Output) -> Result<()> {
+    let (mut bytes, mut count) = (Vec::new(), 0);
+    for entry in entries.into_iter().flatten() {
+        let (key, value) = entry?;
+        if lapsed(&value, now_ms) {
+            continue;
+        }
+        bytes.extend_from_slice(&key[1..]);
+        bytes.extend_from_slice(&value[LAPSE_BYTES..]);
+        count += 1;
+        if bytes.len() >= SECTION_BYTES {
+            out.section(unit, false, std::mem::take(&mut count), std::mem::take(&mut bytes))?;
+        }
+    }
+    // A base begins with a section even if it is empty: the writer then forgets what it had of the unit.
+    if count > 0 || out.units[unit].begins {
+        out.section(unit, false, count, bytes)?;
+    }
+    Ok(())
+}
+
+fn copy_changes(
+    mut changes: SpoolReader,
+    units: &Units,
+    wanted: impl Fn(usize) -> bool,
+    now_ms: i64,
+    out: &mut Output,
+) -> Result<()> {
+    loop {
+        let chunk = changes.next_chunk()?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        // By unit: removed keys, then entries. Each key stands in one of the two.
+        let mut parts = vec![[(0, Vec::new()), (0, Vec::new())]; units.count];
+        for (key, value) in &chunk {
+            let unit = units.of(u64::from(key[0]));
+            if !wanted(unit) {
+                continue;
+            }
+            let [removed, held] = &mut parts[unit];
+            match value {
+                Some(value) if !lapsed(value, now_ms) => {
+                    held.0 += 1;
+                    held.1.extend_from_slice(&key[1..]);
+                    held.1.extend_from_slice(&value[LAPSE_BYTES..]);
+                }
+                _ => {
+                    removed.0 += 1;
+                    removed.1.extend_from_slice(&key[1..]);
+                }
+            }
+        }
+        for (unit, [removed, held]) in parts.into_iter().enumerate() {
+            for (removal, (count, bytes)) in [(true, removed), (false, held)] {
+                if count > 0 {
+                    out.section(unit, removal, count, bytes)?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What all tables on disk of a process share: the scratch folder, the memory limit with its parts, and the threads that
+//! write out and merge what tables put into their stores.
+//!
+//! The folder is scratch: it begins empty with each start, since a job that starts again loads its state from a checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lsm_tree::{AbstractTree, AnyTree, Cache, DescriptorTable, SequenceNumberCounter};
+use tidemill_core::{Error, Result};
+
+/// The least memory that can be given to the disk backend, in bytes.
+pub const STATE_MEMORY_MIN_BYTES: usize = 1024 * 1024;
+
+/// Files of all stores held open at a time.
+const OPEN_FILES_MAX: usize = 256;
+
+/// Write buffers of a store: one is filled, the others wait to be written out.
+const BUFFERS: usize = 3;
+
+/// A write buffer is never smaller, in bytes, however many tables share the memory.
+const BUFFER_MIN_BYTES: usize = 64 * 1024;
+
+/// A store with so many runs in its first level takes no more before some are merged.
+const RUNS_MAX: usize = 16;
+
+/// A store with so many runs in its first level is merged again at once.
+const RUNS_WANTED: usize = 4;
+
+/// Files that a merge writes have about so many bytes.
+const FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Whoever waits for room looks at least this often whether there is some.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The scratch folder of a process and what its tables share.
+pub(crate) struct DiskHome {
+    folder: PathBuf,
+    memory_max: usize,
+    blocks: Arc<Cache>,
+    descriptors: Arc<DescriptorTable>,
+    tables: AtomicUsize,
+    names: AtomicUsize,
+    health: Arc<Health>,
+    flushes: Mutex<Option<Sender<Arc<Upkeep>>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How the background work is going.
+#[derive(Default)]
+struct Health {
+    failure: Mutex<Option<Error>>,
+    failed: AtomicBool,
+    stopping: AtomicBool,
+    progress: Condvar,
+}
+
+/// A store as the threads see it.
+pub(crate) struct Upkeep {
+    pub tree: AnyTree,
+    pub seqno: SequenceNumberCounter,
+    pub folder: PathBuf,
+    flush_asked: AtomicBool,
+    merge_asked: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error of the store, with what was tried.
+pub(super) fn store_error(tried: &str, folder: &Path, error: lsm_tree::Error) -> Error {
+    let tried = format!("{tried} the state store in `{}`", folder.display());
+    match error {
+        lsm_tree::Error::Io(error) => Error::io(tried, error).hint(
+            "make room on its disk, or name a folder on a larger one (`state_dir`, `TIDEMILL_STATE_DIR`); the job goes on \
+             from its last checkpoint",
+        ),
+        other => Error::corrupt(format!("cannot {tried}: {other:?}")),
+    }
+}
+
+impl Upkeep {
+    pub fn new(tree: AnyTree, seqno: SequenceNumberCounter, folder: PathBuf) -> Arc<Self> {
+        let (flush_asked, merge_asked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Upkeep { tree, seqno, folder, flush_asked, merge_asked })
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.flush_asked.store(false, Ordering::Release);
+        let flushing = self.tree.get_flush_lock();
+        let flushed = self.tree.flush(&flushing, self.seqno.get());
+        flushed.map(drop).map_err(|e| store_error("write", &self.folder, e))
+    }
+
+    fn merge(&self) -> Result<()> {
+        self.merge_asked.store(false, Ordering::Release);
+        let strategy = Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(FILE_BYTES));
+        let merged = self.tree.compact(strategy, self.seqno.get());
+        merged.map_err(|e| store_error("merge files of", &self.folder, e))
+    }
+
+    /// Whether it takes more without growing beyond its bounds.
+    fn has_room(&self) -> bool {
+        self.tree.sealed_memtable_count() < BUFFERS - 1 && self.tree.l0_run_count() < RUNS_MAX
+    }
+}
+
+impl Health {
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        self.progress.notify_all();
+    }
+}
+
+impl DiskHome {
+    /// Makes `folder` empty and starts the threads.
+    pub fn open(folder: PathBuf, memory_max: usize) -> Result<Arc<Self>> {
+        if memory_max < STATE_MEMORY_MIN_BYTES {
+            return Err(Error::input(format!("the memory for state is {memory_max} bytes"))
+                .hint(format!("give it at least {STATE_MEMORY_MIN_BYTES}")));
+        }
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(|e| Error::io(format!("empty `{}`", folder.display()), e))?;
+        }
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(format!("make `{}`", folder.display()), e))?;
+        let health = Arc::new(Health::default());
+        let (flushes, to_flush) = channel();
+        let (merges, to_merge) = channel();
+        let flusher = {
+            let health = health.clone();
+            move || flush_all(&to_flush, &merges, &health)
+        };
+        let merger = {
+            let health = health.clone();
+            move || merge_all(&to_merge, &health)
+        };
+        let threads = vec![spawn("state-flush", flusher)?, spawn("state-merge", merger)?];
+        Ok(Arc::new(DiskHome {
+            folder,
+            memory_max,
+            blocks: Arc::new(Cache::with_capacity_bytes(memory_max as u64 / 4)),
+            descriptors: Arc::new(DescriptorTable::new(OPEN_FILES_MAX)),
+            tables: AtomicUsize::new(0),
+            names: AtomicUsize::new(0),
+            health,
+            flushes: Mutex::new(Some(flushes)),
+            threads: Mutex::new(threads),
+        }))
+    }
+
+    /// A folder for one more table.
+    pub fn add_table(&self, subtask: usize) -> PathBuf {
+        self.tables.fetch_add(1, Ordering::Relaxed);
+        let name = self.names.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!("subtask-{subtask}-table-{name}"))
+    }
+
+    /// A table is gone.
+    pub fn remove_table(&self) {
+        self.tables.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn share(&self, of: usize) -> usize {
+        of / self.tables.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Bytes of decoded entries a table may hold: its share of half of the memory.
+    pub fn cache_share(&self) -> usize {
+        self.share(self.memory_max / 2)
+    }
+
+    /// Bytes of a table's write buffer: a quarter of the memory is for those of all tables.
+    pub fn buffer_share(&self) -> usize {
+        (self.share(self.memory_max / 4) / BUFFERS).max(BUFFER_MIN_BYTES)
+    }
+
+    /// The cache for blocks of files: a quarter of the memory.
+    pub fn blocks(&self) -> Arc<Cache> {
+        self.blocks.clone()
+    }
+
+    pub fn descriptors(&self) -> Arc<DescriptorTable> {
+        self.descriptors.clone()
+    }
+
+    /// Where files that nobody else reads are made.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// An error if the background work has failed.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        if self.health.failed.load(Ordering::Acquire) { self.failure() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn failure(&self) -> Result<()> {
+        lock(&self.health.failure).clone().map_or(Ok(()), Err)
+    }
+
+    /// A store has a full buffer: has it written out. Waits when the threads do not keep up, so that memory stays bounded.
+    pub fn buffer_full(&self, upkeep: &Arc<Upkeep>) -> Result<()> {
+        while !upkeep.has_room() {
+            self.check()?;
+            self.ask(upkeep)?;
+            let failure = lock(&self.health.failure);
+            drop(self.health.progress.wait_timeout(failure, LOOK_AGAIN));
+        }
+        upkeep.tree.rotate_memtable();
+        self.ask(upkeep)
+    }
+
+    fn ask(&self, upkeep: &Arc<Upkeep>) -> Result<()> {
+        if upkeep.flush_asked.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let flushes = lock(&self.flushes);
+        let sent = flushes.as_ref().is_some_and(|flushes| flushes.send(upkeep.clone()).is_ok());
+        if sent { Ok(()) } else { Err(Error::bug("the thread that writes state out has ended")) }
+    }
+}
+
+impl Drop for DiskHome {
+    fn drop(&mut self) {
+        self.health.stopping.store(true, Ordering::Release);
+        lock(&self.flushes).take();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            // What it had to tell stands in `health`.
+            let _ = thread.join();
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            tracing::warn!(folder = %self.folder.display(), %error, "the scratch folder of state could not be removed");
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_string()).spawn(run);
+    thread.map_err(|e| Error::io(format!("start the thread `{name}`"), e))
+}
+
+fn flush_all(inbox: &Receiver<Arc<Upkeep>>, merges: &Sender<Arc<Upkeep>>, health: &Health) {
+    for upkeep in inbox {
+        if health.stopping.load(Ordering::Acquire) {
+            continue;
+        }
+        if let Err(error) = upkeep.flush() {
+            health.fail(error);
+        }
+        health.progress.notify_all();
+        if !upkeep.merge_asked.swap(true, Ordering::AcqRel) {
+            // It ends only behind this thread.
+            let _ = merges.send(upkeep);
+        }
+    }
+}
+
+fn merge_all(inbox: &Receiver<Arc<Upkeep>>, health: &Health) {
+    for upkeep in inbox {
+        let mut rounds = 0;
+        while !health.stopping.load(Ordering::Acquire) && !health.failed.load(Ordering::Acquire) {
+            if let Err(error) = upkeep.merge() {
+                health.fail(error);
+            }
+            health.progress.notify_all();
+            rounds += 1;
+            // The levels below the first want a round of their own.
+            if rounds >= 2 && upkeep.tree.l0_run_count() <= RUNS_WANTED || rounds >= RUNS_MAX {
+                break;
+            }
+        }
+    }
+}
