@@ -29,6 +29,8 @@ pub mod sources {}
 /// The programs of `docs/connectors`. A house rule says that each connector has a page there and that the page is listed here.
 #[cfg(doctest)]
 pub mod connectors {
+    #[doc = include_str!("../../docs/connectors/README.md")]
+    pub mod index {}
     #[doc = include_str!("../../docs/connectors/blackhole.md")]
     pub mod blackhole {}
     #[doc = include_str!("../../docs/connectors/file.md")]

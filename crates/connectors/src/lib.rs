@@ -14,11 +14,14 @@
 //! | [`rate_limit`] | any source, not faster than so many records a second |
 //! | [`mod@format`] | JSON, CSV, Avro, text, raw bytes |
 //! | [`fetcher`] | for authors: how a reader that blocks meets the worker |
+//! | [`write_ahead`] | for authors: exactly once into a system without transactions |
+//! | [`async_sink`] | for authors: batches to a service, several requests at once, single entries tried again |
 //! | [`buffered`] | for authors: how a writer that blocks meets the worker |
 //! | [`conformance`] | for authors: what every source and sink must pass |
 //!
 //! A new connector is a new file and a line in [`CONNECTORS`].
 
+pub mod async_sink;
 pub mod blackhole;
 pub mod buffered;
 pub mod conformance;
@@ -34,6 +37,7 @@ pub mod rate_limit;
 pub mod redis;
 pub mod socket;
 pub mod topic;
+pub mod write_ahead;
 
 /// What a connector can be used as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

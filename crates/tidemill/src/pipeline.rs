@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use tidemill_connectors::blackhole::BlackholeSink;
 use tidemill_connectors::file::{FileSink, FileSource};
 use tidemill_connectors::format::{Json, Text};
+use tidemill_connectors::kafka::{KafkaDelivery, KafkaReset, KafkaSink, KafkaSource, KafkaStart, KafkaStop, Values};
 use tidemill_connectors::live::LiveSink;
 use tidemill_connectors::socket::SocketSource;
 use tidemill_connectors::topic::{TopicSink, TopicSource, TopicStart};
@@ -120,6 +121,7 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
             let follow = options.parsed("follow", false)?;
             env.from_source(FileSource::new(path, format).follow(follow), none(), &name)
         }
+        "kafka" => env.from_source(kafka_source(format, &mut options)?, none(), &name),
         "socket" => {
             let (host, port) = (options.required("host")?, options.parsed("port", 9999)?);
             env.from_source(SocketSource::new(host, port).format(format), none(), &name).set_parallelism(1)
@@ -138,7 +140,7 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
             let source = TopicSource::new(topics, options.required("topic")?, format).start(start).bounded(bounded);
             env.from_source(source, none(), &name)
         }
-        _ => return Err(options.unknown("file, socket, topic")),
+        _ => return Err(options.unknown("file, kafka, socket, topic")),
     };
     options.finish()?;
     if let Some(topic) = dead_letters {
@@ -146,6 +148,44 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
         records.dead_letters().sink_to(sink).uid("dead-letters");
     }
     Ok(records.uid("source"))
+}
+
+fn kafka_source(format: Lines, options: &mut Taken<'_>) -> Result<KafkaSource<Values<Lines>>> {
+    let source = KafkaSource::values(options.required("servers")?, format);
+    let mut source = match (options.optional("topic"), options.optional("topic_pattern")) {
+        (Some(topics), None) => source.topics(topics.split(',').map(str::trim)),
+        (None, Some(pattern)) => source.topic_pattern(&pattern)?,
+        _ => return Err(Error::input("[source] `kafka` needs either `topic` or `topic_pattern`")),
+    };
+    if let Some(group) = options.optional("group") {
+        source = source.group_id(group);
+    }
+    let start = match options.optional("start").as_deref() {
+        None | Some("earliest") => KafkaStart::Earliest,
+        Some("latest") => KafkaStart::Latest,
+        Some("group") => KafkaStart::GroupOffsets(KafkaReset::Earliest),
+        Some(at) => KafkaStart::Timestamp(at.parse().map_err(|_| {
+            Error::input(format!("[source] `kafka`: `start` cannot be `{at}`"))
+                .hint("take earliest, latest, group or a timestamp in epoch ms")
+        })?),
+    };
+    let source = source.start(start);
+    Ok(if options.parsed("bounded", false)? { source.bounded(KafkaStop::Latest) } else { source })
+}
+
+fn kafka_sink(options: &mut Taken<'_>) -> Result<KafkaSink<String, Text>> {
+    let sink = KafkaSink::new(options.required("servers")?, options.required("topic")?, Text);
+    let sink = match options.optional("transactional_id_prefix") {
+        Some(prefix) => sink.transactional_id_prefix(prefix),
+        None => sink,
+    };
+    match options.optional("delivery").as_deref() {
+        None | Some("exactly-once") => Ok(sink.delivery(KafkaDelivery::ExactlyOnce)),
+        Some("at-least-once") => Ok(sink.delivery(KafkaDelivery::AtLeastOnce)),
+        Some("none") => Ok(sink.delivery(KafkaDelivery::None)),
+        Some(other) => Err(Error::input(format!("[sink] `kafka`: `delivery` cannot be `{other}`"))
+            .hint("take exactly-once, at-least-once or none")),
+    }
 }
 
 fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<()> {
@@ -156,6 +196,7 @@ fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options:
             let into: PathBuf = folder.join(options.required("folder")?);
             records.sink_to(FileSink::new(into, Text).suffix(options.parsed("suffix", ".txt".to_string())?))
         }
+        "kafka" => records.sink_to(kafka_sink(&mut options)?),
         "topic" => {
             let sink = TopicSink::new(topics, options.required("topic")?, Text);
             records.sink_to(sink.create_if_missing(Default::default()))
@@ -177,7 +218,7 @@ fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options:
             };
             records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
         }
-        _ => return Err(options.unknown("blackhole, file, live, print, topic")),
+        _ => return Err(options.unknown("blackhole, file, kafka, live, print, topic")),
     };
     options.finish()?;
     end.uid("sink");
@@ -231,7 +272,12 @@ mod tests {
         assert!(fails("connector=file", "connector=print").contains("`file` has no `path`"));
         let error = fails("connector=file path=x fllow=true", "connector=print");
         assert!(error.contains("no option `fllow`") && error.contains("follow"), "{error}");
-        assert!(fails("connector=kafka", "connector=print").contains("not offered in job files"));
+        assert!(fails("connector=redis", "connector=print").contains("not offered in job files"));
+        let kafka = "connector=kafka servers=127.0.0.1:1";
+        assert!(fails(kafka, "connector=print").contains("either `topic` or `topic_pattern`"));
+        assert!(fails(&format!("{kafka} topic=t start=soon"), "connector=print").contains("`start` cannot be `soon`"));
+        let twice = "connector=kafka servers=127.0.0.1:1 topic=t delivery=twice";
+        assert!(fails("connector=file path=x", twice).contains("`delivery` cannot be `twice`"));
         assert!(fails("connector=socket host=h port=http", "connector=print").contains("`port` cannot be `http`"));
         assert!(fails("connector=file path=x format=xml", "connector=print").contains("format `xml`"));
     }

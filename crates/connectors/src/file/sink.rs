@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `1c9f…` stands for job and operator, so that several jobs may write into one folder. Files whose names begin with a
-//! dot are nobody's input.
+//! dot are nobody's input. With buckets the same happens in folders below.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::marker::PhantomData;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tidemill_core::format::Encode;
 use tidemill_core::sink::{Committer, Sink, SinkScope, SinkWriter, Token, WriterContext};
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Result, SharedClock};
 
+use super::bucket::{self, Bucket, BucketTime, ByRecord, ByTime, OneBucket};
 use crate::buffered::{BufferOptions, Buffered, BufferedWriter, Deliver};
 
 const TOKEN_VERSION: u8 = 1;
@@ -28,13 +30,19 @@ const PENDING: &str = ".pending";
 
 /// Writes records as lines into part files of a folder, exactly once: new files appear with each checkpoint.
 #[derive(Debug, Clone)]
-pub struct FileSink<E> {
+pub struct FileSink<E, B = OneBucket> {
     folder: PathBuf,
     encode: E,
+    bucket: B,
     prefix: String,
     suffix: String,
     part_bytes_max: u64,
+    part_age_max_ms: Option<i64>,
+    part_silence_max_ms: Option<i64>,
 }
+
+/// So many files are open at once; beyond, the one written longest ago is finished.
+const OPEN_FILES_MAX: usize = 128;
 
 impl<E> FileSink<E> {
     /// The default for [`FileSink::part_bytes_max`].
@@ -45,10 +53,55 @@ impl<E> FileSink<E> {
         FileSink {
             folder: folder.as_ref().to_path_buf(),
             encode,
+            bucket: OneBucket,
             prefix: "part".to_string(),
             suffix: String::new(),
             part_bytes_max: Self::PART_BYTES_MAX,
+            part_age_max_ms: None,
+            part_silence_max_ms: None,
         }
+    }
+}
+
+impl<E, B> FileSink<E, B> {
+    /// Into folders below by time; see [`ByTime::new`].
+    pub fn bucket_by_time(self, time: BucketTime, pattern: &str, zone: &str) -> Result<FileSink<E, ByTime>> {
+        Ok(self.bucket(ByTime::new(time, pattern, zone)?))
+    }
+
+    /// Into the folder below that a function of the record names; `/` makes folders in folders.
+    pub fn bucket_by<T, F>(self, name: F) -> FileSink<E, ByRecord<F>>
+    where
+        F: FnMut(&T) -> String + Clone + Send + Sync + 'static,
+    {
+        self.bucket(ByRecord(name))
+    }
+
+    /// Into folders below, as `bucket` names them. Default: all into the sink's own.
+    pub fn bucket<C>(self, bucket: C) -> FileSink<E, C> {
+        FileSink {
+            folder: self.folder,
+            encode: self.encode,
+            bucket,
+            prefix: self.prefix,
+            suffix: self.suffix,
+            part_bytes_max: self.part_bytes_max,
+            part_age_max_ms: self.part_age_max_ms,
+            part_silence_max_ms: self.part_silence_max_ms,
+        }
+    }
+
+    /// A file that was begun so long ago is finished before more is written, in ms of the job's clock; default: never.
+    /// Whatever this says, each checkpoint finishes all.
+    pub fn part_age_max_ms(mut self, ms: i64) -> Self {
+        self.part_age_max_ms = Some(ms);
+        self
+    }
+
+    /// A file to which nothing was written for so long is finished before more is, in ms of the job's clock; default: never.
+    pub fn part_silence_max_ms(mut self, ms: i64) -> Self {
+        self.part_silence_max_ms = Some(ms);
+        self
     }
 
     /// What names begin with; default `part`. No `/`, and not a dot in front.
@@ -99,10 +152,11 @@ fn scope_tag(scope: &SinkScope) -> String {
     format!("{hash:016x}")
 }
 
-impl<T, E> Sink<T> for FileSink<E>
+impl<T, E, B> Sink<T> for FileSink<E, B>
 where
     T: Send + 'static,
     E: Encode<T>,
+    B: Bucket<T>,
 {
     fn name(&self) -> String {
         self.title()
@@ -117,13 +171,14 @@ where
             subtask: context.subtask,
             attempt: context.attempt,
             epoch: context.epoch,
+            clock: context.clock.clone(),
             parts: Vec::new(),
-            open: None,
-            lines: Vec::new(),
+            open: BTreeMap::new(),
+            name: String::new(),
         };
         let buffer = Buffered::start(&self.title(), context.waker, BufferOptions::default(), deliver)?;
-        let keep = |_, record, items: &mut Vec<T>| {
-            items.push(record);
+        let keep = |timestamp_ms, record, items: &mut Vec<(i64, T)>| {
+            items.push((timestamp_ms, record));
             Ok(())
         };
         Ok(Box::new(BufferedWriter::new(buffer, keep)))
@@ -136,22 +191,40 @@ where
     fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()> {
         self.prepare()?;
         publish(&self.folder, tokens)?;
-        let tag = scope_tag(scope);
-        let tried = || format!("clean up `{}`", self.folder.display());
-        for entry in fs::read_dir(&self.folder).map_err(|e| Error::io(tried(), e))? {
-            let entry = entry.map_err(|e| Error::io(tried(), e))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let unpublished = name.ends_with(IN_PROGRESS) || name.ends_with(PENDING);
-            if unpublished && name.starts_with('.') && name.contains(&tag) {
-                fs::remove_file(entry.path()).map_err(|e| Error::io(tried(), e))?;
-            }
-        }
-        Ok(())
+        remove_unpublished(&self.folder, &scope_tag(scope))
+            .map_err(|e| Error::io(format!("clean up `{}`", self.folder.display()), e))
     }
 }
 
-/// The token: the files to publish, by their final names.
+/// Removes what this job has left unpublished in a folder and those below.
+fn remove_unpublished(folder: &Path, tag: &str) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() {
+            if !name.starts_with('.') {
+                remove_unpublished(&entry.path(), tag)?;
+            }
+            continue;
+        }
+        let unpublished = name.ends_with(IN_PROGRESS) || name.ends_with(PENDING);
+        if unpublished && name.starts_with('.') && name.contains(tag) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a part stands under another name until it is published; `part` may have a bucket in front.
+fn hidden(folder: &Path, part: &str, state: &str) -> PathBuf {
+    match part.rsplit_once('/') {
+        Some((bucket, name)) => folder.join(bucket).join(format!(".{name}{state}")),
+        None => folder.join(format!(".{part}{state}")),
+    }
+}
+
+/// The token: the files to publish, by their final names with their buckets in front.
 #[derive(Serialize, Deserialize)]
 struct Parts {
     files: Vec<String>,
@@ -168,7 +241,7 @@ impl Committer for FileCommitter {
 }
 
 fn publish(folder: &Path, tokens: &[Token]) -> Result<()> {
-    let mut renamed = false;
+    let mut renamed = BTreeSet::new();
     for token in tokens {
         let parts: Parts = match token.split_first() {
             Some((&TOKEN_VERSION, json)) => serde_json::from_slice(json)
@@ -176,15 +249,16 @@ fn publish(folder: &Path, tokens: &[Token]) -> Result<()> {
             _ => return Err(Error::corrupt("a commit token of an unknown version")),
         };
         for file in parts.files {
-            match fs::rename(folder.join(format!(".{file}{PENDING}")), folder.join(&file)) {
-                Ok(()) => renamed = true,
+            let published = folder.join(&file);
+            match fs::rename(hidden(folder, &file, PENDING), &published) {
+                Ok(()) => renamed.extend(published.parent().map(Path::to_path_buf)),
                 // It was on disk before the token was: it has been published, and perhaps used and taken away.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io(format!("publish `{file}` in `{}`", folder.display()), error)),
             }
         }
     }
-    if renamed { sync_folder(folder) } else { Ok(()) }
+    renamed.iter().try_for_each(|folder| sync_folder(folder))
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {
@@ -193,91 +267,166 @@ fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|e| Error::io(format!("write the folder `{}` to disk", folder.display()), e))
 }
 
-struct FileDeliver<T, E> {
+struct FileDeliver<T, E, B> {
     records: PhantomData<fn(T)>,
-    sink: FileSink<E>,
+    sink: FileSink<E, B>,
     tag: String,
     subtask: usize,
     attempt: u64,
     /// The epoch that is open.
     epoch: u64,
-    /// The files of the epoch, by final name; the last one may be open.
+    clock: SharedClock,
+    /// The files of the epoch, by final name; some may be open.
     parts: Vec<String>,
-    open: Option<Open>,
-    lines: Vec<u8>,
+    /// By bucket.
+    open: BTreeMap<String, Open>,
+    name: String,
 }
 
 struct Open {
     file: File,
-    path: PathBuf,
+    /// Its final name with its bucket in front.
+    part: String,
     bytes: u64,
+    began_ms: i64,
+    written_ms: i64,
+    /// Lines of the batch at hand.
+    lines: Vec<u8>,
 }
 
-impl<T, E> FileDeliver<T, E> {
-    fn open_part(&mut self) -> Result<Open> {
+impl<T, E, B> FileDeliver<T, E, B> {
+    fn open_part(&mut self, bucket: &str, now_ms: i64) -> Result<Open> {
         let number = match self.parts.len() {
             0 => String::new(),
             n => format!("-{n}"),
         };
-        let FileSink { prefix, suffix, .. } = &self.sink;
+        let FileSink { folder, prefix, suffix, .. } = &self.sink;
         let name = format!("{prefix}-{}-{}-{}-{}{number}{suffix}", self.subtask, self.epoch, self.attempt, self.tag);
-        let path = self.sink.folder.join(format!(".{name}{IN_PROGRESS}"));
-        let file = File::create(&path).map_err(|e| Error::io(format!("create `{}`", path.display()), e))?;
-        self.parts.push(name);
-        Ok(Open { file, path, bytes: 0 })
+        let part = if bucket.is_empty() { name } else { format!("{bucket}/{name}") };
+        let path = hidden(folder, &part, IN_PROGRESS);
+        let created = match path.parent() {
+            Some(parent) if !bucket.is_empty() => fs::create_dir_all(parent),
+            _ => Ok(()),
+        };
+        let file = created.and_then(|()| File::create(&path));
+        let file = file.map_err(|e| Error::io(format!("create `{}`", path.display()), e))?;
+        self.parts.push(part.clone());
+        Ok(Open { file, part, bytes: 0, began_ms: now_ms, written_ms: now_ms, lines: Vec::new() })
     }
 
-    /// Makes the open file durable under its pending name.
-    fn finish_part(&mut self) -> Result<()> {
-        let (Some(open), Some(name)) = (&self.open, self.parts.last()) else { return Ok(()) };
-        let pending = self.sink.folder.join(format!(".{name}{PENDING}"));
+    /// Makes an open file durable under its pending name.
+    fn finish_part(&mut self, bucket: &str) -> Result<()> {
+        let Some(open) = self.open.get(bucket) else { return Ok(()) };
+        let in_progress = hidden(&self.sink.folder, &open.part, IN_PROGRESS);
         open.file
             .sync_all()
-            .and_then(|()| fs::rename(&open.path, &pending))
-            .map_err(|e| Error::io(format!("finish `{}`", open.path.display()), e))?;
-        self.open = None;
+            .and_then(|()| fs::rename(&in_progress, hidden(&self.sink.folder, &open.part, PENDING)))
+            .map_err(|e| Error::io(format!("finish `{}`", in_progress.display()), e))?;
+        self.open.remove(bucket);
+        Ok(())
+    }
+
+    /// Finishes files that are large, old or silent enough, and the one written longest ago when there are too many.
+    fn roll(&mut self, now_ms: i64) -> Result<()> {
+        let FileSink { part_bytes_max, part_age_max_ms, part_silence_max_ms, .. } = &self.sink;
+        let over = |since_ms: i64, most: &Option<i64>| most.is_some_and(|most| now_ms.saturating_sub(since_ms) >= most);
+        let due = self.open.iter().filter(|(_, open)| {
+            open.bytes >= *part_bytes_max
+                || over(open.began_ms, part_age_max_ms)
+                || over(open.written_ms, part_silence_max_ms)
+        });
+        let mut due: Vec<String> = due.map(|(bucket, _)| bucket.clone()).collect();
+        if self.open.len() - due.len() > OPEN_FILES_MAX {
+            let mut others: Vec<_> = self.open.iter().filter(|(bucket, _)| !due.contains(bucket)).collect();
+            others.sort_by_key(|(_, open)| open.written_ms);
+            let oldest: Vec<String> =
+                others[..others.len() - OPEN_FILES_MAX].iter().map(|(b, _)| (*b).clone()).collect();
+            due.extend(oldest);
+        }
+        due.iter().try_for_each(|bucket| self.finish_part(bucket))
+    }
+
+    /// Writes the lines gathered for each file. After a failure no file has any of them.
+    fn write_lines(&mut self, now_ms: i64) -> Result<()> {
+        let mut failed = None;
+        for open in self.open.values_mut().filter(|open| !open.lines.is_empty()) {
+            let written = open.file.seek(SeekFrom::Start(open.bytes)).and_then(|_| open.file.write_all(&open.lines));
+            if let Err(error) = written {
+                failed = Some(Error::io(format!("write `{}` in `{}`", open.part, self.sink.folder.display()), error));
+                break;
+            }
+        }
+        for open in self.open.values_mut().filter(|open| !open.lines.is_empty()) {
+            if failed.is_some() {
+                // Another try begins where this one did.
+                let _ = open.file.set_len(open.bytes);
+            } else {
+                open.bytes += open.lines.len() as u64;
+                open.written_ms = now_ms;
+            }
+            open.lines.clear();
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl<T, E, B> FileDeliver<T, E, B>
+where
+    E: Encode<T>,
+    B: Bucket<T>,
+{
+    /// Appends each record's line to its file's.
+    fn gather(&mut self, items: &[(i64, T)], now_ms: i64) -> Result<()> {
+        let mut name = std::mem::take(&mut self.name);
+        for (timestamp_ms, record) in items {
+            // The sink's name is put in front by whoever hears of it.
+            let refused = |reason| Error::input(format!("a record {reason}"));
+            name.clear();
+            let named = self.sink.bucket.name(*timestamp_ms, record, now_ms, &mut name);
+            named.and_then(|()| bucket::check(&name)).map_err(refused)?;
+            if !self.open.contains_key(&name) {
+                let open = self.open_part(&name, now_ms)?;
+                self.open.insert(name.clone(), open);
+            }
+            let Some(open) = self.open.get_mut(&name) else { continue };
+            let encoded = self.sink.encode.encode(record, &mut open.lines);
+            encoded.map_err(refused)?;
+            open.lines.push(b'\n');
+        }
+        self.name = name;
         Ok(())
     }
 }
 
-impl<T, E> Deliver for FileDeliver<T, E>
+impl<T, E, B> Deliver for FileDeliver<T, E, B>
 where
     T: Send + 'static,
     E: Encode<T>,
+    B: Bucket<T>,
 {
-    type Item = T;
+    type Item = (i64, T);
 
-    fn deliver(&mut self, items: &[T]) -> Result<()> {
-        self.lines.clear();
-        for record in items {
-            self.sink
-                .encode
-                .encode(record, &mut self.lines)
-                .map_err(|reason| Error::input(format!("{}: a record {reason}", self.sink.title())))?;
-            self.lines.push(b'\n');
+    fn deliver(&mut self, items: &[(i64, T)]) -> Result<()> {
+        let now_ms = self.clock.now_ms();
+        self.roll(now_ms)?;
+        if let Err(error) = self.gather(items, now_ms) {
+            self.open.values_mut().for_each(|open| open.lines.clear());
+            return Err(error);
         }
-        if self.open.as_ref().is_some_and(|open| open.bytes >= self.sink.part_bytes_max) {
-            self.finish_part()?;
-        }
-        if self.open.is_none() {
-            self.open = Some(self.open_part()?);
-        }
-        let Some(open) = &mut self.open else { return Ok(()) };
-        let written = open.file.seek(SeekFrom::Start(open.bytes)).and_then(|_| open.file.write_all(&self.lines));
-        if let Err(error) = written {
-            // Another try begins where this one did.
-            let _ = open.file.set_len(open.bytes);
-            return Err(Error::io(format!("write `{}`", open.path.display()), error));
-        }
-        open.bytes += self.lines.len() as u64;
-        Ok(())
+        self.write_lines(now_ms)
     }
 
     fn close(&mut self, epoch: u64) -> Result<Vec<Token>> {
-        self.finish_part()?;
+        let open: Vec<String> = self.open.keys().cloned().collect();
+        open.iter().try_for_each(|bucket| self.finish_part(bucket))?;
         let mut tokens = Vec::new();
         if !self.parts.is_empty() {
-            sync_folder(&self.sink.folder)?;
+            let mut folders: BTreeSet<&Path> = BTreeSet::new();
+            for part in &self.parts {
+                // A bucket may be new, and so may the folders it stands in.
+                folders.extend(Path::new(part).ancestors().skip(1));
+            }
+            folders.iter().try_for_each(|below| sync_folder(&self.sink.folder.join(below)))?;
             let json = serde_json::to_vec(&Parts { files: self.parts.clone() })
                 .map_err(|error| Error::bug(format!("a token does not become JSON: {error}")))?;
             tokens.push([&[TOKEN_VERSION], json.as_slice()].concat());

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use tidemill_connectors::conformance::{Alarm, Target, check_two_phase_sink, scope, write, writer_context};
-use tidemill_connectors::file::{FileSink, FileSource};
+use tidemill_connectors::file::{BucketTime, ByTime, FileSink, FileSource};
 use tidemill_connectors::format::{Csv, Json, Text};
-use tidemill_core::sink::{Sink, SinkScope};
+use tidemill_core::sink::{Sink, SinkScope, SinkWriter};
 use tidemill_core::source::Source;
 
 fn names(folder: &Path) -> Vec<String> {
@@ -100,4 +100,130 @@ fn names_that_would_hide_or_leave_the_folder_are_refused() {
         let sink = FileSink::new(folder.path(), Text).prefix(prefix).suffix(suffix);
         assert!(Sink::<String>::writer(&sink, writer_context(0, 1, 1, 1, Alarm::new().1)).is_err());
     }
+}
+
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(files_below(&entry.path()).into_iter().map(|file| format!("{name}/{file}"))),
+            false => files.push(name),
+        }
+    }
+    files.sort();
+    files
+}
+
+fn is_hidden(file: &str) -> bool {
+    file.rsplit('/').next().unwrap().starts_with('.')
+}
+
+#[test]
+fn buckets_are_exactly_once_too() {
+    check_two_phase_sink(
+        || {
+            let folder = tempfile::tempdir().unwrap();
+            let sink = FileSink::new(folder.path().join("out"), Json::<u64>::new());
+            let sink = sink.bucket_by(|n: &u64| format!("by/rest={}", n % 3)).suffix(".json");
+            let published = move || {
+                let out = folder.path().join("out");
+                let visible = files_below(&out).into_iter().filter(|file| !is_hidden(file));
+                let rows = visible.flat_map(|file| {
+                    let rest: u64 = file.strip_prefix("by/rest=").unwrap()[..1].parse().unwrap();
+                    let text = fs::read_to_string(out.join(&file)).unwrap();
+                    let rows: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+                    assert!(rows.iter().all(|n| n % 3 == rest), "{file}: {rows:?}");
+                    rows
+                });
+                rows.collect()
+            };
+            Target { sink: Box::new(sink), published: Box::new(published) }
+        },
+        |n| n,
+    );
+}
+
+/// Why an epoch cannot be closed; the sink's own thread may have found out before it is asked.
+fn refused(writer: &mut dyn SinkWriter<u64>, epoch: u64) -> String {
+    writer.pre_commit(epoch).and_then(|close| close()).unwrap_err().to_string()
+}
+
+#[test]
+fn buckets_by_time_have_a_folder_an_hour_and_wrong_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new());
+    let sink = sink.bucket_by_time(BucketTime::Event, ByTime::HOURLY, "Asia/Shanghai").unwrap();
+    let (alarm, waker) = Alarm::new();
+    let mut writer = Sink::<u64>::writer(&sink, writer_context(0, 1, 1, 1, waker)).unwrap();
+    let hour = 3_600_000;
+    write(&mut *writer, &alarm, vec![(0, 1), (hour, 2), (hour + 1, 3), (0, 4)]);
+    let tokens = writer.pre_commit(1).unwrap()().unwrap();
+    assert!(files_below(folder.path()).iter().all(|file| is_hidden(file)), "nothing shows before the commit");
+    Sink::<u64>::committer(&sink, &scope()).unwrap().unwrap().commit(&tokens).unwrap();
+    let read = |bucket: &str| published(&folder.path().join(bucket));
+    assert_eq!((read("1970-01-01--08"), read("1970-01-01--09")), (vec![1, 4], vec![2, 3]));
+
+    write(&mut *writer, &alarm, vec![(tidemill_core::NO_TIMESTAMP, 5)]);
+    let error = refused(&mut *writer, 2);
+    assert!(error.contains("no event time to name a bucket by"), "{error}");
+    let outside = FileSink::new(folder.path(), Json::<u64>::new()).bucket_by(|_: &u64| "../outside".to_string());
+    let mut writer = Sink::<u64>::writer(&outside, writer_context(0, 1, 1, 1, Alarm::new().1)).unwrap();
+    write(&mut *writer, &alarm, vec![(0, 1)]);
+    let error = refused(&mut *writer, 1);
+    assert!(error.contains("no folder below the sink's"), "{error}");
+}
+
+#[test]
+fn old_and_silent_files_are_finished_and_few_are_open() {
+    let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
+    let files_of = |sink: &dyn Sink<u64>, folder: &Path, steps: &[(i64, u64)]| {
+        let (alarm, waker) = Alarm::new();
+        clock.set(0);
+        let context = tidemill_core::sink::WriterContext { clock: clock.clone(), ..writer_context(0, 1, 1, 1, waker) };
+        let mut writer = sink.writer(context).unwrap();
+        for (count, (at_ms, n)) in (1..).zip(steps) {
+            clock.set(*at_ms);
+            write(&mut *writer, &alarm, vec![(0, *n)]);
+            // The clock is read when the record is written, on the sink's own thread.
+            crate::wait_until("the record is written", || bytes_in(folder) >= count * 2);
+        }
+        let tokens = writer.pre_commit(1).unwrap()().unwrap();
+        sink.committer(&scope()).unwrap().unwrap().commit(&tokens).unwrap();
+    };
+    let run = |steps: &[(i64, u64)], make: &dyn Fn(FileSink<Json<u64>>) -> FileSink<Json<u64>>| {
+        let folder = tempfile::tempdir().unwrap();
+        files_of(&make(FileSink::new(folder.path(), Json::new())), folder.path(), steps);
+        names(folder.path()).len()
+    };
+    let steps = [(0, 1), (40, 2), (80, 3), (120, 4), (300, 5)];
+    assert_eq!(run(&steps, &|sink| sink), 1);
+    assert_eq!(run(&steps, &|sink| sink.part_age_max_ms(100)), 3, "at 120 and at 300");
+    assert_eq!(run(&steps, &|sink| sink.part_silence_max_ms(100)), 2, "at 300");
+}
+
+/// All bytes in the files of a folder.
+fn bytes_in(folder: &Path) -> u64 {
+    names(folder).iter().map(|name| fs::metadata(folder.join(name)).map_or(0, |m| m.len())).sum()
+}
+
+#[test]
+fn many_buckets_do_not_keep_many_files_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new()).bucket_by(|n: &u64| format!("b{}", n % 400));
+    let (alarm, waker) = Alarm::new();
+    let mut writer = Sink::<u64>::writer(&sink, writer_context(0, 1, 1, 1, waker)).unwrap();
+    for round in 0..3u64 {
+        write(&mut *writer, &alarm, (0..400).map(|n| (0, round * 400 + n)).collect());
+    }
+    let tokens = writer.pre_commit(1).unwrap()().unwrap();
+    Sink::<u64>::committer(&sink, &scope()).unwrap().unwrap().commit(&tokens).unwrap();
+    let mut all: Vec<u64> = files_below(folder.path())
+        .iter()
+        .flat_map(|file| published(folder.path().join(file).parent().unwrap()))
+        .collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all, (0..1200).collect::<Vec<_>>());
 }

@@ -113,3 +113,36 @@ fn offsets_go_to_the_group_when_a_checkpoint_completes() {
     let error = unnamed.reader(context).unwrap().add_splits(splits).unwrap_err().to_string();
     assert!(error.contains("no group is given"), "{error}");
 }
+
+/// Reads a partition to its end with a reader of one's own, and returns what came.
+fn read_with(
+    source: &KafkaSource<tidemill_connectors::kafka::Values<tidemill_connectors::format::Text>>,
+    context: tidemill_core::source::ReaderContext,
+    splits: Vec<tidemill_core::source::Split>,
+) -> (Vec<String>, Box<dyn tidemill_core::source::SourceReader<String>>) {
+    let mut reader = source.reader(context).unwrap();
+    reader.add_splits(splits).unwrap();
+    let mut read = Vec::new();
+    crate::wait_until("all is read", || {
+        let mut output = tidemill_core::source::SourceOutput::with_capacity(100);
+        let polled = reader.poll(&mut output).unwrap();
+        read.extend(output.take().0.into_iter().map(|(_, value)| value));
+        polled == tidemill_core::source::Poll::End
+    });
+    (read, reader)
+}
+
+#[test]
+fn a_restored_subtask_begins_new_partitions_at_their_oldest_record() {
+    let broker = Broker::shared();
+    let topic = topic(broker, "restored");
+    let source = source(broker, &topic).start(KafkaStart::Latest).bounded(KafkaStop::Latest);
+    for (restored, expected) in [(false, 0), (true, 9)] {
+        let (_, waker) = tidemill_connectors::conformance::Alarm::new();
+        let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
+        let mut context = tidemill_core::source::ReaderContext::new(0, 1, waker, clock);
+        context.restored = restored;
+        // It holds none of the splits restored, and gets those that are new.
+        assert_eq!(read_with(&source, context, source.splits().unwrap()).0.len(), expected, "restored: {restored}");
+    }
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
+mod async_sink;
 mod blackhole;
 mod buffered;
 mod columns;
@@ -21,6 +22,7 @@ mod redis;
 mod socket;
 mod topic_sink;
 mod topic_source;
+mod write_ahead;
 
 use std::time::Instant;
 
