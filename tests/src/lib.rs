@@ -16,6 +16,11 @@ pub mod contributing {}
 #[doc = include_str!("../../docs/datastream/columnar.md")]
 pub mod columnar {}
 
+/// The programs of `docs/datastream/from-flink.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/datastream/from-flink.md")]
+pub mod from_flink {}
+
 /// The programs of `docs/datastream/joins.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/datastream/joins.md")]

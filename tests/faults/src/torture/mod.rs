@@ -4,10 +4,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`graph`] | what a seed stands for: sources, steps, sinks |
-//! | [`reference`] | what the graph must come to, computed step by step over whole lists |
-//! | [`job`] | the same graph on the DataStream API |
-//! | [`functions`] | the user functions of that job |
+//! | `graph` | what a seed stands for: sources, steps, sinks |
+//! | `reference` | what the graph must come to, computed step by step over whole lists |
+//! | `job` | the same graph on the DataStream API |
+//! | `functions` | the user functions of that job |
 
 pub mod functions;
 pub mod graph;
