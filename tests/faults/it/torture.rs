@@ -18,7 +18,7 @@ use crate::support::{eventually, folder, pause};
 /// Seeds of a run in CI.
 const SEEDS: u64 = 200;
 /// Seeds that run at the same time.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 6;
 /// After so many starts a job is left alone.
 const STARTS: u64 = 7;
 
@@ -169,7 +169,11 @@ fn start(job: &Job, processes: u64, (parallelism, generation): (u64, u64), more:
         return vec![job.start(parallelism, more)];
     }
     let addresses: Vec<String> = (0..processes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    job.start_all(&addresses, (parallelism, generation), more, |_, command| command)
+    // Whoever is killed before the others know it must not hold them up for long.
+    job.start_all(&addresses, (parallelism, generation), more, |_, mut command| {
+        command.env("TIDEMILL_START_TIMEOUT_MS", "2000");
+        command
+    })
 }
 
 fn signal(process: &Process, signal: Signal) {
