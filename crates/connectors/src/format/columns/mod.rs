@@ -12,7 +12,7 @@
 //!     Field::new("user", DataType::Utf8, true),
 //! ]));
 //! let format = JsonColumns::new(schema.clone())?;
-//! let source = ColumnSource::new(format, |format| FileSource::new("visits.ndjson", format)).event_time("time")?;
+//! let source = ColumnSource::new(format, |format| FileSource::new("visits.ndjson", format))?.event_time("time")?;
 //! # let _ = source;
 //! # Ok::<(), tidemill_core::Error>(())
 //! ```
