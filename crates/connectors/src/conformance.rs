@@ -317,7 +317,7 @@ pub struct Target<T> {
 
 /// The scope the checks of sinks work in.
 pub fn scope() -> SinkScope {
-    SinkScope { job_id: "0123456789abcdef0123456789abcdef".into(), uid: "sink".into() }
+    SinkScope::new("0123456789abcdef0123456789abcdef", "sink")
 }
 
 /// What a writer is told in the checks.

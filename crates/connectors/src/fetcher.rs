@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_core::source::{Poll, ReaderContext, SourceOutput, SourceReader, Split};
-use tidemill_core::{DeadLetter, Error, Result};
+use tidemill_core::{DeadLetter, Error, Result, SharedClock};
 
 /// How many batches may wait for the worker.
 pub const QUEUE_BATCHES_MAX: usize = 8;
@@ -80,6 +80,7 @@ enum Entry<T, P> {
     Batch {
         split: usize,
         items: Vec<Item<T, P>>,
+        fetched_ms: i64,
     },
     /// This split is read to its end.
     Finished(usize),
@@ -156,6 +157,7 @@ impl<T, P> Shared<T, P> {
 /// Takes what a [`Fetch`] reads.
 pub struct Emitter<T, P> {
     shared: Arc<Shared<T, P>>,
+    clock: SharedClock,
     split: usize,
     items: Vec<Item<T, P>>,
 }
@@ -195,8 +197,10 @@ impl<T, P> Emitter<T, P> {
         if self.items.is_empty() {
             return true;
         }
-        let items = std::mem::take(&mut self.items);
-        self.shared.send(Entry::Batch { split: self.split, items })
+        // As many again, most likely.
+        let room = Vec::with_capacity(self.items.len());
+        let items = std::mem::replace(&mut self.items, room);
+        self.shared.send(Entry::Batch { split: self.split, items, fetched_ms: self.clock.now_ms() })
     }
 }
 
@@ -211,6 +215,9 @@ pub struct FetchReader<F: Fetch> {
     splits: Vec<Held<F::Position>>,
     unfinished: usize,
     current: Option<Current<F::Value, F::Position>>,
+    clock: SharedClock,
+    /// When what was emitted last was fetched.
+    fetched_ms: Option<i64>,
     failed: Option<Error>,
     can_pause: bool,
     paused: Vec<bool>,
@@ -218,8 +225,8 @@ pub struct FetchReader<F: Fetch> {
     held_back: VecDeque<Entry<F::Value, F::Position>>,
 }
 
-/// The batch at hand: its split, and what is left of it.
-type Current<T, P> = (usize, std::vec::IntoIter<Item<T, P>>);
+/// The batch at hand: its split, what is left of it, and when it was fetched.
+type Current<T, P> = (usize, std::vec::IntoIter<Item<T, P>>, i64);
 
 struct Held<P> {
     split: Split,
@@ -253,19 +260,26 @@ impl<F: Fetch> FetchReader<F> {
             splits: Vec::new(),
             unfinished: 0,
             current: None,
+            clock: context.clock.clone(),
+            fetched_ms: None,
             failed: None,
         }
+    }
+
+    /// The position behind the last record emitted of a split, or where it begins; `None` at the beginning of all.
+    pub fn position(&self, split: usize) -> Option<&F::Position> {
+        self.splits.get(split).and_then(|held| held.emitted.as_ref())
     }
 
     fn start(&mut self) -> Result<()> {
         let Some(fetch) = self.fetch.take() else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
-        let name = self.thread_name.clone();
+        let (name, clock) = (self.thread_name.clone(), self.clock.clone());
         std::thread::Builder::new()
             // The kernel shows 15 bytes of it.
             .name(name.chars().filter(|c| *c != '`' && *c != '\0').collect())
             .spawn(move || {
-                let work = AssertUnwindSafe(|| run(fetch, &shared));
+                let work = AssertUnwindSafe(|| run(fetch, &shared, clock));
                 let failure = match std::panic::catch_unwind(work) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => error.context(&name),
@@ -279,7 +293,7 @@ impl<F: Fetch> FetchReader<F> {
 
     /// Moves records of the batch at hand to `output`.
     fn emit_current(&mut self, output: &mut SourceOutput<F::Value>) {
-        let Some((split, items)) = &mut self.current else { return };
+        let Some((split, items, fetched_ms)) = &mut self.current else { return };
         let mut position = None;
         for item in items.by_ref().take(output.room()) {
             match item.value {
@@ -290,6 +304,7 @@ impl<F: Fetch> FetchReader<F> {
         }
         if position.is_some() {
             self.splits[*split].emitted = position;
+            self.fetched_ms = Some(*fetched_ms);
         }
         if items.len() == 0 {
             self.current = None;
@@ -363,7 +378,9 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
                 return Ok(Poll::More);
             }
             match self.next_entry() {
-                Some(Entry::Batch { split, items }) => self.current = Some((split, items.into_iter())),
+                Some(Entry::Batch { split, items, fetched_ms }) => {
+                    self.current = Some((split, items.into_iter(), fetched_ms));
+                }
                 Some(Entry::Finished(split)) => {
                     self.unfinished -= 1;
                     output.finish_split(split);
@@ -392,8 +409,8 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
         }
         if self.paused != paused {
             self.paused = paused.to_vec();
-            if let Some((split, items)) = self.current.take() {
-                let rest = Entry::Batch { split, items: items.collect() };
+            if let Some((split, items, fetched_ms)) = self.current.take() {
+                let rest = Entry::Batch { split, items: items.collect(), fetched_ms };
                 // Nothing of its split is held back, so in front of all it is in its place.
                 self.held_back.push_front(rest);
             }
@@ -418,13 +435,17 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
 
     fn pending_records(&self) -> Option<u64> {
         let outside = self.shared.pending_outside.load(Ordering::Relaxed);
-        let current = self.current.as_ref().map_or(0, |(_, items)| items.len() as u64);
+        let current = self.current.as_ref().map_or(0, |(_, items, _)| items.len() as u64);
         let held_back = self.held_back.iter().map(|entry| match entry {
             Entry::Batch { items, .. } => items.len() as u64,
             Entry::Finished(_) | Entry::Failed(_) => 0,
         });
         let at_hand = current + held_back.sum::<u64>();
         (outside != u64::MAX).then(|| outside + self.shared.lock().queued + at_hand)
+    }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.fetched_ms
     }
 }
 
@@ -437,8 +458,8 @@ impl<F: Fetch> Drop for FetchReader<F> {
 }
 
 /// The fetching thread.
-fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>) -> Result<()> {
-    let mut emitter = Emitter { shared: Arc::clone(shared), split: 0, items: Vec::new() };
+fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>, clock: SharedClock) -> Result<()> {
+    let mut emitter = Emitter { shared: Arc::clone(shared), clock, split: 0, items: Vec::new() };
     let mut next = Fetched::More;
     loop {
         let mut state = shared.lock();

@@ -216,4 +216,8 @@ impl<T: 'static> SourceReader<T> for HybridReader<T> {
     fn pending_records(&self) -> Option<u64> {
         self.current.as_ref().and_then(|current| current.reader.pending_records())
     }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.current.as_ref().and_then(|current| current.reader.fetched_ms())
+    }
 }

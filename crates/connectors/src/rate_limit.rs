@@ -116,6 +116,10 @@ impl<T> SourceReader<T> for RateLimitedReader<T> {
     fn pending_records(&self) -> Option<u64> {
         self.reader.pending_records()
     }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.reader.fetched_ms()
+    }
 }
 
 /// What [`Tokens::refill`] says.

@@ -10,6 +10,7 @@
 //! | [`source`] | splits, readers: how records come in |
 //! | [`sink`] | writers, tokens, committers: how results leave, exactly once if wanted |
 //! | [`mod@format`] | bytes to values and back |
+//! | [`metrics`] | what a source or sink counts of itself |
 //! | [`report`] | what a job process tells about itself |
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod columns;
 pub mod error;
 pub mod event;
 pub mod format;
+pub mod metrics;
 pub mod report;
 pub mod sink;
 pub mod source;

@@ -60,12 +60,12 @@ pub struct OperatorReport {
     /// What it does, in more words.
     #[serde(default)]
     pub description: Option<String>,
-    /// What its function counts and measures, one entry a name and subtask.
+    /// What its function, source or sink counts and measures, one entry a name and subtask.
     #[serde(default)]
     pub metrics: Vec<MetricReport>,
 }
 
-/// A number that a user's function keeps in one subtask.
+/// A number that a user's function, a source or a sink keeps in one subtask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricReport {
     /// Its name, unique within the operator.
@@ -136,6 +136,19 @@ pub struct SubtaskReport {
     pub backpressured_ms: u64,
     /// Records known to wait in the source.
     pub pending_records: Option<u64>,
+    /// A source: how old its newest record was, by event time, when it was fetched, in ms (Flink's `currentFetchEventTimeLag`);
+    /// `None` before the first record with a time.
+    #[serde(default)]
+    pub fetch_lag_ms: Option<i64>,
+    /// The same when it was emitted (`currentEmitEventTimeLag`).
+    #[serde(default)]
+    pub emit_lag_ms: Option<i64>,
+    /// A source: how far its watermark is behind now, in ms (`watermarkLag`); `None` before any and after the end.
+    #[serde(default)]
+    pub watermark_lag_ms: Option<i64>,
+    /// A source: for how long it has emitted nothing, in ms (`sourceIdleTime`).
+    #[serde(default)]
+    pub source_idle_ms: Option<u64>,
 }
 
 /// An edge of the job's graph.

@@ -14,6 +14,7 @@ use std::task::Waker;
 
 use crate::clock::SharedClock;
 use crate::error::Result;
+use crate::metrics::{SharedMetrics, Unread};
 
 /// What the committer needs to publish one subtask's output of one epoch.
 pub type Token = Vec<u8>;
@@ -22,12 +23,21 @@ pub type Token = Vec<u8>;
 pub type PreCommit = Box<dyn FnOnce() -> Result<Vec<Token>> + Send>;
 
 /// Which job and operator a sink works for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct SinkScope {
     /// The job's id, 32 hex digits.
     pub job_id: String,
     /// The sink operator's stable id.
     pub uid: String,
+    /// What writers and committers count of themselves goes here.
+    pub metrics: SharedMetrics,
+}
+
+impl SinkScope {
+    /// The scope of a sink whose metrics nobody reads.
+    pub fn new(job_id: impl Into<String>, uid: impl Into<String>) -> Self {
+        SinkScope { job_id: job_id.into(), uid: uid.into(), metrics: Unread::shared() }
+    }
 }
 
 /// What a writer is told about its place in the job.

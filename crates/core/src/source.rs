@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::SharedClock;
 use crate::error::Result;
 use crate::event::DeadLetter;
+use crate::metrics::{SharedMetrics, Unread};
 
 /// A part of a source that one reader reads in order: a partition, a file, a range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,12 +67,14 @@ pub struct ReaderContext {
     /// The source goes on from a checkpoint, whether or not splits of it fall to this subtask: a split without a position
     /// was found later.
     pub restored: bool,
+    /// What the reader counts of itself goes here.
+    pub metrics: SharedMetrics,
 }
 
 impl ReaderContext {
-    /// The context of a source that begins anew.
+    /// The context of a source that begins anew; nobody reads its metrics.
     pub fn new(subtask: usize, parallelism: usize, waker: Waker, clock: SharedClock) -> Self {
-        ReaderContext { subtask, parallelism, waker, clock, restored: false }
+        ReaderContext { subtask, parallelism, waker, clock, restored: false, metrics: Unread::shared() }
     }
 }
 
@@ -155,6 +158,12 @@ pub trait SourceReader<T> {
 
     /// Records known to wait in the source behind the position, if the source can tell.
     fn pending_records(&self) -> Option<u64> {
+        None
+    }
+
+    /// When the newest record emitted was fetched, epoch ms, for sources that fetch ahead; `None`, the default, says that
+    /// records are emitted when they are fetched.
+    fn fetched_ms(&self) -> Option<i64> {
         None
     }
 }

@@ -1090,6 +1090,60 @@ export interface components {
             /** @description Its value. */
             value: unknown;
         };
+        /** @description A number of one operator in one subtask, as the job's report has it. What it has besides depends on its kind. */
+        Metric: {
+            /**
+             * Format: int64
+             * @description A counter's, meter's or histogram's events so far.
+             */
+            count?: number;
+            /** @description `counter`, `gauge`, `meter` or `histogram`. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Its largest.
+             */
+            max?: number;
+            /**
+             * Format: double
+             * @description Their mean.
+             */
+            mean?: number;
+            /**
+             * Format: int64
+             * @description A histogram's smallest value.
+             */
+            min?: number;
+            /** @description Its name, unique within the operator. */
+            name: string;
+            /**
+             * Format: int64
+             * @description The median.
+             */
+            p50?: number;
+            /**
+             * Format: int64
+             * @description 95 % are not larger.
+             */
+            p95?: number;
+            /**
+             * Format: int64
+             * @description 99 % are not larger.
+             */
+            p99?: number;
+            /**
+             * Format: double
+             * @description A meter's events a second, over the last minute.
+             */
+            rate_per_s?: number;
+            /** @description The subtask. */
+            subtask: number;
+            /**
+             * Format: double
+             * @description A gauge's value.
+             */
+            value?: number;
+        };
         /** @description A topic to create. */
         NewTopic: {
             /** @description Letters, digits, `.`, `_`, `-`. */
@@ -1112,6 +1166,8 @@ export interface components {
         };
         /** @description An operator in a chain. */
         Operator: {
+            /** @description What its function, source or sink counts and measures of itself, one entry a name and subtask. */
+            metrics: components["schemas"]["Metric"][];
             /** @description Its name. */
             name: string;
             /** @description The stable id its state is found by. */
@@ -1363,6 +1419,16 @@ export interface components {
              * @description Records refused by the source.
              */
             dead_letters: number;
+            /**
+             * Format: int64
+             * @description The same when it was emitted.
+             */
+            emit_lag_ms: number | null;
+            /**
+             * Format: int64
+             * @description A source: how old its newest record was, by event time, when it was fetched, in ms; the largest of its subtasks.
+             */
+            fetch_lag_ms: number | null;
             /** @description Stable over restarts. */
             id: string;
             /**
@@ -1401,6 +1467,16 @@ export interface components {
              * @description Records out, a second.
              */
             records_out_per_s: number;
+            /**
+             * Format: int64
+             * @description A source: for how long none of its subtasks has emitted anything, in ms.
+             */
+            source_idle_ms: number | null;
+            /**
+             * Format: int64
+             * @description A source: how far its watermark is behind now, in ms.
+             */
+            watermark_lag_ms: number | null;
             /**
              * Format: int64
              * @description The least watermark of its subtasks, epoch ms.

@@ -93,6 +93,11 @@ export const en: Record<Key, string> = {
   'vertex.recordsOut': 'Records out',
   'vertex.lateDropped': 'Late, dropped',
   'vertex.deadLetters': 'Dead letters',
+  'vertex.pending': 'Waiting in the source',
+  'vertex.fetchLag': 'Age when fetched',
+  'vertex.emitLag': 'Age when emitted',
+  'vertex.watermarkLag': 'Watermark behind',
+  'vertex.idle': 'Silent for',
 
   'checkpoint.completed': 'Completed',
   'checkpoint.failed': 'Failed',

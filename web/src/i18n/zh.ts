@@ -92,6 +92,11 @@ export const zh = {
   'vertex.recordsOut': '输出记录',
   'vertex.lateDropped': '迟到丢弃',
   'vertex.deadLetters': '死信',
+  'vertex.pending': '源中待读',
+  'vertex.fetchLag': '读取时延迟',
+  'vertex.emitLag': '发出时延迟',
+  'vertex.watermarkLag': '水位线落后',
+  'vertex.idle': '空闲时间',
 
   'checkpoint.completed': '成功',
   'checkpoint.failed': '失败',

@@ -185,6 +185,10 @@ where
     fn pending_records(&self) -> Option<u64> {
         self.inner.pending_records()
     }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.inner.fetched_ms()
+    }
 }
 
 fn partition_of(id: &str) -> Result<u32> {

@@ -77,7 +77,7 @@ fn recovery_leaves_other_jobs_alone_and_forgives_files_that_were_taken_away() {
     let mut writer = Sink::<u64>::writer(&sink, context.clone()).unwrap();
     write(&mut *writer, &alarm, vec![(0, 1)]);
     let tokens = writer.pre_commit(1).unwrap()().unwrap();
-    context.scope = SinkScope { job_id: "another".into(), uid: "sink".into() };
+    context.scope = SinkScope::new("another", "sink");
     let mut other = Sink::<u64>::writer(&sink, context.clone()).unwrap();
     write(&mut *other, &alarm, vec![(0, 2)]);
     let others_tokens = other.pre_commit(1).unwrap()().unwrap();

@@ -353,6 +353,7 @@ pub(crate) fn source<T: Data>(
     let restored = builder.restored(node)?;
     let mut context = ReaderContext::new(subtask, parallelism, builder.waker(), clock);
     context.restored = !restored.is_empty();
+    context.metrics = builder.metrics_of(node);
     let reader = parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?;
     let first_slot = plan.slots[&node];
     let subtasks = builder.shared.subtasks_here(subtask, parallelism);
@@ -377,6 +378,7 @@ pub(crate) fn source<T: Data>(
         core,
     };
     if builder.subtask.is_some() {
+        task.core.metrics.source_begins(task.core.control.clock().as_ref());
         let Beginning { stage, splits } = beginning(parts.source.as_ref(), restored)?;
         task.stage = stage;
         task.begin(splits)?;

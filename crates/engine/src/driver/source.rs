@@ -350,6 +350,10 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         self.core.metrics.records_in.add(records.len() as u64);
         self.hold_for_untaken();
         let immediate = self.watermarks.observe(&mut records, &runs, self.core.control.clock().as_ref());
+        if let Some((newest_ms, _)) = records.last() {
+            let clock = self.core.control.clock().as_ref();
+            self.core.metrics.emitted(*newest_ms, self.reader.fetched_ms(), clock);
+        }
         if immediate.is_empty() {
             self.head.borrow_mut().push(records)?;
         } else {

@@ -22,7 +22,7 @@ use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
 use super::settings::{CheckpointRetention, ClaimMode, JobSettings};
 use super::socket;
-use super::user_metrics::UserMetrics;
+use super::user_metrics::{MetricGroup, UserMetrics};
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::{Storages, location};
@@ -99,7 +99,7 @@ impl JobHandle {
         let describe = &self.describe;
         let remote = describe.remote.lock().unwrap_or_else(PoisonError::into_inner);
         let subtask = |task: usize, subtask: usize, metrics: &SubtaskMetrics| {
-            remote.get(&(task, subtask)).cloned().unwrap_or_else(|| metrics.report())
+            remote.get(&(task, subtask)).cloned().unwrap_or_else(|| metrics.report(describe.settings.clock.as_ref()))
         };
         Report {
             job_id: describe.settings.job_id.clone(),
@@ -213,11 +213,12 @@ pub(crate) fn execute(
     let folder =
         settings.checkpoint_dir.as_deref().map(|root| CheckpointFolder::open_in(&storages, root)).transpose()?;
     let target: writer::Target = Arc::default();
+    let user = Arc::new(UserMetrics::default());
     let (network, role, members) = network.begin(&target, settings.checkpoint_dir.as_deref(), &storages, || {
         let restore = restore_point(&settings, folder.as_ref(), &storages)?;
         restore.check_all_claimed(&plan.uids.iter().cloned().collect(), settings.allow_non_restored_state)?;
         let attempt = folder.as_ref().map_or(Ok(1), |folder| folder.storage().begin_attempt(folder.root()))?;
-        let committers = recover_sinks(&plan, &restore, &settings)?;
+        let committers = recover_sinks(&plan, &restore, &settings, &user)?;
         Ok((restore, attempt, committers))
     })?;
     let Role { restore, attempt, committers } = role;
@@ -248,7 +249,6 @@ pub(crate) fn execute(
     let metrics: Vec<Vec<Arc<SubtaskMetrics>>> =
         plan.heads.iter().map(|&head| (0..plan.parallelism[head]).map(|_| Arc::default()).collect()).collect();
     let remote = RemoteReports::default();
-    let user = Arc::new(UserMetrics::default());
     let describe = describe(&plan, name, &settings, &metrics, checkpoints.clone(), (remote.clone(), user.clone()));
     let describe = Arc::new(describe);
     let handle = JobHandle { control: control.clone(), events: events.clone(), describe: describe.clone(), batch };
@@ -390,16 +390,20 @@ fn recover_sinks(
     plan: &Plan,
     restore: &RestorePoint,
     settings: &JobSettings,
+    user: &Arc<UserMetrics>,
 ) -> Result<BTreeMap<(String, usize), Box<dyn Committer>>> {
     let mut committers = BTreeMap::new();
     for (index, node) in plan.nodes.iter().enumerate() {
         let Some(sink) = &node.sink else { continue };
         let uid = &plan.uids[index];
-        let scope = SinkScope { job_id: settings.job_id.clone(), uid: uid.clone() };
+        let scope = |subtask: usize| SinkScope {
+            metrics: Arc::new(MetricGroup::new(user.clone(), uid.clone(), subtask, settings.clock.clone())),
+            ..SinkScope::new(settings.job_id.clone(), uid.clone())
+        };
         let named = |e: Error| e.context(format!("sink `{}`", node.name));
-        sink.recover(&scope, &restore.tokens(uid)?).map_err(named)?;
+        sink.recover(&scope(0), &restore.tokens(uid)?).map_err(named)?;
         for subtask in 0..plan.parallelism[index] {
-            if let Some(committer) = sink.committer(&scope).map_err(named)? {
+            if let Some(committer) = sink.committer(&scope(subtask)).map_err(named)? {
                 committers.insert((uid.clone(), subtask), committer);
             }
         }

@@ -1,11 +1,13 @@
-//! What the functions of a job's user count and measure. A function asks its runtime context for a metric by name, keeps it and
-//! changes it without any lock; reports read it. All are totals of this process: a restart begins anew.
+//! What the functions of a job's user, and its sources and sinks, count and measure. A function asks its runtime context for
+//! a metric by name, keeps it and changes it without any lock; reports read it. All are totals of this process: a restart
+//! begins anew.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidemill_core::metrics::{Counter, Gauge, Metrics};
 use tidemill_core::report::{MetricReport, MetricValue};
 use tidemill_core::{Error, Result, SharedClock};
 
@@ -40,46 +42,6 @@ enum Metric {
 struct Named {
     parts: Vec<Box<dyn Any + Send>>,
     merged: fn(&[Box<dyn Any + Send>]) -> serde_json::Value,
-}
-
-/// A total.
-#[derive(Debug, Clone, Default)]
-pub struct Counter(Arc<AtomicU64>);
-
-impl Counter {
-    /// One more.
-    #[inline]
-    pub fn inc(&self) {
-        self.add(1);
-    }
-
-    /// More by `by`.
-    #[inline]
-    pub fn add(&self, by: u64) {
-        self.0.fetch_add(by, Ordering::Relaxed);
-    }
-
-    /// So far.
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A value that goes up and down.
-#[derive(Debug, Clone, Default)]
-pub struct Gauge(Arc<AtomicU64>);
-
-impl Gauge {
-    /// Sets it.
-    #[inline]
-    pub fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Ordering::Relaxed);
-    }
-
-    /// As it was set last; 0 before.
-    pub fn value(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
 }
 
 /// Events and how fast they come, over the last minute by the job's clock.
@@ -314,6 +276,16 @@ impl MetricGroup {
         let part = Accumulator::<A>::default();
         named.parts.push(Box::new(part.clone()));
         Ok(part)
+    }
+}
+
+impl Metrics for MetricGroup {
+    fn counter(&self, name: &str) -> Counter {
+        MetricGroup::counter(self, name).unwrap_or_default()
+    }
+
+    fn gauge(&self, name: &str) -> Gauge {
+        MetricGroup::gauge(self, name).unwrap_or_default()
     }
 }
 

@@ -75,4 +75,6 @@ pub use watermark::{WatermarkGenerator, WatermarkStrategy};
 pub use window_join::{CoGroup, Join, JoinedStreams, JoinedStreamsEqual, JoinedStreamsWhere, WindowJoin};
 pub use windowed::{AllWindowedStream, WindowedStream};
 
-pub use crate::runtime::user_metrics::{Counter, Gauge, Histogram, Meter, MetricGroup};
+pub use tidemill_core::metrics::{Counter, Gauge};
+
+pub use crate::runtime::user_metrics::{Histogram, Meter, MetricGroup};

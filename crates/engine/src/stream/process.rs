@@ -1,5 +1,8 @@
 //! Process functions without a key: life cycle, timestamps, watermarks, side outputs, state of the operator.
 
+use std::sync::Arc;
+
+use tidemill_core::metrics::SharedMetrics;
 use tidemill_core::{Data, NO_TIMESTAMP, Result, SharedClock};
 
 use super::operator_state::{OperatorStateReader, OperatorStateWriter};
@@ -40,6 +43,12 @@ pub struct RuntimeContext {
 }
 
 impl TaskBuilder<'_, '_> {
+    /// Where the source or sink of a node counts.
+    pub(crate) fn metrics_of(&self, node: usize) -> SharedMetrics {
+        let (uid, clock) = (self.shared.plan.uids[node].clone(), self.shared.control.clock().clone());
+        Arc::new(MetricGroup::new(self.shared.user.clone(), uid, self.subtask.unwrap_or(0), clock))
+    }
+
     pub(crate) fn runtime_context(&self, node: usize) -> RuntimeContext {
         let (shared, plan) = (self.shared, &self.shared.plan);
         let (uid, subtask) = (plan.uids[node].clone(), self.subtask.unwrap_or(0));

@@ -62,7 +62,10 @@ fn writer<T: Data>(sink: &dyn Sink<T>, builder: &TaskBuilder<'_, '_>, node: usiz
     let Some(subtask) = builder.subtask else { return Ok(Box::new(Absent)) };
     let shared = builder.shared;
     sink.writer(WriterContext {
-        scope: SinkScope { job_id: shared.job_id.clone(), uid: shared.plan.uids[node].clone() },
+        scope: SinkScope {
+            metrics: builder.metrics_of(node),
+            ..SinkScope::new(shared.job_id.clone(), shared.plan.uids[node].clone())
+        },
         subtask,
         parallelism: shared.plan.parallelism[node],
         epoch: shared.restore.epoch() + 1,

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidemill_core::report::{MetricReport, MetricValue};
+use tidemill_core::sink::{PreCommit, Sink, SinkScope, SinkWriter, Token, WriterContext};
+use tidemill_core::source::{Boundedness, ReaderContext, Source, SourceReader, Split};
 use tidemill_core::{Result, WATERMARK_MAX};
 use tidemill_engine::state::ValueState;
 use tidemill_engine::stream::{
     Accumulate, Accumulator, Average, Counter, DataStream, DoubleCounter, Gauge, Histogram, KeyedContext,
     KeyedProcessFunction, LongCounter, Maximum, Meter, Minimum, OperatorStateReader, OperatorStateWriter,
-    ProcessContext, ProcessFunction, RuntimeContext, Tally, TimeDomain, WatermarkStrategy,
+    ProcessContext, ProcessFunction, RuntimeContext, SequenceSource, Tally, TimeDomain, WatermarkStrategy,
 };
 use tidemill_engine::testing::{Harness, Snapshot};
 use tidemill_engine::window::{Tumbling, Window};
@@ -109,6 +111,81 @@ fn metrics_of_all_kinds_are_in_the_report() {
     assert_eq!((count, min, max, mean), (10_000, 1, 10_000, 5_000.5));
     let near = |quantile: u64, exact: u64| quantile >= exact && quantile <= exact + exact / 16;
     assert!(near(p50, 5_000) && near(p95, 9_500) && near(p99, 9_900), "{p50} {p95} {p99}");
+}
+
+/// A source whose reader, and a sink whose writer and committer count something of their own.
+struct Counted(SequenceSource);
+
+impl Source<i64> for Counted {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+    fn boundedness(&self) -> Boundedness {
+        self.0.boundedness()
+    }
+    fn splits(&self) -> Result<Vec<Split>> {
+        self.0.splits()
+    }
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader<i64>>> {
+        context.metrics.gauge("place").set(context.subtask as f64 + 0.5);
+        self.0.reader(context)
+    }
+}
+
+struct CountedSink;
+
+impl Sink<i64> for CountedSink {
+    fn name(&self) -> String {
+        "counted".into()
+    }
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter<i64>>> {
+        Ok(Box::new(CountedWriter(context.scope.metrics.counter("written"))))
+    }
+    fn recover(&self, scope: &SinkScope, _: &[Token]) -> Result<()> {
+        scope.metrics.counter("recovered").inc();
+        Ok(())
+    }
+}
+
+struct CountedWriter(Counter);
+
+impl SinkWriter<i64> for CountedWriter {
+    fn write(&mut self, batch: Vec<(i64, i64)>) -> Result<()> {
+        self.0.add(batch.len() as u64);
+        Ok(())
+    }
+    fn pre_commit(&mut self, _: u64) -> Result<PreCommit> {
+        Ok(Box::new(|| Ok(Vec::new())))
+    }
+}
+
+#[test]
+fn what_sources_and_sinks_count_of_themselves_is_in_the_report() {
+    let env = Environment::new();
+    env.set_parallelism(2);
+    let times = WatermarkStrategy::monotonous().with_timestamps(|n: &i64, _| *n);
+    env.from_source(Counted(SequenceSource::new(1, 1_000)), times, "in")
+        .uid("in")
+        .rebalance()
+        .sink_to(CountedSink)
+        .uid("out");
+    let report = env.execute("counted").unwrap().report;
+    let of = |uid: &str, name: &str| -> Vec<MetricValue> {
+        let operators = report.vertices.iter().flat_map(|vertex| &vertex.operators).filter(|o| o.uid == uid);
+        operators.flat_map(|o| &o.metrics).filter(|metric| metric.name == name).map(|m| m.value.clone()).collect()
+    };
+    assert_eq!(of("in", "place"), [MetricValue::Gauge { value: 0.5 }, MetricValue::Gauge { value: 1.5 }]);
+    let written: Vec<MetricValue> = of("out", "written");
+    let count = |value: &MetricValue| if let MetricValue::Counter { count } = value { *count } else { 0 };
+    assert_eq!((written.len(), written.iter().map(count).sum::<u64>()), (2, 1_000));
+    assert_eq!(of("out", "recovered"), [MetricValue::Counter { count: 1 }]);
+    let source = report.vertices.iter().find(|vertex| vertex.operators[0].uid == "in").unwrap();
+    // Times near 1970 are old, and a source at its end has no watermark to be behind.
+    let old = |lag: Option<i64>| lag.is_some_and(|ms| ms > 1_000_000_000);
+    assert!(source.subtasks.iter().all(|s| old(s.fetch_lag_ms) && old(s.emit_lag_ms)), "{source:?}");
+    assert!(source.subtasks.iter().all(|s| s.source_idle_ms.is_some() && s.watermark_lag_ms.is_none()));
+    let sink = report.vertices.iter().find(|vertex| vertex.operators[0].uid == "out").unwrap();
+    assert!(sink.subtasks.iter().all(|s| s.emit_lag_ms.is_none() && s.source_idle_ms.is_none()));
 }
 
 /// Adds up in every way there is.

@@ -86,7 +86,36 @@ fn per_vertex(text: &mut Text, jobs: &[&Arc<Job>]) {
             vertex.backpressured_ratio
         }),
     ];
+    type Known = fn(&Vertex) -> Option<f64>;
+    let sources: [(&str, &str, Known); 5] = [
+        ("tidemill_source_pending_records", "records waiting in the source", |vertex| {
+            vertex.pending_records.map(|count| count as f64)
+        }),
+        ("tidemill_source_fetch_lag_ms", "age by event time of the newest record when it was fetched", |vertex| {
+            vertex.fetch_lag_ms.map(|ms| ms as f64)
+        }),
+        ("tidemill_source_emit_lag_ms", "age by event time of the newest record when it was emitted", |vertex| {
+            vertex.emit_lag_ms.map(|ms| ms as f64)
+        }),
+        ("tidemill_source_watermark_lag_ms", "how far the watermark is behind now", |vertex| {
+            vertex.watermark_lag_ms.map(|ms| ms as f64)
+        }),
+        ("tidemill_source_idle_ms", "time since the source has emitted anything", |vertex| {
+            vertex.source_idle_ms.map(|ms| ms as f64)
+        }),
+    ];
     let details: Vec<_> = jobs.iter().map(|job| job.detail()).collect();
+    for (name, help, pick) in sources {
+        text.family(name, "gauge", help);
+        for job in &details {
+            for vertex in &job.vertices {
+                if let Some(value) = pick(vertex) {
+                    let labels = [("job", &job.summary.id), ("vertex", &vertex.id), ("vertex_name", &vertex.name)];
+                    text.sample(name, &labels.map(|(label, text)| (label, text.as_str())), value);
+                }
+            }
+        }
+    }
     for (name, kind, help, pick) in families {
         text.family(name, kind, help);
         for job in &details {

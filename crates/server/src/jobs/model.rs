@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::report::{CheckpointReport, CheckpointsReport, EdgeReport, OperatorReport, Report};
+use tidemill_core::report::{CheckpointReport, CheckpointsReport, EdgeReport, MetricReport, OperatorReport, Report};
 use utoipa::ToSchema;
 
 use super::process::ProcessId;
@@ -238,6 +238,18 @@ pub struct Vertex {
     /// Records known to wait in the source.
     #[schema(required)]
     pub pending_records: Option<u64>,
+    /// A source: how old its newest record was, by event time, when it was fetched, in ms; the largest of its subtasks.
+    #[schema(required)]
+    pub fetch_lag_ms: Option<i64>,
+    /// The same when it was emitted.
+    #[schema(required)]
+    pub emit_lag_ms: Option<i64>,
+    /// A source: how far its watermark is behind now, in ms.
+    #[schema(required)]
+    pub watermark_lag_ms: Option<i64>,
+    /// A source: for how long none of its subtasks has emitted anything, in ms.
+    #[schema(required)]
+    pub source_idle_ms: Option<u64>,
 }
 
 /// An operator in a chain.
@@ -247,12 +259,54 @@ pub struct Operator {
     pub uid: String,
     /// Its name.
     pub name: String,
+    /// What its function, source or sink counts and measures of itself, one entry a name and subtask.
+    #[schema(value_type = Vec<Metric>)]
+    pub metrics: Vec<MetricReport>,
 }
 
 impl From<&OperatorReport> for Operator {
     fn from(report: &OperatorReport) -> Self {
-        Operator { uid: report.uid.clone(), name: report.name.clone() }
+        Operator { uid: report.uid.clone(), name: report.name.clone(), metrics: report.metrics.clone() }
     }
+}
+
+/// A number of one operator in one subtask, as the job's report has it. What it has besides depends on its kind.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes `MetricReport`, which the core defines without a description of HTTP")]
+pub struct Metric {
+    /// Its name, unique within the operator.
+    name: String,
+    /// The subtask.
+    subtask: usize,
+    /// `counter`, `gauge`, `meter` or `histogram`.
+    kind: String,
+    /// A counter's, meter's or histogram's events so far.
+    #[schema(nullable = false)]
+    count: Option<u64>,
+    /// A gauge's value.
+    #[schema(nullable = false)]
+    value: Option<f64>,
+    /// A meter's events a second, over the last minute.
+    #[schema(nullable = false)]
+    rate_per_s: Option<f64>,
+    /// A histogram's smallest value.
+    #[schema(nullable = false)]
+    min: Option<u64>,
+    /// Its largest.
+    #[schema(nullable = false)]
+    max: Option<u64>,
+    /// Their mean.
+    #[schema(nullable = false)]
+    mean: Option<f64>,
+    /// The median.
+    #[schema(nullable = false)]
+    p50: Option<u64>,
+    /// 95 % are not larger.
+    #[schema(nullable = false)]
+    p95: Option<u64>,
+    /// 99 % are not larger.
+    #[schema(nullable = false)]
+    p99: Option<u64>,
 }
 
 /// An edge of the graph.

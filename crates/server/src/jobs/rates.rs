@@ -76,6 +76,10 @@ fn one(before: Option<&VertexReport>, now: &VertexReport, elapsed_ms: i64) -> Ve
         busy_ratio: ratio(grown(|s| s.busy_ms)),
         backpressured_ratio: ratio(grown(|s| s.backpressured_ms)),
         pending_records: sum_known(now.subtasks.iter().map(|s| s.pending_records)),
+        fetch_lag_ms: now.subtasks.iter().filter_map(|s| s.fetch_lag_ms).max(),
+        emit_lag_ms: now.subtasks.iter().filter_map(|s| s.emit_lag_ms).max(),
+        watermark_lag_ms: now.subtasks.iter().filter_map(|s| s.watermark_lag_ms).max(),
+        source_idle_ms: now.subtasks.iter().filter_map(|s| s.source_idle_ms).min(),
     }
 }
 
@@ -101,6 +105,8 @@ mod tests {
             busy_ms: records_in / 2,
             watermark_ms: Some(now_ms + records_in as i64),
             pending_records: Some(7),
+            emit_lag_ms: Some(records_in as i64),
+            source_idle_ms: Some(records_in),
             ..SubtaskReport::default()
         };
         let vertex = |id: &str, subtasks| VertexReport { id: id.into(), subtasks, ..VertexReport::default() };
@@ -123,6 +129,7 @@ mod tests {
         let seen = vertices(Some(&before), &now);
         assert_eq!((seen[0].records_in, seen[0].records_in_per_s), (1200, 2000.0));
         assert_eq!(seen[0].busy_ratio, 0.5);
+        assert_eq!((seen[0].emit_lag_ms, seen[0].source_idle_ms, seen[1].emit_lag_ms), (Some(600), Some(600), None));
         let totals = totals(&now, &seen);
         assert_eq!((totals.records_in_per_s, totals.records_out_per_s), (2000.0, 20.0));
         assert_eq!((totals.lag_records, totals.watermark_ms), (Some(14), Some(2100)));

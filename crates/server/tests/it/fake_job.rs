@@ -83,8 +83,10 @@ fn report(start_ms: i64) -> Value {
     let now_ms = now_ms();
     let count = (now_ms - start_ms) * 10;
     let subtask = json!({"records_in": count, "records_out": count, "late_dropped": 1, "dead_letters": 2,
-        "watermark_ms": 1000, "busy_ms": 5, "backpressured_ms": 1, "pending_records": 3});
-    let vertex = |id: &str| json!({"id": id, "name": id, "operators": [{"uid": id, "name": id}], "parallelism": 2, "subtasks": [subtask, subtask]});
+        "watermark_ms": 1000, "busy_ms": 5, "backpressured_ms": 1, "pending_records": 3,
+        "fetch_lag_ms": 40, "emit_lag_ms": 50, "watermark_lag_ms": 60, "source_idle_ms": 70});
+    let metric = json!({"name": "commitsSucceeded", "subtask": 0, "kind": "counter", "count": 4});
+    let vertex = |id: &str| json!({"id": id, "name": id, "operators": [{"uid": id, "name": id, "metrics": [metric]}], "parallelism": 2, "subtasks": [subtask, subtask]});
     let checkpoint = json!({"id": 7, "kind": "checkpoint", "status": "COMPLETED", "trigger_ms": 5000, "duration_ms": 12,
         "bytes": 99, "written_bytes": 40, "path": "c/7", "failure": null, "subtasks": 4, "acknowledged": 4,
         "latest_ack_ms": 5011, "alignment_ms": 6,

@@ -21,6 +21,13 @@ fn a_job_runs_and_shows_its_rates_and_is_cancelled() {
     assert_eq!((&job["lag_records"], &job["watermark_ms"]), (&json!(12), &json!(1000)));
     assert_eq!((&job["last_checkpoint_ms"], &job["checkpoints"]["latest"]["id"]), (&json!(5012), &json!(7)));
     assert_eq!(job["spec"]["program"], "fake");
+    let lags = ["fetch_lag_ms", "emit_lag_ms", "watermark_lag_ms", "source_idle_ms"];
+    assert_eq!(lags.map(|lag| job["vertices"][0][lag].as_i64()), [Some(40), Some(50), Some(60), Some(70)]);
+    let metric = json!({"name": "commitsSucceeded", "subtask": 0, "kind": "counter", "count": 4});
+    assert_eq!(job["vertices"][0]["operators"][0]["metrics"], json!([metric]));
+    let prometheus = http.get("/metrics").text;
+    let samples = ["tidemill_source_emit_lag_ms{", "tidemill_source_idle_ms{", "tidemill_source_pending_records{"];
+    assert!(samples.iter().all(|sample| prometheus.contains(sample)), "{prometheus}");
 
     let cancelled = http.post(&format!("/api/jobs/{id}/cancel"), &json!({}));
     assert_eq!((cancelled.status, cancelled.json()["state"].clone()), (200, json!("CANCELED")));

@@ -261,6 +261,10 @@ impl SourceReader<ColumnBatch> for ColumnReader {
     fn pending_records(&self) -> Option<u64> {
         self.inner.pending_records()
     }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.inner.fetched_ms()
+    }
 }
 
 /// A column of times as epoch ms.

@@ -193,7 +193,7 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
 
 fn reports(shared: &Shared) -> ToLeader {
     let report = |(task, subtask, metrics): &(usize, usize, Arc<SubtaskMetrics>)| {
-        (*task as u32, *subtask as u32, report_bytes(&metrics.report()))
+        (*task as u32, *subtask as u32, report_bytes(&metrics.report(shared.control.clock().as_ref())))
     };
     ToLeader::Reports(shared.metrics.iter().map(report).collect())
 }
