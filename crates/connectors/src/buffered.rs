@@ -64,16 +64,16 @@ impl Default for BufferOptions {
 }
 
 enum Entry<I> {
-    Item(I),
+    /// What was written at once.
+    Items(Vec<I>),
     /// The end of an epoch.
-    Mark {
-        epoch: u64,
-        answer: SyncSender<Result<Vec<Token>>>,
-    },
+    Mark { epoch: u64, answer: SyncSender<Result<Vec<Token>>> },
 }
 
 struct State<I> {
     queue: VecDeque<Entry<I>>,
+    /// Items in the queue.
+    queued: usize,
     worker_waits: bool,
     /// The writer is gone.
     dropped: bool,
@@ -136,7 +136,8 @@ impl<I: Send + 'static> Buffered<I> {
         options: BufferOptions,
         deliver: D,
     ) -> Result<Buffered<I>> {
-        let state = State { queue: VecDeque::new(), worker_waits: false, dropped: false, closures: 0, failed: None };
+        let state =
+            State { queue: VecDeque::new(), queued: 0, worker_waits: false, dropped: false, closures: 0, failed: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), waker, options });
         let theirs = Arc::clone(&shared);
         let title = name.to_string();
@@ -152,6 +153,7 @@ impl<I: Send + 'static> Buffered<I> {
                 let mut state = theirs.lock();
                 // Their senders go with the marks: whoever waits for an answer looks for the failure.
                 state.queue.clear();
+                state.queued = 0;
                 state.failed = Some(failure);
                 theirs.changed.notify_all();
                 theirs.wake_worker(state);
@@ -164,18 +166,20 @@ impl<I: Send + 'static> Buffered<I> {
     /// [`Buffered::push`] can tell of it.
     pub fn ready(&self) -> bool {
         let mut state = self.shared.lock();
-        let ready = state.failed.is_some() || state.queue.len() < self.shared.options.queue_items_max;
+        let ready = state.failed.is_some() || state.queued < self.shared.options.queue_items_max;
         state.worker_waits = !ready;
         ready
     }
 
     /// Queues items; takes them all even where they go beyond the bound.
     pub fn push(&self, items: impl IntoIterator<Item = I>) -> Result<()> {
+        let items: Vec<I> = items.into_iter().collect();
         let mut state = self.shared.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        state.queue.extend(items.into_iter().map(Entry::Item));
+        state.queued += items.len();
+        state.queue.push_back(Entry::Items(items));
         drop(state);
         self.shared.changed.notify_all();
         Ok(())
@@ -218,8 +222,8 @@ impl<I> Drop for Buffered<I> {
     }
 }
 
-/// Appends the items of a record with its timestamp.
-type Convert<T, I> = dyn FnMut(i64, T, &mut Vec<I>) -> Result<()>;
+/// Makes items of records with their timestamps.
+type Convert<T, I> = dyn FnMut(Vec<(i64, T)>) -> Result<Vec<I>>;
 
 /// A [`SinkWriter`] that turns records into items and leaves the rest to [`Buffered`].
 pub struct BufferedWriter<T, I> {
@@ -229,7 +233,18 @@ pub struct BufferedWriter<T, I> {
 
 impl<T, I: Send + 'static> BufferedWriter<T, I> {
     /// `convert` appends the items of a record with its timestamp.
-    pub fn new(buffer: Buffered<I>, convert: impl FnMut(i64, T, &mut Vec<I>) -> Result<()> + 'static) -> Self {
+    pub fn new(buffer: Buffered<I>, mut convert: impl FnMut(i64, T, &mut Vec<I>) -> Result<()> + 'static) -> Self {
+        Self::of_batches(buffer, move |batch| {
+            let mut items = Vec::with_capacity(batch.len());
+            for (timestamp_ms, record) in batch {
+                convert(timestamp_ms, record, &mut items)?;
+            }
+            Ok(items)
+        })
+    }
+
+    /// `convert` makes the items of a whole batch.
+    pub fn of_batches(buffer: Buffered<I>, convert: impl FnMut(Vec<(i64, T)>) -> Result<Vec<I>> + 'static) -> Self {
         BufferedWriter { buffer, convert: Box::new(convert) }
     }
 }
@@ -240,11 +255,7 @@ impl<T, I: Send + 'static> SinkWriter<T> for BufferedWriter<T, I> {
     }
 
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()> {
-        let mut items = Vec::with_capacity(batch.len());
-        for (timestamp_ms, record) in batch {
-            (self.convert)(timestamp_ms, record, &mut items)?;
-        }
-        self.buffer.push(items)
+        self.buffer.push((self.convert)(batch)?)
     }
 
     fn pre_commit(&mut self, epoch: u64) -> Result<PreCommit> {
@@ -266,7 +277,15 @@ fn run<D: Deliver>(mut deliver: D, shared: &Shared<D::Item>) -> Result<()> {
         let mut mark = None;
         while batch.len() < shared.options.batch_items_max {
             match state.queue.pop_front() {
-                Some(Entry::Item(item)) => batch.push(item),
+                Some(Entry::Items(mut items)) => {
+                    let room = shared.options.batch_items_max - batch.len();
+                    if items.len() > room {
+                        let rest = items.split_off(room);
+                        state.queue.push_front(Entry::Items(rest));
+                    }
+                    state.queued -= items.len();
+                    batch.append(&mut items);
+                }
                 Some(Entry::Mark { epoch, answer }) => {
                     mark = Some((epoch, answer));
                     break;
@@ -274,7 +293,7 @@ fn run<D: Deliver>(mut deliver: D, shared: &Shared<D::Item>) -> Result<()> {
                 None => break,
             }
         }
-        if state.queue.len() < shared.options.queue_items_max {
+        if state.queued < shared.options.queue_items_max {
             shared.wake_worker(state);
         } else {
             drop(state);

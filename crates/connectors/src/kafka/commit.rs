@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tidemill_core::metrics::{Counter, SharedMetrics};
 use tidemill_core::sink::{Committer, Token};
 use tidemill_core::{Error, Result};
 
 use super::client::{Cluster, Committed, Producer, Transactions, patiently};
+use super::security::Access;
 
 /// How long one commit is tried before its error is told; whoever asked then tries again, or fails the job.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -60,12 +62,19 @@ fn has_prefix(transactional_id: &str, prefix: &str) -> bool {
 pub struct KafkaCommitter {
     cluster: Cluster,
     skip_lost: bool,
+    committed: Counter,
+    aborted: Counter,
 }
 
 impl KafkaCommitter {
     /// `skip_lost`: a transaction that is gone is no error.
-    pub fn new(servers: &str, skip_lost: bool) -> Result<KafkaCommitter> {
-        Ok(KafkaCommitter { cluster: Cluster::new(servers)?, skip_lost })
+    pub(super) fn new(access: &Access, skip_lost: bool, metrics: &SharedMetrics) -> Result<KafkaCommitter> {
+        Ok(KafkaCommitter {
+            cluster: Cluster::new(access)?,
+            skip_lost,
+            committed: metrics.counter("transactionsCommitted"),
+            aborted: metrics.counter("transactionsAborted"),
+        })
     }
 
     /// Aborts every open transaction with this prefix: nobody holds a token for them. Whoever still writes in one is fenced.
@@ -75,6 +84,7 @@ impl KafkaCommitter {
         for transactional_id in open {
             // Comes back only when the transaction has ended; its timeout does not matter any more.
             patiently(COMMIT_PATIENCE, || Transactions(cluster).take_over(&transactional_id, 60_000))?;
+            self.aborted.inc();
         }
         Ok(())
     }
@@ -106,7 +116,8 @@ impl Committer for KafkaCommitter {
             // readers see them: until then Kafka says that the transaction is still ending.
             match commit().and_then(|_| commit())? {
                 Committed::Gone(error) if !self.skip_lost => return Err(error),
-                Committed::Gone(_) | Committed::Done => {}
+                Committed::Gone(_) => {}
+                Committed::Done => self.committed.inc(),
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use tidemill_core::format::Encode;
+use tidemill_core::metrics::{Counter, Gauge, SharedMetrics};
 use tidemill_core::sink::{Token, WriterContext};
 use tidemill_core::{Error, NO_TIMESTAMP, Result, SharedClock};
 
@@ -73,6 +74,26 @@ pub struct KafkaDeliver<T, E> {
     turn: usize,
     key: Vec<u8>,
     value: Vec<u8>,
+    counts: Counts,
+}
+
+/// What is reported, named as in Flink.
+struct Counts {
+    records: Counter,
+    bytes: Counter,
+    retries: Counter,
+    send_time_ms: Gauge,
+}
+
+impl Counts {
+    fn new(metrics: &SharedMetrics) -> Counts {
+        Counts {
+            records: metrics.counter("numRecordsSend"),
+            bytes: metrics.counter("numBytesSend"),
+            retries: metrics.counter("retries"),
+            send_time_ms: metrics.gauge("currentSendTime"),
+        }
+    }
 }
 
 impl<T, E> KafkaDeliver<T, E>
@@ -82,7 +103,8 @@ where
 {
     pub fn new(sink: KafkaSink<T, E>, prefix: &str, context: &WriterContext) -> Result<Self> {
         Ok(KafkaDeliver {
-            cluster: Cluster::new(&sink.servers)?,
+            cluster: Cluster::new(&sink.access)?,
+            counts: Counts::new(&context.scope.metrics),
             sink,
             prefix: prefix.to_string(),
             subtask: context.subtask,
@@ -357,13 +379,19 @@ where
             self.encode(items, producer)?;
             self.encoded = true;
         }
+        let bytes: usize = self.outgoing.iter().map(|batch| batch.bytes.len()).sum();
+        let begin_ms = self.clock.now_ms();
         let sent = self.add_partitions().and_then(|()| self.send());
         if sent.is_err() {
+            self.counts.retries.inc();
             // Answers may be under way that nobody waits for, and leaders may have moved.
             self.cluster.disconnect();
         }
         sent?;
         self.encoded = false;
+        self.counts.records.add(items.len() as u64);
+        self.counts.bytes.add(bytes as u64);
+        self.counts.send_time_ms.set(self.clock.now_ms().saturating_sub(begin_ms) as f64);
         Ok(())
     }
 

@@ -7,12 +7,13 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use tidemill_core::metrics::{Counter, SharedMetrics};
 use tidemill_core::{DeadLetter, Error, Kind, Result};
 
 use super::client::{CONSUMER, Cluster, OffsetSpec, error_of, is_code, list_offsets, topic_name};
 use super::record::{KafkaDecode, KafkaRecord};
 use super::records::{Batch, Batches, RawRecord};
-use super::source::partition_of;
+use super::source::{Reading, partition_of};
 use super::start::{KafkaPosition, KafkaReset, OLDEST};
 use crate::fetcher::{Emitter, Fetch, Fetched};
 
@@ -75,17 +76,19 @@ pub struct KafkaFetch<D> {
     /// Counts the rounds.
     turn: usize,
     scratch: Vec<u8>,
+    bytes_in: Counter,
 }
 
 impl<D: KafkaDecode> KafkaFetch<D>
 where
     D::Value: Send + 'static,
 {
-    pub fn new(title: &str, servers: &str, options: FetchOptions, decode: D) -> Result<Self> {
+    pub(super) fn new(title: &str, reading: &Reading, decode: D, metrics: &SharedMetrics) -> Result<Self> {
         Ok(KafkaFetch {
-            cluster: Cluster::new(servers)?,
+            cluster: Cluster::new(&reading.access)?,
             title: title.to_string(),
-            options,
+            options: reading.fetch,
+            bytes_in: metrics.counter("numBytesIn"),
             decode,
             partitions: Vec::new(),
             busy: false,
@@ -220,7 +223,9 @@ where
         error_of(data.error_code, || format!("read partition {} of `{}`", partition.number, partition.topic))?;
         let mut aborted = Aborted::new(&data, self.options.read_committed);
         let mut round = Round::Nothing;
-        for batch in Batches::new(data.records.unwrap_or_default()) {
+        let records = data.records.unwrap_or_default();
+        self.bytes_in.add(records.len() as u64);
+        for batch in Batches::new(records) {
             let damaged = |partition: &Partition, reason: String| {
                 Error::corrupt(format!(
                     "partition {} of `{}` holds at offset {} or behind it {reason}",

@@ -1,15 +1,18 @@
 //! The worker's side of the source: positions are settled before the first record, and committed when a checkpoint completes.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidemill_core::source::{Poll, SourceOutput, SourceReader, Split};
+use tidemill_core::metrics::{Counter, Gauge, SharedMetrics};
+use tidemill_core::source::{Poll, ReaderContext, SourceOutput, SourceReader, Split};
 use tidemill_core::{Error, Result};
 
 use super::client::{Cluster, commit_offsets, patiently};
 use super::fetch::KafkaFetch;
 use super::record::KafkaDecode;
+use super::security::Access;
 use super::source::{Reading, START_PATIENCE, partition_of};
 use super::start::{Finder, KafkaPosition, OLDEST};
 use crate::fetcher::FetchReader;
@@ -29,6 +32,10 @@ where
     /// The positions of the newest snapshot.
     snapshot: Vec<(String, i32, i64)>,
     committing: Option<Committing>,
+    metrics: SharedMetrics,
+    /// By split: the offset of the last record emitted, as it is reported.
+    current: Vec<Gauge>,
+    committed: Commits,
 }
 
 impl<D: KafkaDecode> KafkaReader<D>
@@ -36,8 +43,27 @@ where
     D::Value: Send + 'static,
 {
     /// `restored`: the source goes on from a checkpoint, so a partition without a position was created later.
-    pub(super) fn new(reading: Reading, inner: FetchReader<KafkaFetch<D>>, restored: bool) -> Self {
-        KafkaReader { reading, inner, started: restored, snapshot: Vec::new(), committing: None }
+    pub(super) fn new(reading: Reading, inner: FetchReader<KafkaFetch<D>>, context: &ReaderContext) -> Self {
+        let metrics = context.metrics.clone();
+        KafkaReader {
+            reading,
+            inner,
+            started: context.restored,
+            snapshot: Vec::new(),
+            committing: None,
+            current: Vec::new(),
+            committed: Commits::new(&metrics),
+            metrics,
+        }
+    }
+
+    /// Shows how far each partition has come.
+    fn report(&self) {
+        for (split, gauge) in self.current.iter().enumerate() {
+            if let Some(position) = self.inner.position(split) {
+                gauge.set((position.next - 1).max(-1) as f64);
+            }
+        }
     }
 
     /// Asks the cluster where splits without a position begin, and where those without an end do.
@@ -66,7 +92,7 @@ where
             }
         }
         let (starts, ends) = patiently(START_PATIENCE, || {
-            let mut cluster = Cluster::new(&self.reading.servers)?;
+            let mut cluster = Cluster::new(&self.reading.access)?;
             let mut finder = Finder {
                 cluster: &mut cluster,
                 group: self.reading.group.as_deref(),
@@ -120,11 +146,19 @@ where
         // Later ones begin at their oldest record and have no end, so nobody has to be asked: a worker does not wait.
         self.settle(&mut splits)?;
         self.started = true;
-        self.inner.add_splits(splits)
+        for split in &splits {
+            let (topic, partition) = partition_of(&split.id)?;
+            self.current.push(partition_gauge(&self.metrics, &topic, partition, "currentOffset"));
+        }
+        self.inner.add_splits(splits)?;
+        self.report();
+        Ok(())
     }
 
     fn poll(&mut self, output: &mut SourceOutput<D::Value>) -> Result<Poll> {
-        self.inner.poll(output)
+        let polled = self.inner.poll(output)?;
+        self.report();
+        Ok(polled)
     }
 
     fn pause_splits(&mut self, paused: &[bool]) -> bool {
@@ -154,7 +188,10 @@ where
         }
         let committing = match &mut self.committing {
             Some(committing) => committing,
-            none => none.insert(Committing::start(self.reading.servers.clone(), group.clone())?),
+            none => none.insert({
+                let gauges = (self.metrics.clone(), self.committed.clone());
+                Committing::start(&self.reading.access, group.clone(), gauges)?
+            }),
         };
         committing.commit(self.snapshot.clone());
         Ok(())
@@ -163,6 +200,31 @@ where
     fn pending_records(&self) -> Option<u64> {
         self.inner.pending_records()
     }
+
+    fn fetched_ms(&self) -> Option<i64> {
+        self.inner.fetched_ms()
+    }
+}
+
+/// How commits of offsets went.
+#[derive(Clone)]
+struct Commits {
+    succeeded: Counter,
+    failed: Counter,
+}
+
+impl Commits {
+    fn new(metrics: &SharedMetrics) -> Commits {
+        Commits {
+            succeeded: metrics.counter("KafkaSourceReader.commitsSucceeded"),
+            failed: metrics.counter("KafkaSourceReader.commitsFailed"),
+        }
+    }
+}
+
+/// An offset of a partition, named as in Flink.
+fn partition_gauge(metrics: &SharedMetrics, topic: &str, partition: i32, what: &str) -> Gauge {
+    metrics.gauge(&format!("KafkaSourceReader.topic.{topic}.partition.{partition}.{what}"))
 }
 
 /// What waits to be committed; only the newest matters.
@@ -179,14 +241,25 @@ struct Committing {
 }
 
 impl Committing {
-    fn start(servers: String, group: String) -> Result<Committing> {
+    fn start(access: &Access, group: String, (metrics, commits): (SharedMetrics, Commits)) -> Result<Committing> {
         let shared: Arc<(Mutex<Waiting>, Condvar)> = Arc::default();
         let theirs = Arc::clone(&shared);
-        let mut cluster = Cluster::new(&servers)?;
+        let mut cluster = Cluster::new(access)?;
+        let mut committed: HashMap<(String, i32), Gauge> = HashMap::new();
         let run = move || {
             while let Some(offsets) = next(&theirs) {
                 let commit = || commit_offsets(&mut cluster, &group, &offsets);
-                let _ = patiently(COMMIT_PATIENCE, commit);
+                if patiently(COMMIT_PATIENCE, commit).is_err() {
+                    commits.failed.inc();
+                    continue;
+                }
+                commits.succeeded.inc();
+                for (topic, partition, next) in offsets {
+                    let gauge = committed
+                        .entry((topic.clone(), partition))
+                        .or_insert_with(|| partition_gauge(&metrics, &topic, partition, "committedOffset"));
+                    gauge.set(next as f64);
+                }
             }
         };
         let thread = std::thread::Builder::new()

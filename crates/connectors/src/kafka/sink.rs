@@ -10,6 +10,7 @@ use super::commit::KafkaCommitter;
 use super::deliver::KafkaDeliver;
 use super::partitioner::KafkaPartitioner;
 use super::records::KafkaCompression;
+use super::security::{Access, KafkaSecurity};
 use crate::buffered::{BufferOptions, Buffered, BufferedWriter};
 
 /// What the sink promises.
@@ -44,7 +45,7 @@ pub(super) enum Destination<T> {
 /// records are in Kafka, and what it takes to commit them is in the checkpoint. When the checkpoint is complete they are
 /// committed, if need be by the next start of the job.
 pub struct KafkaSink<T, E> {
-    pub(super) servers: String,
+    pub(super) access: Access,
     pub(super) destination: Destination<T>,
     pub(super) encode: E,
     pub(super) key: Option<Append<T>>,
@@ -64,7 +65,7 @@ pub struct KafkaSink<T, E> {
 impl<T, E: Clone> Clone for KafkaSink<T, E> {
     fn clone(&self) -> Self {
         KafkaSink {
-            servers: self.servers.clone(),
+            access: self.access.clone(),
             destination: match &self.destination {
                 Destination::Topic(topic) => Destination::Topic(topic.clone()),
                 Destination::By(by) => Destination::By(Arc::clone(by)),
@@ -90,7 +91,7 @@ impl<T, E: Encode<T>> KafkaSink<T, E> {
     /// Into a topic, exactly once; the topic must be there. `servers`: brokers to begin with, `host:port`, comma separated.
     pub fn new(servers: impl Into<String>, topic: impl Into<String>, encode: E) -> Self {
         KafkaSink {
-            servers: servers.into(),
+            access: Access { servers: servers.into(), security: KafkaSecurity::default() },
             destination: Destination::Topic(topic.into()),
             encode,
             key: None,
@@ -107,6 +108,12 @@ impl<T, E: Encode<T>> KafkaSink<T, E> {
             // Under load the batches had better be large.
             options: BufferOptions { queue_items_max: 65_536, batch_items_max: 16_384, ..BufferOptions::default() },
         }
+    }
+
+    /// How brokers are spoken to; default: in the open, without a login.
+    pub fn security(mut self, security: KafkaSecurity) -> Self {
+        self.access.security = security;
+        self
     }
 
     /// Each record to the topic a function names, instead of all to one.
@@ -234,22 +241,18 @@ where
         let prefix = self.prefix(&context.scope);
         let deliver = KafkaDeliver::new(self.clone(), &prefix, &context)?;
         let buffer = Buffered::start(&self.title(), context.waker, self.options, deliver)?;
-        let keep = |timestamp_ms, record, items: &mut Vec<(i64, T)>| {
-            items.push((timestamp_ms, record));
-            Ok(())
-        };
-        let writer = BufferedWriter::new(buffer, keep);
+        let writer = BufferedWriter::of_batches(buffer, Ok);
         Ok(match self.delivery {
             KafkaDelivery::None => Box::new(Unpromised(writer)),
             _ => Box::new(writer),
         })
     }
 
-    fn committer(&self, _scope: &SinkScope) -> Result<Option<Box<dyn Committer>>> {
+    fn committer(&self, scope: &SinkScope) -> Result<Option<Box<dyn Committer>>> {
         if self.delivery != KafkaDelivery::ExactlyOnce {
             return Ok(None);
         }
-        Ok(Some(Box::new(KafkaCommitter::new(&self.servers, self.skip_lost_transactions)?)))
+        Ok(Some(Box::new(KafkaCommitter::new(&self.access, self.skip_lost_transactions, &scope.metrics)?)))
     }
 
     fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()> {
@@ -257,7 +260,7 @@ where
         if self.delivery != KafkaDelivery::ExactlyOnce && tokens.is_empty() {
             return Ok(());
         }
-        let mut committer = KafkaCommitter::new(&self.servers, self.skip_lost_transactions)?;
+        let mut committer = KafkaCommitter::new(&self.access, self.skip_lost_transactions, &scope.metrics)?;
         if self.delivery == KafkaDelivery::ExactlyOnce {
             committer.check_timeout(self.transaction_timeout_ms)?;
         }

@@ -12,6 +12,7 @@ use super::client::{Cluster, patiently};
 use super::fetch::{FetchOptions, KafkaFetch};
 use super::reader::KafkaReader;
 use super::record::{FromRecord, KafkaDecode, KafkaRecord, KeysAndValues, Values};
+use super::security::{Access, KafkaSecurity};
 use super::start::{KafkaReset, KafkaStart, KafkaStop};
 use crate::fetcher::FetchReader;
 
@@ -32,7 +33,7 @@ enum Subscription {
 /// What is read from where: all that does not depend on the format.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    pub servers: String,
+    pub access: Access,
     subscription: Subscription,
     pub start: KafkaStart,
     pub stop: Option<KafkaStop>,
@@ -80,7 +81,7 @@ impl<D: KafkaDecode> KafkaSource<D> {
     /// Records through a [`KafkaDecode`]. What to read is yet to be said, by [`KafkaSource::topics`] or one of its sisters.
     pub fn with(servers: impl Into<String>, decode: D) -> Self {
         let reading = Reading {
-            servers: servers.into(),
+            access: Access { servers: servers.into(), security: KafkaSecurity::default() },
             subscription: Subscription::Topics(BTreeSet::new()),
             start: KafkaStart::default(),
             stop: None,
@@ -96,6 +97,11 @@ impl<D: KafkaDecode> KafkaSource<D> {
         // What an earlier description found is none of this one's.
         self.discovery = Arc::default();
         self
+    }
+
+    /// How brokers are spoken to; default: in the open, without a login.
+    pub fn security(self, security: KafkaSecurity) -> Self {
+        self.set(|reading| reading.access.security = security)
     }
 
     /// Reads all partitions of these topics.
@@ -179,7 +185,7 @@ impl Reading {
 
     /// The partitions there are now.
     fn discover(&self) -> Result<Vec<(String, i32)>> {
-        let mut cluster = Cluster::new(&self.servers)?;
+        let mut cluster = Cluster::new(&self.access)?;
         let named = match &self.subscription {
             Subscription::Topics(topics) => Some(topics.iter().cloned().collect::<Vec<_>>()),
             Subscription::Pattern(_) => None,
@@ -309,9 +315,9 @@ where
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader<D::Value>>> {
         let title = self.reading.title();
-        let fetch = KafkaFetch::new(&title, &self.reading.servers, self.reading.fetch, self.decode.clone())?;
+        let fetch = KafkaFetch::new(&title, &self.reading, self.decode.clone(), &context.metrics)?;
         let inner = FetchReader::new(&title, &context, fetch);
-        Ok(Box::new(KafkaReader::new(self.reading.clone(), inner, context.restored)))
+        Ok(Box::new(KafkaReader::new(self.reading.clone(), inner, &context)))
     }
 }
 

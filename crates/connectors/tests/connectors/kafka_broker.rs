@@ -37,6 +37,8 @@ const START: Duration = Duration::from_secs(300);
 pub struct Broker {
     folder: tempfile::TempDir,
     ports: (u16, u16),
+    /// Of the listeners with TLS and logins; see `secure` in scripts/kafka.sh.
+    secure: Vec<u16>,
     script: Child,
     pid: String,
 }
@@ -45,27 +47,49 @@ impl Broker {
     /// The broker all tests of this run share. It ends with the process.
     pub fn shared() -> &'static Broker {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        SHARED.get_or_init(|| Broker::launch(true))
+        SHARED.get_or_init(|| Broker::launch(true, 0))
     }
 
     /// A broker for one test.
     pub fn start() -> Broker {
-        Broker::launch(false)
+        Broker::launch(false, 0)
     }
 
-    fn launch(temporary: bool) -> Broker {
+    /// A broker with the seven listeners that have TLS or logins.
+    pub fn secure() -> Broker {
+        Broker::launch(false, 7)
+    }
+
+    fn launch(temporary: bool, secure: usize) -> Broker {
         let folder = tempfile::Builder::new().prefix("tidemill-kafka").tempdir().unwrap();
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, controller] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let free: Vec<_> = (0..2 + secure).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut free_ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(free);
-        let ports = (port, controller);
-        let (script, pid) = spawn(&folder, ports, temporary);
-        Broker { folder, ports, script, pid }
+        let secure = free_ports.split_off(2);
+        let ports = (free_ports[0], free_ports[1]);
+        let (script, pid) = spawn(&folder, ports, &secure, temporary);
+        Broker { folder, ports, secure, script, pid }
     }
 
     /// Where it is to be found.
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.ports.0)
+    }
+
+    /// Where one of the secure listeners is to be found, by the host name it is asked for.
+    pub fn secure_servers(&self, listener: usize, host: &str) -> String {
+        format!("{host}:{}", self.secure[listener])
+    }
+
+    /// A file that was made with its certificates.
+    pub fn tls_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("tls").join(name)
+    }
+
+    /// Holds it up, or lets it go on.
+    pub fn pause(&self, paused: bool) {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &self.pid]).status().unwrap().success(), "kill {signal}");
     }
 
     /// Kills it with signal 9.
@@ -77,7 +101,7 @@ impl Broker {
 
     /// Starts it again where it was, on the data it left.
     pub fn restart(&mut self) {
-        (self.script, self.pid) = spawn(&self.folder, self.ports, false);
+        (self.script, self.pid) = spawn(&self.folder, self.ports, &self.secure, false);
     }
 
     /// A connection of a peer.
@@ -107,7 +131,7 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(folder: &tempfile::TempDir, ports: (u16, u16), temporary: bool) -> (Child, String) {
+fn spawn(folder: &tempfile::TempDir, ports: (u16, u16), secure: &[u16], temporary: bool) -> (Child, String) {
     // This file serves tests of several packages, all two folders deep.
     let script = [env!("CARGO_MANIFEST_DIR"), "../../scripts/kafka.sh"].iter().collect::<PathBuf>();
     let mut child = Command::new("bash")
@@ -115,6 +139,7 @@ fn spawn(folder: &tempfile::TempDir, ports: (u16, u16), temporary: bool) -> (Chi
         .arg("run")
         .arg(folder.path())
         .args([ports.0.to_string(), ports.1.to_string()])
+        .env("KAFKA_SECURE", secure.iter().map(u16::to_string).collect::<Vec<_>>().join(" "))
         .env("KAFKA_TEMPORARY", if temporary { "yes" } else { "no" })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -147,6 +172,13 @@ pub struct Seen {
 
 /// A record to be written: timestamp, key, value.
 pub type New<'a> = (i64, Option<&'a str>, Option<&'a str>);
+
+type NewBytes<'a> = (i64, Option<&'a [u8]>, Option<&'a [u8]>);
+
+fn as_bytes<'a>(records: &[New<'a>]) -> Vec<NewBytes<'a>> {
+    let bytes = |(at, key, value): &New<'a>| (*at, key.map(str::as_bytes), value.map(str::as_bytes));
+    records.iter().map(bytes).collect()
+}
 
 /// Talks to the broker with messages and batches of `kafka-protocol` alone.
 pub struct Peer {
@@ -228,17 +260,22 @@ impl Peer {
 
     /// Writes records.
     pub fn write(&mut self, topic: &str, partition: i32, records: &[New<'_>]) {
-        self.produce(topic, partition, records, None);
+        self.produce(topic, partition, &as_bytes(records), None);
+    }
+
+    /// Writes a value that need not be text.
+    pub fn write_bytes(&mut self, topic: &str, partition: i32, value: &[u8]) {
+        self.produce(topic, partition, &[(0, None, Some(value))], None);
     }
 
     fn produce(
         &mut self,
         topic: &str,
         partition: i32,
-        records: &[New<'_>],
+        records: &[NewBytes<'_>],
         writer: Option<(&str, ProducerId, i16, i32)>,
     ) {
-        let record = |(at, (timestamp, key, value)): (usize, &New<'_>)| Record {
+        let record = |(at, (timestamp, key, value)): (usize, &NewBytes<'_>)| Record {
             transactional: writer.is_some(),
             control: false,
             delete_horizon: false,
@@ -249,8 +286,8 @@ impl Peer {
             offset: at as i64,
             sequence: writer.map_or(0, |writer| writer.3) + at as i32,
             timestamp: *timestamp,
-            key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
-            value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+            key: key.map(Bytes::copy_from_slice),
+            value: value.map(Bytes::copy_from_slice),
             headers: [(string("origin"), Some(Bytes::from_static(b"peer")))].into_iter().collect(),
         };
         let records: Vec<Record> = records.iter().enumerate().map(record).collect();
@@ -293,7 +330,7 @@ impl Peer {
             .with_v3_and_below_topics(vec![of]);
         let added = self.call(&add, 3);
         assert_eq!(added.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code, 0);
-        self.produce(topic, partition, records, Some((id, producer, epoch, 0)));
+        self.produce(topic, partition, &as_bytes(records), Some((id, producer, epoch, 0)));
         if let Some(committed) = end {
             let end = EndTxnRequest::default()
                 .with_transactional_id(transactional_id)

@@ -9,11 +9,12 @@ use kafka_protocol::messages::{
     describe_configs_request::DescribeConfigsResource,
 };
 use kafka_protocol::protocol::StrBytes;
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Kind, Result};
 
-use super::connection::Connection;
+use super::connection::{Connection, Dialer};
 use super::failure::error_of;
 use super::protocol::Api;
+use crate::kafka::security::Access;
 
 /// `FindCoordinator`'s kinds of keys.
 const GROUP: i8 = 0;
@@ -34,6 +35,7 @@ pub struct TopicPartitions {
 /// A cluster as one thread sees it. After an error of a broker its connection is dropped and metadata is asked for anew.
 pub struct Cluster {
     servers: Vec<String>,
+    dialer: Dialer,
     brokers: BTreeMap<i32, String>,
     connections: HashMap<i32, Connection>,
     leaders: HashMap<String, Vec<i32>>,
@@ -41,10 +43,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that `servers` (`host:port`, comma separated) belong to. Connects when it is first asked for something.
-    pub fn new(servers: &str) -> Result<Cluster> {
+    /// The cluster that the servers belong to. Connects when it is first asked for something.
+    pub fn new(access: &Access) -> Result<Cluster> {
         let servers: Vec<String> =
-            servers.split(',').map(str::trim).filter(|server| !server.is_empty()).map(str::to_string).collect();
+            access.servers.split(',').map(str::trim).filter(|server| !server.is_empty()).map(str::to_string).collect();
         if servers.is_empty() {
             return Err(Error::input("no Kafka broker is named").hint("name at least one, as `host:port`"));
         }
@@ -53,6 +55,7 @@ impl Cluster {
         }
         Ok(Cluster {
             servers,
+            dialer: Dialer::new(&access.security)?,
             brokers: BTreeMap::new(),
             connections: HashMap::new(),
             leaders: HashMap::new(),
@@ -209,7 +212,7 @@ impl Cluster {
                 .brokers
                 .get(&broker)
                 .ok_or_else(|| Error::external(format!("Kafka broker {broker} is not known any more")))?;
-            let connection = Connection::open(address).inspect_err(|_| {
+            let connection = Connection::open(address, &self.dialer).inspect_err(|_| {
                 self.leaders.clear();
                 self.coordinators.clear();
             })?;
@@ -228,8 +231,10 @@ impl Cluster {
         let mut last = None;
         let known: Vec<String> = self.servers.iter().chain(self.brokers.values()).cloned().collect();
         for server in known {
-            match Connection::open(&server).and_then(|mut connection| connection.call(request)) {
+            match Connection::open(&server, &self.dialer).and_then(|mut connection| connection.call(request)) {
                 Ok(answer) => return Ok(answer),
+                // Another server would say the same.
+                Err(error) if error.kind() == Kind::Input => return Err(error),
                 Err(error) => last = Some(error),
             }
         }

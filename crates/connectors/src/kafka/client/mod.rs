@@ -6,8 +6,11 @@
 mod cluster;
 mod connection;
 mod failure;
+mod login;
 mod offsets;
 mod protocol;
+mod scram;
+mod tls;
 mod transactions;
 
 pub use cluster::{CONSUMER, Cluster, topic_name};

@@ -4,7 +4,7 @@
 use kafka_protocol::messages::{
     AddPartitionsToTxnRequest, DescribeConfigsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
     InitProducerIdRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest, ProduceRequest,
+    OffsetFetchRequest, ProduceRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::Request;
 
@@ -43,4 +43,6 @@ spoken! {
     EndTxnRequest, 3, "EndTxn";
     ListTransactionsRequest, 0, "ListTransactions";
     DescribeConfigsRequest, 4, "DescribeConfigs";
+    SaslHandshakeRequest, 1, "SaslHandshake";
+    SaslAuthenticateRequest, 2, "SaslAuthenticate";
 }
