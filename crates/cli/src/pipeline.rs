@@ -1,6 +1,6 @@
 //! Declarative pipelines: `[source]` → `[sink]` without a program. Runs one in this process, as the server would start it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use tidemill::engine::Environment;
@@ -9,34 +9,47 @@ use tidemill_core::{Error, Result};
 
 use crate::job_file::Pipeline;
 
-/// Runs a pipeline to its end. Its relative paths are below `folder`, its topics in `data`.
-pub fn run(pipeline: &Pipeline, folder: &Path, data: PathBuf) -> Result<ExitCode> {
+/// Builds a pipeline aside, so that a wrong file is told as every other wrong use. Its relative paths are below `folder`,
+/// its topics in `data`.
+pub fn check(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<()> {
+    let (from, to) = (options("source", &pipeline.source)?, options("sink", &pipeline.sink)?);
+    build(&Environment::new(), folder, data, &from, &to).map_err(|e| e.context(format!("job `{}`", pipeline.spec.name)))
+}
+
+/// Runs a pipeline to its end, in the folder of a job that this process was given. What whoever started it says comes before
+/// what the file says.
+pub fn run(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<ExitCode> {
     let (from, to) = (options("source", &pipeline.source)?, options("sink", &pipeline.sink)?);
     let spec = &pipeline.spec;
-    // Once aside, so that a wrong file is told as every other wrong use.
-    build(&Environment::new(), folder, &data, &from, &to).map_err(|e| e.context(format!("job `{}`", spec.name)))?;
     Ok(tidemill::run_job(&spec.name, |env| {
         let mut settings = env.settings();
-        settings.parallelism = spec.parallelism.or(settings.parallelism);
+        settings.parallelism = settings.parallelism.or(spec.parallelism);
         let said = spec.environment();
-        let option = |name: &str| said.iter().find(|(option, _)| *option == name).map(|(_, value)| value.clone());
+        let option = |name: &str| {
+            let of_file = said.iter().find(|(option, _)| *option == name).map(|(_, value)| value.clone());
+            std::env::var(name).ok().filter(|value| !value.is_empty()).or(of_file)
+        };
         settings.read_checkpoint_options(option)?;
         settings.read_state_options(option)?;
         drop(settings);
-        build(env, folder, &data, &from, &to)
+        build(env, folder, data, &from, &to)
     }))
 }
 
-/// Options as text, whatever they are in the file.
+/// Options as text, whatever they are in the file. A name may have dots: to TOML those are tables in tables.
 fn options(part: &str, table: &toml::Table) -> Result<Options> {
-    table
-        .iter()
-        .map(|(name, value)| match value {
-            toml::Value::String(text) => Ok((name.clone(), text.clone())),
+    let mut all = Options::new();
+    for (name, value) in table {
+        match value {
+            toml::Value::String(text) => drop(all.insert(name.clone(), text.clone())),
             toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => {
-                Ok((name.clone(), value.to_string()))
+                all.insert(name.clone(), value.to_string());
             }
-            _ => Err(Error::input(format!("[{part}]: `{name}` must be text, a number, or true or false"))),
-        })
-        .collect()
+            toml::Value::Table(inner) => {
+                all.extend(options(part, inner)?.into_iter().map(|(rest, value)| (format!("{name}.{rest}"), value)));
+            }
+            _ => return Err(Error::input(format!("[{part}]: `{name}` must be text, a number, or true or false"))),
+        }
+    }
+    Ok(all)
 }

@@ -7,6 +7,7 @@
 //! | [`job_kills`] | the order job is killed |
 //! | [`server_kills`] | the server is killed |
 //! | [`kafka_kills`] | an exactly-once job from Kafka into Kafka is killed |
+//! | [`kafka_job_files`] | job files from Kafka into Kafka: formats, keys, logins, a kill in the middle |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
@@ -29,6 +30,7 @@ mod job_kills;
 // A real broker, as the connectors' own tests use it.
 #[path = "../../../crates/connectors/tests/connectors/kafka_broker.rs"]
 mod kafka_broker;
+mod kafka_job_files;
 mod kafka_kills;
 mod network;
 mod process_kills;

@@ -93,8 +93,13 @@ impl Run {
         match &file.work {
             Work::Pipeline(pipeline) => {
                 let data = std::env::var_os("TIDEMILL_DATA").map_or_else(|| self.data.data.clone(), PathBuf::from);
-                let code = pipeline::run(pipeline, parent, data)?;
-                std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+                if std::env::var_os("TIDEMILL_JOB_DIR").is_some() {
+                    let code = pipeline::run(pipeline, parent, &data)?;
+                    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+                }
+                pipeline::check(pipeline, parent, &data)?;
+                let program = Program { path: path.to_owned(), job_file: true };
+                Ok((program, self.overridden(pipeline.spec.clone())?, Some(parent.to_owned())))
             }
             Work::Program(spec) => {
                 let program = program::find(parent, &spec.program)

@@ -14,40 +14,25 @@
 //!
 //! Each connector offered here is a line in `source` or `sink` below.
 
+mod kafka;
+mod records;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tidemill_connectors::blackhole::BlackholeSink;
 use tidemill_connectors::file::{FileSink, FileSource};
-use tidemill_connectors::format::{Json, Text};
-use tidemill_connectors::kafka::{KafkaDelivery, KafkaReset, KafkaSink, KafkaSource, KafkaStart, KafkaStop, Values};
+use tidemill_connectors::format::{Json, Raw};
 use tidemill_connectors::live::LiveSink;
 use tidemill_connectors::socket::SocketSource;
 use tidemill_connectors::topic::{TopicSink, TopicSource, TopicStart};
-use tidemill_core::format::Decode;
 use tidemill_core::{Error, Result};
 use tidemill_engine::stream::{DataStream, Environment, WatermarkStrategy};
 
+use self::records::{Checked, Record};
+
 /// The options of one end, by name.
 pub type Options = BTreeMap<String, String>;
-
-/// Lines of text, or of JSON that is checked and passed on as it came.
-#[derive(Clone)]
-enum Lines {
-    Text,
-    Json,
-}
-
-impl Decode for Lines {
-    type Value = String;
-
-    fn decode(&mut self, bytes: &[u8]) -> Result<String, String> {
-        if let Lines::Json = self {
-            Json::<serde::de::IgnoredAny>::new().decode(bytes)?;
-        }
-        Text.decode(bytes)
-    }
-}
 
 /// Takes options out one by one, so that those left over are unknown.
 struct Taken<'a> {
@@ -100,18 +85,17 @@ impl<'a> Taken<'a> {
 /// Builds the pipeline on an environment. Relative paths are below `folder`, embedded topics in `<data>/topics`.
 pub fn build(env: &Environment, folder: &Path, data: &Path, from: &Options, to: &Options) -> Result<()> {
     let topics = data.join("topics");
-    let records = source(env, folder, &topics, Taken::new("source", from)?)?;
-    sink(&records, folder, &topics, Taken::new("sink", to)?)
+    let (records, format) = source(env, folder, &topics, Taken::new("source", from)?)?;
+    sink(&records, &format, folder, &topics, Taken::new("sink", to)?)
 }
 
-fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<DataStream<String>> {
-    let format = match options.optional("format").as_deref() {
-        None | Some("text") => Lines::Text,
-        Some("json") => Lines::Json,
-        Some(other) => {
-            return Err(Error::input(format!("[source]: format `{other}` is not known")).hint("take text or json"));
-        }
-    };
+fn source(
+    env: &Environment,
+    folder: &Path,
+    topics: &Path,
+    mut options: Taken<'_>,
+) -> Result<(DataStream<Record>, Checked)> {
+    let format = Checked::new(&mut options)?;
     let dead_letters = options.optional("dead_letters");
     let name = options.connector.clone();
     let none = WatermarkStrategy::none;
@@ -119,12 +103,12 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
         "file" => {
             let path = folder.join(options.required("path")?);
             let follow = options.parsed("follow", false)?;
-            env.from_source(FileSource::new(path, format).follow(follow), none(), &name)
+            env.from_source(FileSource::new(path, format.clone()).follow(follow), none(), &name)
         }
-        "kafka" => env.from_source(kafka_source(format, &mut options)?, none(), &name),
+        "kafka" => env.from_source(kafka::source(format.clone(), folder, &mut options)?, none(), &name),
         "socket" => {
             let (host, port) = (options.required("host")?, options.parsed("port", 9999)?);
-            env.from_source(SocketSource::new(host, port).format(format), none(), &name).set_parallelism(1)
+            env.from_source(SocketSource::new(host, port).format(format.clone()), none(), &name).set_parallelism(1)
         }
         "topic" => {
             let start = match options.optional("start").as_deref() {
@@ -137,7 +121,8 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
                 }
             };
             let bounded = options.parsed("bounded", false)?;
-            let source = TopicSource::new(topics, options.required("topic")?, format).start(start).bounded(bounded);
+            let source =
+                TopicSource::new(topics, options.required("topic")?, format.clone()).start(start).bounded(bounded);
             env.from_source(source, none(), &name)
         }
         _ => return Err(options.unknown("file, kafka, socket, topic")),
@@ -147,58 +132,26 @@ fn source(env: &Environment, folder: &Path, topics: &Path, mut options: Taken<'_
         let sink = TopicSink::new(topics, topic, Json::new()).create_if_missing(Default::default());
         records.dead_letters().sink_to(sink).uid("dead-letters");
     }
-    Ok(records.uid("source"))
+    Ok((records.uid("source"), format))
 }
 
-fn kafka_source(format: Lines, options: &mut Taken<'_>) -> Result<KafkaSource<Values<Lines>>> {
-    let source = KafkaSource::values(options.required("servers")?, format);
-    let mut source = match (options.optional("topic"), options.optional("topic_pattern")) {
-        (Some(topics), None) => source.topics(topics.split(',').map(str::trim)),
-        (None, Some(pattern)) => source.topic_pattern(&pattern)?,
-        _ => return Err(Error::input("[source] `kafka` needs either `topic` or `topic_pattern`")),
-    };
-    if let Some(group) = options.optional("group") {
-        source = source.group_id(group);
-    }
-    let start = match options.optional("start").as_deref() {
-        None | Some("earliest") => KafkaStart::Earliest,
-        Some("latest") => KafkaStart::Latest,
-        Some("group") => KafkaStart::GroupOffsets(KafkaReset::Earliest),
-        Some(at) => KafkaStart::Timestamp(at.parse().map_err(|_| {
-            Error::input(format!("[source] `kafka`: `start` cannot be `{at}`"))
-                .hint("take earliest, latest, group or a timestamp in epoch ms")
-        })?),
-    };
-    let source = source.start(start);
-    Ok(if options.parsed("bounded", false)? { source.bounded(KafkaStop::Latest) } else { source })
-}
-
-fn kafka_sink(options: &mut Taken<'_>) -> Result<KafkaSink<String, Text>> {
-    let sink = KafkaSink::new(options.required("servers")?, options.required("topic")?, Text);
-    let sink = match options.optional("transactional_id_prefix") {
-        Some(prefix) => sink.transactional_id_prefix(prefix),
-        None => sink,
-    };
-    match options.optional("delivery").as_deref() {
-        None | Some("exactly-once") => Ok(sink.delivery(KafkaDelivery::ExactlyOnce)),
-        Some("at-least-once") => Ok(sink.delivery(KafkaDelivery::AtLeastOnce)),
-        Some("none") => Ok(sink.delivery(KafkaDelivery::None)),
-        Some(other) => Err(Error::input(format!("[sink] `kafka`: `delivery` cannot be `{other}`"))
-            .hint("take exactly-once, at-least-once or none")),
-    }
-}
-
-fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options: Taken<'_>) -> Result<()> {
+fn sink(
+    records: &DataStream<Record>,
+    format: &Checked,
+    folder: &Path,
+    topics: &Path,
+    mut options: Taken<'_>,
+) -> Result<()> {
     let end = match options.connector.as_str() {
         "blackhole" => records.sink_to(BlackholeSink),
-        "print" => records.print(),
+        "print" => records.map(|record| String::from_utf8_lossy(&record).into_owned()).print(),
         "file" => {
             let into: PathBuf = folder.join(options.required("folder")?);
-            records.sink_to(FileSink::new(into, Text).suffix(options.parsed("suffix", ".txt".to_string())?))
+            records.sink_to(FileSink::new(into, Raw).suffix(options.parsed("suffix", ".txt".to_string())?))
         }
-        "kafka" => records.sink_to(kafka_sink(&mut options)?),
+        "kafka" => records.sink_to(kafka::sink(format, folder, &mut options)?),
         "topic" => {
-            let sink = TopicSink::new(topics, options.required("topic")?, Text);
+            let sink = TopicSink::new(topics, options.required("topic")?, Raw);
             records.sink_to(sink.create_if_missing(Default::default()))
         }
         "live" => {
@@ -208,8 +161,8 @@ fn sink(records: &DataStream<String>, folder: &Path, topics: &Path, mut options:
                 })
             };
             let (table, field) = (options.required("table")?, options.required("key")?);
-            let row = move |record: &String| {
-                let value: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+            let row = move |record: &Record| {
+                let value: serde_json::Value = serde_json::from_slice(record).unwrap_or_default();
                 let key = match &value[&field] {
                     serde_json::Value::String(text) => text.clone(),
                     other => other.to_string(),
@@ -277,6 +230,14 @@ mod tests {
         assert!(fails(kafka, "connector=print").contains("either `topic` or `topic_pattern`"));
         assert!(fails(&format!("{kafka} topic=t start=soon"), "connector=print").contains("`start` cannot be `soon`"));
         let twice = "connector=kafka servers=127.0.0.1:1 topic=t delivery=twice";
+        let offsets = format!("{kafka} topic=t offsets=t/0");
+        assert!(fails(&offsets, "connector=print").contains("`t/0` is no offset"));
+        let secret = format!("{kafka} topic=t security.protocol=SASL_SSL sasl.mechanism=GSSAPI");
+        assert!(fails(&secret, "connector=print").contains("[source] `kafka`: `sasl.mechanism` cannot be `GSSAPI`"));
+        let keyed = "connector=kafka servers=127.0.0.1:1 topic=t key=user";
+        assert!(fails("connector=file path=x", keyed).contains("take the format json or csv"));
+        assert!(fails("connector=file path=x format=csv columns=id,name", keyed).contains("no column `user`"));
+        assert!(fails("connector=file path=x columns=id", "connector=print").contains("those of the format csv"));
         assert!(fails("connector=file path=x", twice).contains("`delivery` cannot be `twice`"));
         assert!(fails("connector=socket host=h port=http", "connector=print").contains("`port` cannot be `http`"));
         assert!(fails("connector=file path=x format=xml", "connector=print").contains("format `xml`"));
