@@ -8,6 +8,7 @@
 //! | [`server_kills`] | the server is killed |
 //! | [`kafka_kills`] | an exactly-once job from Kafka into Kafka is killed |
 //! | [`kafka_job_files`] | job files from Kafka into Kafka: formats, keys, logins, a kill in the middle |
+//! | [`kafka_torture`] | random graphs over Kafka, the broker killed and paused |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
@@ -32,6 +33,7 @@ mod job_kills;
 mod kafka_broker;
 mod kafka_job_files;
 mod kafka_kills;
+mod kafka_torture;
 mod network;
 mod process_kills;
 mod redis_outage;

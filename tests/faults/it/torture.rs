@@ -205,7 +205,7 @@ fn published(out: &Path) -> Vec<String> {
 }
 
 /// The first lines that are in one and not, or not so often, in the other.
-fn difference(one: &[String], other: &[String]) -> Vec<String> {
+pub fn difference(one: &[String], other: &[String]) -> Vec<String> {
     let mut left = std::collections::HashMap::<&str, i64>::new();
     other.iter().for_each(|line| *left.entry(line).or_default() += 1);
     let extra = one.iter().filter(|line| {

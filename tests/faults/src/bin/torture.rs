@@ -1,4 +1,5 @@
-//! The job of a torture seed: `torture SEED FOLDER`. With `--jumps N` its clock jumps to and fro, by chance of that seed.
+//! The job of a torture seed: `torture SEED FOLDER`. With `--jumps N` its clock jumps to and fro, by chance of that seed; with
+//! `--kafka SERVERS FROM INTO` it reads and writes topics instead of the folder.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use tidemill::engine::JobSettings;
 use tidemill::prelude::*;
 use tidemill_faults::torture::Chance;
 use tidemill_faults::torture::graph::Graph;
-use tidemill_faults::torture::job;
+use tidemill_faults::torture::job::{self, Place};
+use tidemill_faults::torture::kafka::KafkaPlace;
 
 /// A clock that somebody sets: up to an hour ahead or back.
 struct JumpingClock(AtomicI64);
@@ -55,6 +57,11 @@ fn run() -> Result<()> {
     }
     let parallelism = settings.parallelism.unwrap_or(1);
     let env = Environment::with_settings(settings);
-    job::build(&Graph::of(seed), &env, parallelism, &into);
+    let word = |at: usize| words.get(at).cloned().ok_or_else(|| Error::input("`--kafka SERVERS FROM INTO` is wanted"));
+    let place = match words.iter().position(|word| word == "--kafka") {
+        Some(at) => Place::Kafka(KafkaPlace { servers: word(at + 1)?, from: word(at + 2)?, into: word(at + 3)? }),
+        None => Place::Folder(&into),
+    };
+    job::build(&Graph::of(seed), &env, parallelism, &place);
     env.execute("torture").map(drop)
 }

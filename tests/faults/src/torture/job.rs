@@ -13,12 +13,24 @@ use super::functions::{
     rekeyed, second_mapped, side, windowed,
 };
 use super::graph::{Event, Graph, Node, Ship, Source, Step, line};
+use super::kafka::KafkaPlace;
 
-/// Builds the job: it publishes into part files of a folder, exactly once.
-pub fn build(graph: &Graph, env: &Environment, parallelism: usize, into: &Path) {
+/// Where a job reads and publishes, exactly once.
+pub enum Place<'a> {
+    /// Made up on the way, and into part files of a folder.
+    Folder(&'a Path),
+    /// From and into topics of Kafka.
+    Kafka(KafkaPlace),
+}
+
+/// Builds the job.
+pub fn build(graph: &Graph, env: &Environment, parallelism: usize, place: &Place<'_>) {
     let mut streams: Vec<DataStream<Event>> = Vec::new();
     for (at, source) in graph.sources.iter().enumerate() {
-        streams.push(read(*source, env, at));
+        streams.push(match place {
+            Place::Folder(_) => read(*source, env, at),
+            Place::Kafka(kafka) => kafka.read(*source, env, at),
+        });
     }
     for node in &graph.nodes {
         let at = streams.len();
@@ -33,7 +45,11 @@ pub fn build(graph: &Graph, env: &Environment, parallelism: usize, into: &Path) 
     let lines: Vec<DataStream<String>> = graph.sinks.iter().map(lines).collect();
     let (first, others) = lines.split_first().expect("a graph publishes something");
     let others: Vec<&DataStream<String>> = others.iter().collect();
-    first.union(&others).sink_to(FileSink::new(into, Text)).uid("published");
+    let lines = first.union(&others);
+    match place {
+        Place::Folder(into) => drop(lines.sink_to(FileSink::new(into, Text)).uid("published")),
+        Place::Kafka(kafka) => kafka.publish(&lines),
+    }
 }
 
 fn read(source: Source, env: &Environment, at: usize) -> DataStream<Event> {

@@ -8,10 +8,12 @@
 //! | `reference` | what the graph must come to, computed step by step over whole lists |
 //! | `job` | the same graph on the DataStream API |
 //! | `functions` | the user functions of that job |
+//! | `kafka` | topics as what it reads and publishes into |
 
 pub mod functions;
 pub mod graph;
 pub mod job;
+pub mod kafka;
 pub mod reference;
 
 /// Chance that can be repeated (SplitMix64).
