@@ -3,7 +3,7 @@
 //!
 //! Figures wanted: 300,000 a CPU second with JSON, 700,000 raw.
 //!
-//! `kafka [records in thousands] [rounds]`
+//! `kafka [records in thousands] [rounds] [workers]`
 
 #![allow(clippy::unwrap_used, reason = "a bench that breaks ends")]
 
@@ -28,7 +28,6 @@ use kafka_broker::Broker;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: i32 = 4;
-const WORKERS: usize = 2;
 const RECORD_BYTES: usize = 200;
 
 /// An order, 200 bytes as JSON.
@@ -69,9 +68,9 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn environment(folder: &tempfile::TempDir) -> Environment {
+fn environment(folder: &tempfile::TempDir, workers: usize) -> Environment {
     Environment::with_settings(JobSettings {
-        parallelism: Some(WORKERS),
+        parallelism: Some(workers),
         checkpoint_dir: Some(folder.path().to_path_buf()),
         checkpoint_interval_ms: Some(1_000),
         ..JobSettings::default()
@@ -79,11 +78,11 @@ fn environment(folder: &tempfile::TempDir) -> Environment {
 }
 
 /// Fills a topic with so many orders.
-fn fill(broker: &Broker, count: u64) -> String {
+fn fill(broker: &Broker, count: u64, workers: usize) -> String {
     let topic = broker.topic("orders", PARTITIONS);
     let folder = tempfile::tempdir().unwrap();
-    let env = environment(&folder);
-    let orders = GeneratorSource::new("orders", order).count(count).split_count(WORKERS as u32);
+    let env = environment(&folder, workers);
+    let orders = GeneratorSource::new("orders", order).count(count).split_count(workers as u32);
     env.from_source(orders, WatermarkStrategy::none(), "orders").sink_to(
         KafkaSink::new(broker.servers(), &topic, Json::new())
             .partitioner(KafkaPartitioner::Sticky)
@@ -94,7 +93,7 @@ fn fill(broker: &Broker, count: u64) -> String {
 }
 
 /// One run; CPU seconds and seconds.
-fn copy<D, E>(broker: &Broker, source: KafkaSource<D>, from: &str, encode: E) -> (f64, f64)
+fn copy<D, E>(broker: &Broker, source: KafkaSource<D>, from: &str, encode: E, workers: usize) -> (f64, f64)
 where
     D: KafkaDecode,
     D::Value: Data,
@@ -102,7 +101,7 @@ where
 {
     let into = broker.topic("copy", PARTITIONS);
     let folder = tempfile::tempdir().unwrap();
-    let env = environment(&folder);
+    let env = environment(&folder, workers);
     let source = source.topics([from]).bounded(KafkaStop::Latest);
     env.from_source(source, WatermarkStrategy::none(), "orders")
         .sink_to(KafkaSink::new(broker.servers(), &into, encode).partitioner(KafkaPartitioner::Sticky));
@@ -114,10 +113,11 @@ where
 fn main() {
     let count = number(1, 1_000) * 1_000;
     let rounds = number(2, 3);
+    let workers = number(3, 2) as usize;
     let broker = Broker::shared();
     let servers = broker.servers();
-    let from = fill(broker, count);
-    println!("{count} records of {RECORD_BYTES} bytes, {PARTITIONS} partitions, {WORKERS} workers; load {}", load());
+    let from = fill(broker, count, workers);
+    println!("{count} records of {RECORD_BYTES} bytes, {PARTITIONS} partitions, {workers} workers; load {}", load());
     let told = |name: &str, run: &dyn Fn() -> (f64, f64)| {
         let runs: Vec<(f64, f64)> = (0..rounds).map(|_| run()).collect();
         let rates = |seconds: fn(&(f64, f64)) -> f64| {
@@ -126,6 +126,6 @@ fn main() {
         let (per_cpu, per_second) = (rates(|run| run.0), rates(|run| run.1));
         println!("  {name:5} {per_cpu:9.0} records a CPU second   {per_second:9.0} records a second");
     };
-    told("JSON", &|| copy(broker, KafkaSource::values(&servers, Json::<Order>::new()), &from, Json::new()));
-    told("raw", &|| copy(broker, KafkaSource::values(&servers, Raw), &from, Raw));
+    told("JSON", &|| copy(broker, KafkaSource::values(&servers, Json::<Order>::new()), &from, Json::new(), workers));
+    told("raw", &|| copy(broker, KafkaSource::values(&servers, Raw), &from, Raw, workers));
 }

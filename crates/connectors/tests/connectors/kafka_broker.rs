@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,10 +132,11 @@ impl Drop for Broker {
 }
 
 fn spawn(folder: &tempfile::TempDir, ports: (u16, u16), secure: &[u16], temporary: bool) -> (Child, String) {
-    // This file serves tests of several packages, all two folders deep.
-    let script = [env!("CARGO_MANIFEST_DIR"), "../../scripts/kafka.sh"].iter().collect::<PathBuf>();
+    // This file serves packages at several depths.
+    let mut scripts = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("scripts/kafka.sh"));
+    let script = scripts.find(|script| script.exists()).expect("the script stands in the repository");
     let mut child = Command::new("bash")
-        .arg(script.canonicalize().unwrap())
+        .arg(script)
         .arg("run")
         .arg(folder.path())
         .args([ports.0.to_string(), ports.1.to_string()])
