@@ -528,7 +528,7 @@ mod tests {
             ["1", "-77", "0", "\"a\"", "\"\\\"{\"", "\"五\\n\"", "null", "{\"whole\":[1,\"]\"]}", "[]", "1.5", "true"];
         let blanks = ["", " ", "\t"];
         let (mut format, mut compared) = (format(), [0, 0]);
-        for _ in 0..20_000 {
+        for _ in 0..5_000 {
             let mut record = String::from("{");
             for field in 0..next(6) {
                 let blank = blanks[next(3) as usize];
@@ -584,7 +584,7 @@ mod tests {
                 }
             }
         }
-        assert!(compared.iter().all(|count| *count > 1_000), "{compared:?}");
+        assert!(compared.iter().all(|count| *count > 250), "{compared:?}");
     }
 
     #[test]
