@@ -67,7 +67,7 @@ impl<R: Read> Lines<R> {
 
     /// Whether [`Lines::next`] has a line without reading on.
     pub fn has_line(&self) -> bool {
-        self.buffer[self.searched..].contains(&self.delimiter)
+        memchr::memchr(self.delimiter, &self.buffer[self.searched..]).is_some()
     }
 
     /// The text of the line found last.
@@ -95,7 +95,7 @@ impl<R: Read> Lines<R> {
     pub fn next(&mut self) -> io::Result<Found> {
         loop {
             let unsearched = &self.buffer[self.searched..];
-            if let Some(at) = unsearched.iter().position(|byte| *byte == self.delimiter) {
+            if let Some(at) = memchr::memchr(self.delimiter, unsearched) {
                 let end = self.searched + at;
                 return Ok(self.hand_out(end, end + 1));
             }

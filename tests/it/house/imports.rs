@@ -42,6 +42,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rusqlite", &["tidemill-topic", "tidemill-server"]),
     ("redis", &["tidemill-connectors"]),
     ("csv", &["tidemill-connectors"]),
+    ("memchr", &["tidemill-connectors"]),
     ("kafka-protocol", &["tidemill-connectors"]),
     ("apache-avro", &["tidemill-connectors"]),
     ("ureq", &["tidemill-connectors", "tidemill-cli"]),

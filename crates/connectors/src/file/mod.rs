@@ -1,11 +1,16 @@
-//! Files: reading lines from them, once or as they grow, and writing part files exactly once.
+//! Files: reading lines from them, once or as they grow, or columns of files that describe their own records; and writing
+//! part files exactly once.
 
+mod avro;
 mod bucket;
+mod container;
 mod fetch;
 mod path;
 mod sink;
 mod source;
 
+pub use avro::AvroFiles;
 pub use bucket::{Bucket, BucketTime, ByRecord, ByTime, OneBucket};
+pub use container::{Container, ContainerSource, Part, Records};
 pub use sink::FileSink;
 pub use source::FileSource;

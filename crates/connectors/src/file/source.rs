@@ -71,6 +71,28 @@ impl<D: Decode> FileSource<D> {
     }
 }
 
+fn no_file(pattern: &Path) -> Error {
+    Error::input(format!("no file fits `{}`", pattern.display()))
+        .hint("correct the path, or follow it to wait for files")
+}
+
+/// A file as a split, in the slot of its name.
+fn split(file: &Path, slot: impl FnOnce(&str) -> u32) -> Result<Split> {
+    let id = file
+        .to_str()
+        .ok_or_else(|| Error::input(format!("the name of `{}` is not UTF-8", file.display())).hint("rename it"))?;
+    Ok(Split { id: id.to_string(), slot: slot(id), position: serde_json::Value::Null })
+}
+
+/// The files of a pattern as splits of a source that reads each once; there must be one.
+pub(super) fn splits_of(pattern: &Path) -> Result<Vec<Split>> {
+    let files = super::path::files(pattern)?;
+    match files.is_empty() {
+        true => Err(no_file(pattern)),
+        false => files.iter().zip(0..).map(|(file, index)| split(file, |_| index)).collect(),
+    }
+}
+
 impl<D> Source<D::Value> for FileSource<D>
 where
     D: Decode,
@@ -87,18 +109,14 @@ where
     fn splits(&self) -> Result<Vec<Split>> {
         let files = super::path::files(&self.pattern)?;
         if files.is_empty() && !self.follow {
-            return Err(Error::input(format!("no file fits `{}`", self.pattern.display()))
-                .hint("correct the path, or follow it to wait for files"));
+            return Err(no_file(&self.pattern));
         }
-        let split = |(index, file): (usize, PathBuf)| {
-            let id = file.to_str().ok_or_else(|| {
-                Error::input(format!("the name of `{}` is not UTF-8", file.display())).hint("rename it")
-            })?;
-            // When following, subtasks may see a new file at different moments: its slot must come from its name alone.
-            let slot = if self.follow { tidemill_topic::partition_for(id.as_bytes(), 1 << 20) } else { index as u32 };
-            Ok(Split { id: id.to_string(), slot, position: serde_json::Value::Null })
+        // When following, subtasks may see a new file at different moments: its slot must come from its name alone.
+        let slot = |index, id: &str| match self.follow {
+            true => tidemill_topic::partition_for(id.as_bytes(), 1 << 20),
+            false => index,
         };
-        files.into_iter().enumerate().map(split).collect()
+        files.iter().zip(0..).map(|(file, index)| split(file, |id| slot(index, id))).collect()
     }
 
     fn assignment(&self) -> Assignment {

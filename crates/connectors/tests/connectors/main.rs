@@ -7,6 +7,7 @@ mod blackhole;
 mod buffered;
 mod columns;
 mod fetcher;
+mod file_container;
 mod file_sink;
 mod file_source;
 mod generator;

@@ -10,6 +10,7 @@ use tidemill_core::source::{Assignment, Poll, Source, SourceOutput, SourceReader
 use tidemill_core::{DeadLetter, Error, NO_TIMESTAMP, Result, WATERMARK_MAX};
 
 use super::alignment::Aligner;
+use super::codec::codec;
 use super::port::{AnyHead, Head};
 use super::rows::BATCH_ROWS;
 use super::source_pool::{SplitPool, Taken};
@@ -347,7 +348,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             return Ok(());
         }
         let (mut records, runs) = self.output.take();
-        self.core.metrics.records_in.add(records.len() as u64);
+        self.core.metrics.records_in.add(codec::<T>().rows(&records) as u64);
         self.hold_for_untaken();
         let immediate = self.watermarks.observe(&mut records, &runs, self.core.control.clock().as_ref());
         if let Some((newest_ms, _)) = records.last() {

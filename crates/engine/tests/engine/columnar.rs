@@ -218,6 +218,8 @@ fn late_rows_are_dropped_and_each_is_counted() {
     let totals = events.key_by(&["key"]).unwrap().window(windows).aggregate(&calls).unwrap();
     let totals = totals.batches().clone().collect();
     let result = env.execute("late").unwrap();
+    let read: u64 = result.report.vertices[0].subtasks.iter().map(|subtask| subtask.records_in).sum();
+    assert_eq!(read, 11, "a source counts the rows of its batches");
     let late: u64 = result.report.vertices.iter().flat_map(|v| &v.subtasks).map(|s| s.late_dropped).sum();
     assert_eq!(late, 3);
     let mut got = Vec::new();

@@ -35,5 +35,7 @@ mod source;
 
 pub use csv::CsvColumns;
 pub use json::JsonColumns;
+pub(crate) use rows::Scalar;
 pub use rows::{RowFormat, Rows};
 pub use source::{ColumnRows, ColumnSource};
+pub(crate) use source::{time_column, times};

@@ -110,13 +110,15 @@ impl Values {
 
 /// A value as a format has it.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Scalar<'a> {
+pub(crate) enum Scalar<'a> {
     Null,
     Bool(bool),
     Int(i64),
-    /// Whole, and too large for 64 bits with a sign.
-    Large(u64),
+    /// Any other number, as it is written.
+    Number(&'a str),
     Float(f64),
+    /// A decimal in units of the column's scale; `None` if it is longer than any.
+    Units(Option<i128>),
     Text(&'a str),
     /// Text of a format that has nothing else: it may stand for any type.
     Untyped(&'a str),
@@ -140,7 +142,7 @@ impl Rows {
 
     /// Sets a column of the row; a second value takes the place of the first.
     #[inline]
-    pub(super) fn set(&mut self, at: usize, scalar: Scalar<'_>) -> Result<(), String> {
+    pub(crate) fn set(&mut self, at: usize, scalar: Scalar<'_>) -> Result<(), String> {
         let (count, column) = (self.count, &mut self.columns[at]);
         if column.present.len() > count {
             column.retract(count);
@@ -153,15 +155,17 @@ impl Rows {
             Scalar::Null => "null".to_string(),
             Scalar::Bool(value) => value.to_string(),
             Scalar::Int(value) => value.to_string(),
-            Scalar::Large(value) => value.to_string(),
             Scalar::Float(value) => value.to_string(),
+            Scalar::Units(Some(units)) => format!("a decimal of {units} units"),
+            Scalar::Units(None) => "a decimal of more than 38 digits".to_string(),
+            Scalar::Number(text) => text.chars().take(80).collect(),
             Scalar::Text(text) | Scalar::Untyped(text) => format!("{:?}", text.chars().take(80).collect::<String>()),
         };
         Err(format!("field `{name}`: {told} where {} is expected", column.values.wanted()))
     }
 
     /// The row is whole: columns that were not set become null. An error, and no row, if one must not be.
-    pub(super) fn finish_row(&mut self) -> Result<(), String> {
+    pub(crate) fn finish_row(&mut self) -> Result<(), String> {
         let count = self.count;
         for (at, column) in self.columns.iter_mut().enumerate() {
             if column.present.len() == count && !column.push(Scalar::Null) {
@@ -175,7 +179,7 @@ impl Rows {
     }
 
     /// Nothing of the row stays.
-    pub(super) fn forget_row(&mut self) {
+    pub(crate) fn forget_row(&mut self) {
         let count = self.count;
         for column in self.columns.iter_mut().filter(|column| column.present.len() > count) {
             column.retract(count);
@@ -231,9 +235,11 @@ impl Column {
                 }
                 fits
             }
-            (Values::Float64(values), Scalar::Float(value)) => append(values, Some(value)),
             (Values::Float64(values), Scalar::Int(value)) => append(values, Some(value as f64)),
-            (Values::Float64(values), Scalar::Large(value)) => append(values, Some(value as f64)),
+            (Values::Float64(values), Scalar::Float(value)) => append(values, Some(value)),
+            (Values::Float64(values), Scalar::Number(text)) => {
+                append(values, text.parse().ok().filter(|value: &f64| value.is_finite()))
+            }
             (Values::Float64(values), Scalar::Untyped(text)) => append(values, text.parse().ok()),
             (Values::Int32(values), Scalar::Int(value)) => append(values, i32::try_from(value).ok()),
             (Values::Int32(values), Scalar::Untyped(text)) => append(values, text.parse().ok()),
@@ -242,9 +248,16 @@ impl Column {
             (Values::Decimal { values, precision, scale }, Scalar::Int(value)) => {
                 append(values, decimal(&value.to_string(), *precision, *scale))
             }
-            (Values::Decimal { values, precision, scale }, Scalar::Float(value)) => {
+            (Values::Decimal { values, precision, .. }, Scalar::Units(units)) => {
+                append(values, units.filter(|units| units.unsigned_abs() < 10u128.pow(u32::from(*precision))))
+            }
+            (Values::Decimal { values, precision, scale }, Scalar::Number(text)) if text.contains(['e', 'E']) => {
                 // The shortest text of a float is what was written, up to 15 digits.
-                append(values, decimal(&value.to_string(), *precision, *scale))
+                let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+                append(values, value.and_then(|value| decimal(&value.to_string(), *precision, *scale)))
+            }
+            (Values::Decimal { values, precision, scale }, Scalar::Number(text)) => {
+                append(values, decimal(text, *precision, *scale))
             }
             (Values::Decimal { values, precision, scale }, Scalar::Text(text) | Scalar::Untyped(text)) => {
                 append(values, decimal(text, *precision, *scale))

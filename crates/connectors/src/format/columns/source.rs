@@ -94,13 +94,8 @@ where
     /// without a time goes to the dead letters.
     pub fn event_time(mut self, column: &str) -> Result<Self> {
         let schema = self.format.schema();
-        let place = schema.fields().iter().position(|field| field.name() == column);
-        let place = place.ok_or_else(|| no_column(column, schema))?;
+        let place = time_column(schema, column)?;
         let field = schema.field(place);
-        if !matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _)) {
-            return Err(Error::input(format!("column `{column}` of type {} is no event time", field.data_type()))
-                .hint("event times are epoch ms as Int64, or timestamps in milliseconds"));
-        }
         if field.is_nullable() {
             return Err(Error::input(format!("column `{column}` may be null, so it cannot be the event time"))
                 .hint("make it not nullable: records without it are refused then"));
@@ -267,8 +262,19 @@ impl SourceReader<ColumnBatch> for ColumnReader {
     }
 }
 
+/// The place of a column of event times.
+pub(crate) fn time_column(schema: &SchemaRef, column: &str) -> Result<usize> {
+    let place = schema.fields().iter().position(|field| field.name() == column);
+    let place = place.ok_or_else(|| no_column(column, schema))?;
+    match schema.field(place).data_type() {
+        DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _) => Ok(place),
+        other => Err(Error::input(format!("column `{column}` of type {other} is no event time"))
+            .hint("event times are epoch ms as Int64, or timestamps in milliseconds")),
+    }
+}
+
 /// A column of times as epoch ms.
-fn times(rows: &RecordBatch, place: usize) -> Int64Array {
+pub(crate) fn times(rows: &RecordBatch, place: usize) -> Int64Array {
     let column = rows.column(place);
     match column.as_primitive_opt::<Int64Type>() {
         Some(times_ms) => times_ms.clone(),
