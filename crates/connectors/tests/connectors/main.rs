@@ -10,6 +10,7 @@ mod fetcher;
 mod file_sink;
 mod file_source;
 mod generator;
+mod http;
 mod hybrid;
 mod kafka_broker;
 mod kafka_metrics;
