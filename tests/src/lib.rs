@@ -42,6 +42,8 @@ pub mod connectors {
     pub mod file {}
     #[doc = include_str!("../../docs/connectors/generator.md")]
     pub mod generator {}
+    #[doc = include_str!("../../docs/connectors/http.md")]
+    pub mod http {}
     #[doc = include_str!("../../docs/connectors/kafka.md")]
     pub mod kafka {}
     #[doc = include_str!("../../docs/connectors/live.md")]

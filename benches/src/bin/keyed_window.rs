@@ -101,12 +101,11 @@ fn by_hand(events: u64, keys: u64) -> u64 {
     type WindowValues = (i64, HashMap<u64, (u64, u64), TableHasher>);
     let mut channels: Vec<_> = (0..WORKERS).map(|_| sync_channel::<(usize, Batch, i64)>(64)).collect();
     let senders: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
-    let owners: Vec<usize> = (0..128).map(|group| owner(group, WORKERS)).collect();
     let threads: Vec<_> = channels
         .drain(..)
         .enumerate()
         .map(|(me, (_, inbox))| {
-            let (senders, owners) = (senders.clone(), owners.clone());
+            let senders = senders.clone();
             std::thread::spawn(move || {
                 let mut total = 0u64;
                 let mut windows: Vec<WindowValues> = Vec::new();
@@ -120,7 +119,7 @@ fn by_hand(events: u64, keys: u64) -> u64 {
                             break;
                         }
                         let event = event(index, keys);
-                        buffers[owners[key_group(&event.0) as usize]].push(event);
+                        buffers[owner(key_group(&event.0), WORKERS)].push(event);
                         index += WORKERS as u64;
                     }
                     let ended = index >= events;

@@ -32,6 +32,8 @@ use tidemill_server::jobs::checkpoints::{CheckpointSpec, ClaimMode};
 use tidemill_server::jobs::restart::RestartStrategy;
 use tidemill_server::jobs::spec::JobSpec;
 
+use crate::flink_options;
+
 /// The longest job file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -105,6 +107,9 @@ impl JobFile {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Work> {
+    if let Some(refused) = toml::from_str(text).ok().as_ref().and_then(flink_options::refuse) {
+        return Err(refused);
+    }
     let raw: Raw = toml::from_str(text).map_err(|e| located(text, &e))?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let spec = |program: String| JobSpec {
@@ -193,6 +198,8 @@ mod tests {
                 .starts_with("line 3: unknown field `paralelism`, expected one of `name`")
         );
         assert!(check("program = \n").starts_with("line 1: "));
+        let of_flink = check("program = \"p\"\nexecution.checkpointing.unaligned = true");
+        assert!(of_flink.starts_with("`execution.checkpointing.unaligned` is an option of Flink"), "{of_flink}");
         assert!(check("program = \"p\"\nparallelism = \"two\"").starts_with("line 2: invalid type"));
         assert!(check("program = \"p\"\nparallelism = 0").starts_with("`parallelism` must be"));
         assert!(check("program = \"p\"\n[checkpoints]\npause = 1").starts_with("line 3: unknown field `pause`"));

@@ -3,6 +3,7 @@
 mod client;
 mod commands;
 mod failure;
+mod flink_options;
 mod job_file;
 mod output;
 mod pipeline;

@@ -7,6 +7,7 @@
 //! | [`topic`] | embedded topics, read and written exactly once |
 //! | [`kafka`] | Apache Kafka, read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
+//! | [`http`] | results to an HTTP endpoint: webhooks, alerts |
 //! | [`live`] | results into the server's live tables |
 //! | [`blackhole`] | results into nothing |
 //! | [`generator`] | records made up by a function |
@@ -29,6 +30,7 @@ pub mod fetcher;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod http;
 pub mod hybrid;
 pub mod kafka;
 mod lines;
@@ -66,6 +68,7 @@ pub const CONNECTORS: &[Connector] = &[
     Connector { name: "blackhole", role: Role::Sink, description: "takes everything and keeps nothing" },
     Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
     Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
+    Connector { name: "http", role: Role::Sink, description: "records posted to an HTTP endpoint, such as a webhook" },
     Connector { name: "kafka", role: Role::Both, description: "Apache Kafka, read and written exactly once" },
     Connector { name: "live", role: Role::Sink, description: "newest rows by key, in the server's live tables" },
     Connector { name: "redis", role: Role::Sink, description: "upserts into a Redis server" },

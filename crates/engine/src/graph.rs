@@ -14,6 +14,7 @@ use tidemill_core::{Data, Error, Result};
 use crate::driver::build::TaskBuilder;
 use crate::driver::port::{AnyHead, Head};
 use crate::driver::source::SourceParts;
+use crate::key::KEY_GROUPS;
 use crate::operator::{Link, Sides};
 use crate::runtime::RuntimeMode;
 use crate::runtime::board::Board;
@@ -120,6 +121,8 @@ pub(crate) struct Node {
     pub name: String,
     pub uid: Option<String>,
     pub parallelism: Option<usize>,
+    /// What the program has set; more is refused where somebody asks for it, a default is cut down to it.
+    pub max_parallelism: Option<usize>,
     /// Never more than this, whatever the environment says (1 for a source that cannot be divided).
     pub parallelism_max: usize,
     pub inputs: Vec<Input>,
@@ -145,6 +148,7 @@ impl Node {
             name,
             uid: None,
             parallelism: None,
+            max_parallelism: None,
             parallelism_max: usize::MAX,
             inputs,
             chain: true,
@@ -168,6 +172,8 @@ pub(crate) struct Graph {
     pub nodes: Vec<Node>,
     /// Whether every operator is a task of its own.
     pub chaining_off: bool,
+    /// The maximum parallelism of operators that say nothing.
+    pub max_parallelism: Option<usize>,
     /// What was built in a way that cannot run; told when the job is to.
     pub fault: Option<Error>,
 }
@@ -177,6 +183,8 @@ pub(crate) struct Plan {
     pub nodes: Vec<Node>,
     pub uids: Vec<String>,
     pub parallelism: Vec<usize>,
+    /// For each node, the most it could have.
+    pub max_parallelism: Vec<usize>,
     /// For each node, the task it belongs to.
     pub task_of: Vec<usize>,
     /// The first node of each task, in an order in which inputs come first.
@@ -204,6 +212,10 @@ impl Graph {
         }
         uids(&self.nodes)?;
         for (to, node) in self.nodes.iter().enumerate() {
+            let max = check_max_parallelism(self.max_parallelism(to), &format!("operator `{}`", node.name))?;
+            if let Some(parallelism) = node.parallelism.filter(|parallelism| *parallelism > max) {
+                return Err(above_max(&format!("operator `{}`", node.name), parallelism, max));
+            }
             let parallelism = self.parallelism(to, default_parallelism);
             for input in node.inputs.iter().filter(|input| input.kind == ShipKind::ForwardOnly) {
                 let before = self.parallelism(input.from, default_parallelism);
@@ -221,8 +233,13 @@ impl Graph {
     }
 
     fn parallelism(&self, node: usize, default_parallelism: usize) -> usize {
+        let max = self.max_parallelism(node);
         let node = &self.nodes[node];
-        node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).max(1)
+        node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).min(max).max(1)
+    }
+
+    fn max_parallelism(&self, node: usize) -> usize {
+        self.nodes[node].max_parallelism.or(self.max_parallelism).unwrap_or(KEY_GROUPS as usize)
     }
 
     /// Settles parallelism and chains. `default_parallelism` is for operators that say nothing.
@@ -230,6 +247,7 @@ impl Graph {
         self.check(default_parallelism)?;
         let parallelism: Vec<usize> =
             (0..self.nodes.len()).map(|node| self.parallelism(node, default_parallelism)).collect();
+        let max_parallelism = (0..self.nodes.len()).map(|node| self.max_parallelism(node)).collect();
         let Graph { nodes, chaining_off, .. } = self;
         let uids = uids(&nodes)?;
         let slot_groups = slot_groups(&nodes);
@@ -265,7 +283,19 @@ impl Graph {
         }
         let (slots, groups) = slots(&nodes, &parallelism);
         let alignments = alignments(&nodes, &parallelism);
-        Ok(Plan { nodes, uids, parallelism, task_of, heads, outgoing, slots, groups, alignments, slot_groups })
+        Ok(Plan {
+            nodes,
+            uids,
+            parallelism,
+            max_parallelism,
+            task_of,
+            heads,
+            outgoing,
+            slots,
+            groups,
+            alignments,
+            slot_groups,
+        })
     }
 
     /// Everything as one task of one subtask among `parallelism`, for the harness: its first node is the only source.
@@ -284,6 +314,19 @@ impl Graph {
         plan.parallelism.fill(parallelism);
         Ok(plan)
     }
+}
+
+/// A maximum parallelism that can be, else an error that names `whose` it is.
+pub(crate) fn check_max_parallelism(max: usize, whose: &str) -> Result<usize> {
+    if (1..=KEY_GROUPS as usize).contains(&max) {
+        return Ok(max);
+    }
+    Err(Error::input(format!("the maximum parallelism of {whose} is {max}, but must be 1 to {KEY_GROUPS}")))
+}
+
+pub(crate) fn above_max(whose: &str, parallelism: usize, max: usize) -> Error {
+    Error::input(format!("the parallelism of {whose} is {parallelism}, above its maximum parallelism of {max}"))
+        .hint("set a smaller parallelism or a greater maximum; the maximum may change at any time")
 }
 
 /// Given uids, and for operators without one a uid made from place and name.
@@ -388,7 +431,7 @@ impl Plan {
 
     /// What all processes of a job must have in common, so that their channels and subtasks mean the same.
     pub fn fingerprint(&self) -> String {
-        let mut text = format!("{} {}\n", env!("CARGO_PKG_VERSION"), crate::key::KEY_GROUPS);
+        let mut text = format!("{} {}\n", env!("CARGO_PKG_VERSION"), KEY_GROUPS);
         for (index, node) in self.nodes.iter().enumerate() {
             let place = (self.parallelism[index], self.task_of[index]);
             text.push_str(&format!("{} {} {place:?}", self.uids[index], node.name));

@@ -3,8 +3,10 @@
 
 use std::hash::{Hash, Hasher};
 
-/// Key groups of a job: the largest useful parallelism, fixed for the life of its state.
-pub const KEY_GROUPS: u64 = 128;
+/// Key groups of every job, and so the largest parallelism there is. A key's group is the first bits of its hash: a group of
+/// a smaller power of two is a range of these, which is how older state is read. They cost nothing, since state is
+/// divided by ranges of groups and not by single ones (docs/adr/0018-key-groups.md).
+pub const KEY_GROUPS: u64 = 1 << 15;
 
 /// A key of a keyed stream: hashed to find its worker, compared to find its state.
 pub trait Key: tidemill_core::Data + Hash + Eq {}
@@ -93,9 +95,37 @@ pub type GroupRange = (u64, u64);
 
 /// The key groups a subtask owns; `None` when there are more subtasks than key groups and it owns none.
 pub fn groups_of(subtask: usize, parallelism: usize) -> Option<GroupRange> {
-    let mut own = (0..KEY_GROUPS).filter(|group| owner(*group, parallelism) == subtask);
-    let first = own.next()?;
-    Some((first, own.next_back().unwrap_or(first)))
+    groups_among(KEY_GROUPS, subtask, parallelism)
+}
+
+/// The same for another number of key groups.
+fn groups_among(key_groups: u64, subtask: usize, parallelism: usize) -> Option<GroupRange> {
+    let first_of = |subtask: usize| (subtask as u64 * key_groups).div_ceil(parallelism as u64);
+    let (first, next) = (first_of(subtask), first_of(subtask + 1));
+    (first < next).then(|| (first, next - 1))
+}
+
+/// The key groups that were one of a smaller number of them, of which `KEY_GROUPS` is a multiple.
+pub(crate) struct Coarse {
+    key_groups: u64,
+}
+
+impl Coarse {
+    /// `None` when the groups of so many cannot be told from ours.
+    pub fn new(key_groups: u64) -> Option<Self> {
+        (key_groups.is_power_of_two() && key_groups <= KEY_GROUPS).then_some(Coarse { key_groups })
+    }
+
+    /// A range of them, in ours.
+    pub fn range(&self, (first, last): GroupRange) -> GroupRange {
+        let each = KEY_GROUPS / self.key_groups;
+        (first * each, (last + 1) * each - 1)
+    }
+
+    /// What a subtask owned of them, in ours.
+    pub fn groups_of(&self, subtask: usize, parallelism: usize) -> Option<GroupRange> {
+        groups_among(self.key_groups, subtask, parallelism).map(|groups| self.range(groups))
+    }
 }
 
 /// The subtask that owns a key group.
@@ -118,12 +148,44 @@ mod tests {
             key_group(&"北京".to_string()),
             key_group(&(7u32, true)),
         ];
-        assert_eq!(groups, [112, 66, 27, 94, 85]);
+        assert_eq!(groups.map(|group| group * 128 / KEY_GROUPS), [112, 66, 27, 94, 85]);
+        assert_eq!(groups, [28826, 17001, 6987, 24188, 21780]);
+    }
+
+    #[test]
+    fn each_key_group_has_one_owner_and_each_subtask_knows_its_own() {
+        for parallelism in [1, 2, 3, 7, 100, 128, 129, 1000, KEY_GROUPS as usize, KEY_GROUPS as usize + 1] {
+            let mut next = 0;
+            for subtask in 0..parallelism {
+                let Some((first, last)) = groups_of(subtask, parallelism) else { continue };
+                assert_eq!(first, next, "{subtask} of {parallelism}");
+                for group in [first, (first + last) / 2, last] {
+                    assert_eq!(owner(group, parallelism), subtask, "group {group} of {parallelism}");
+                }
+                next = last + 1;
+            }
+            assert_eq!(next, KEY_GROUPS, "{parallelism}");
+        }
+    }
+
+    #[test]
+    fn coarser_key_groups_hold_the_same_keys() {
+        let coarse = Coarse::new(128).unwrap();
+        for parallelism in [1, 2, 3, 5, 7, 128] {
+            for key in 0..1000u64 {
+                // What version 2 of the manifest did, when there were 128.
+                let subtask = (key_group(&key) * 128 / KEY_GROUPS) as usize * parallelism / 128;
+                let (first, last) = coarse.groups_of(subtask, parallelism).unwrap();
+                assert!((first..=last).contains(&key_group(&key)), "{key} of {subtask} of {parallelism}");
+            }
+        }
+        assert_eq!(coarse.range((0, 127)), (0, KEY_GROUPS - 1));
+        assert!(Coarse::new(100).is_none() && Coarse::new(0).is_none() && Coarse::new(2 * KEY_GROUPS).is_none());
     }
 
     #[test]
     fn keys_spread_over_groups_and_workers() {
-        for parallelism in [1, 2, 3, 5, 128] {
+        for parallelism in [1, 2, 3, 5, 100, 128] {
             let mut counts = vec![0u32; parallelism];
             for key in 0..128_000u64 {
                 counts[owner(key_group(&key), parallelism)] += 1;

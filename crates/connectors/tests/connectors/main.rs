@@ -11,6 +11,7 @@ mod file_container;
 mod file_sink;
 mod file_source;
 mod generator;
+mod http;
 mod hybrid;
 mod kafka_broker;
 mod kafka_metrics;

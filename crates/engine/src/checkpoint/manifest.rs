@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
-use crate::key::GroupRange;
+use crate::key::{Coarse, GroupRange, KEY_GROUPS};
 use crate::state::SectionKind;
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
@@ -29,7 +29,7 @@ pub struct Manifest {
     pub kind: String,
     /// When it was complete, epoch ms.
     pub created_ms: i64,
-    /// Key groups of the job.
+    /// Key groups its ranges are counted in. Those of an older manifest, written in fewer, are turned into ours as it is read.
     pub key_groups: u64,
     /// State by operator uid.
     pub operators: BTreeMap<String, OperatorState>,
@@ -120,11 +120,75 @@ impl Manifest {
             ))
             .hint("use the Tidemill version that wrote it"));
         }
-        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("`{place}` is not a whole manifest: {e}")))
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|e| Error::corrupt(format!("`{place}` is not a whole manifest: {e}")))?;
+        let key_groups = manifest.key_groups;
+        manifest.in_our_key_groups().ok_or_else(|| {
+            Error::input(format!(
+                "`{place}` was written with {key_groups} key groups, this program reads powers of two up to {KEY_GROUPS}"
+            ))
+            .hint("use the Tidemill version that wrote it")
+        })
+    }
+
+    fn in_our_key_groups(mut self) -> Option<Self> {
+        if self.key_groups == KEY_GROUPS {
+            return Some(self);
+        }
+        let coarse = Coarse::new(self.key_groups)?;
+        for operator in self.operators.values_mut() {
+            let parallelism = operator.parallelism;
+            for section in operator.sections.iter_mut().filter(|section| section.kind == SectionKind::Keyed) {
+                section.groups = match section.groups {
+                    Some(groups) => Some(coarse.range(groups)),
+                    // What its subtask owned then is not what it would own now.
+                    None if parallelism > 0 => coarse.groups_of(section.subtask, parallelism),
+                    None => None,
+                };
+            }
+        }
+        self.key_groups = KEY_GROUPS;
+        Some(self)
     }
 
     /// Bytes of state it names.
     pub fn state_bytes(&self) -> u64 {
         self.operators.values().flat_map(|operator| &operator.sections).map(|section| section.length).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(key_groups: u64) -> Vec<u8> {
+        let section = |subtask: usize, kind: &str, groups: Option<GroupRange>| {
+            serde_json::json!({
+                "subtask": subtask, "name": "s", "kind": kind, "entries": 0, "file": "f", "offset": 0, "length": 0,
+                "crc32": 0, "groups": groups,
+            })
+        };
+        let sections = [section(1, "keyed", None), section(0, "keyed", Some((5, 6))), section(0, "operator", None)];
+        let manifest = serde_json::json!({
+            "version": 2, "job_id": "j", "job_name": "j", "epoch": 1, "kind": "savepoint", "created_ms": 0,
+            "key_groups": key_groups, "operators": { "a": { "parallelism": 3, "sections": sections } },
+        });
+        serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn ranges_of_fewer_key_groups_are_read_in_ours() {
+        let read = Manifest::parse(&manifest(128), "it").unwrap();
+        let groups: Vec<_> = read.operators["a"].sections.iter().map(|section| section.groups).collect();
+        // The second of three subtasks owned 43 to 85 of 128.
+        assert_eq!(groups, [Some((43 * 256, 86 * 256 - 1)), Some((5 * 256, 7 * 256 - 1)), None]);
+        assert_eq!(read.key_groups, KEY_GROUPS);
+
+        let read = Manifest::parse(&manifest(KEY_GROUPS), "it").unwrap();
+        let groups: Vec<_> = read.operators["a"].sections.iter().map(|section| section.groups).collect();
+        assert_eq!(groups, [None, Some((5, 6)), None]);
+
+        let refused = Manifest::parse(&manifest(100), "it").unwrap_err().to_string();
+        assert!(refused.contains("`it` was written with 100 key groups") && refused.contains("32768"), "{refused}");
     }
 }

@@ -10,7 +10,7 @@ use tidemill_core::{Error, Result};
 use super::folder::{StateFiles, read_manifest};
 use super::manifest::{Manifest, SectionPlace};
 use super::storage::Storages;
-use crate::key::{KEY_GROUPS, groups_of, owner};
+use crate::key::{groups_of, owner};
 use crate::state::{Restored, RestoredSection, SectionKind};
 
 type SectionCache = HashMap<(String, usize), Arc<[u8]>>;
@@ -41,13 +41,6 @@ impl RestorePoint {
     pub fn open(storages: &Storages, folder: &Path) -> Result<Self> {
         let storage = storages.at(folder)?;
         let manifest = read_manifest(&*storage, folder)?;
-        if manifest.key_groups != KEY_GROUPS {
-            return Err(Error::input(format!(
-                "`{}` was written with {} key groups, this program has {KEY_GROUPS}",
-                folder.display(),
-                manifest.key_groups
-            )));
-        }
         let files = Some(StateFiles::new(storage, folder));
         Ok(RestorePoint { folder: folder.to_path_buf(), manifest: Some(manifest), files, cache: Mutex::default() })
     }

@@ -5,7 +5,7 @@ use tidemill_core::{ColumnBatch, Result};
 
 use super::row_key::KeyColumns;
 use crate::driver::Records;
-use crate::key::{KEY_GROUPS, owner};
+use crate::key::owner;
 use crate::stream::partition::{Partition, PartitionFactory};
 
 /// By the key groups of the columns at these places.
@@ -13,8 +13,6 @@ pub(super) struct ByColumns(pub Vec<usize>);
 
 struct Spread {
     places: Vec<usize>,
-    /// Key group to subtask.
-    owners: Vec<usize>,
     /// For each subtask the rows it gets.
     rows: Vec<Vec<u32>>,
 }
@@ -27,8 +25,9 @@ impl Partition<ColumnBatch> for Spread {
                 continue;
             }
             self.rows.iter_mut().for_each(Vec::clear);
+            let receivers = self.rows.len();
             for (row, group) in KeyColumns::of(&columns, &self.places)?.groups().into_iter().enumerate() {
-                self.rows[self.owners[group as usize]].push(row as u32);
+                self.rows[owner(group, receivers)].push(row as u32);
             }
             for (to, rows) in self.rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
                 let part = match rows.len() == columns.rows() {
@@ -44,7 +43,6 @@ impl Partition<ColumnBatch> for Spread {
 
 impl PartitionFactory<ColumnBatch> for ByColumns {
     fn make(&self, _subtask: usize, _senders: usize, receivers: usize) -> Box<dyn Partition<ColumnBatch>> {
-        let owners = (0..KEY_GROUPS).map(|group| owner(group, receivers)).collect();
-        Box::new(Spread { places: self.0.clone(), owners, rows: vec![Vec::new(); receivers] })
+        Box::new(Spread { places: self.0.clone(), rows: vec![Vec::new(); receivers] })
     }
 }

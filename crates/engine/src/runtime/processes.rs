@@ -29,7 +29,8 @@ use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::Storages;
 use crate::checkpoint::writer::Target;
-use crate::graph::Plan;
+use crate::graph::{Plan, above_max, check_max_parallelism};
+use crate::key::KEY_GROUPS;
 
 /// A worker that has not ended so long after the job failed is stuck in code of the job, and the process ends without it.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -45,14 +46,18 @@ const WORD_FILE: &str = "word";
 
 /// Parallelism of operators that say nothing.
 pub(crate) fn default_parallelism(settings: &JobSettings) -> Result<usize> {
+    let max = check_max_parallelism(settings.max_parallelism.unwrap_or(KEY_GROUPS as usize), "the job")?;
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     match (settings.parallelism, &settings.cluster) {
+        (Some(parallelism), _) if parallelism > max => Err(above_max("the job", parallelism, max)),
         (Some(parallelism), _) => Ok(parallelism),
-        (None, None) => Ok(cores()),
-        (None, Some(cluster)) => cluster.workers.map(|workers| workers * cluster.processes()).ok_or_else(|| {
-            Error::input("a job of several processes needs its parallelism")
-                .hint("set TIDEMILL_PARALLELISM, or TIDEMILL_WORKERS for each process, the same in all of them")
-        }),
+        (None, None) => Ok(cores().min(max)),
+        (None, Some(cluster)) => {
+            cluster.workers.map(|workers| (workers * cluster.processes()).min(max)).ok_or_else(|| {
+                Error::input("a job of several processes needs its parallelism")
+                    .hint("set TIDEMILL_PARALLELISM, or TIDEMILL_WORKERS for each process, the same in all of them")
+            })
+        }
     }
 }
 

@@ -136,6 +136,8 @@ pub struct JobSettings {
     pub allow_non_restored_state: bool,
     /// Parallelism of operators that say nothing; default: the number of cores, or of workers of all processes.
     pub parallelism: Option<usize>,
+    /// The most subtasks of an operator that says nothing; default 32768.
+    pub max_parallelism: Option<usize>,
     /// As a stream (the default) or as a batch.
     pub runtime_mode: RuntimeMode,
     /// Where keyed state stands while the job runs. Checkpoints are alike: a job may go on with the other.
@@ -170,6 +172,7 @@ impl Default for JobSettings {
             claim_mode: ClaimMode::default(),
             allow_non_restored_state: false,
             parallelism: None,
+            max_parallelism: None,
             runtime_mode: RuntimeMode::default(),
             state_backend: StateBackend::default(),
             state_memory_max_bytes: STATE_MEMORY_BYTES,
@@ -222,6 +225,7 @@ impl JobSettings {
             return Err(Error::input(format!("`TIDEMILL_PARALLELISM` must be 1 to {}", crate::key::KEY_GROUPS)));
         }
         settings.parallelism = parallelism.map(|n| n as usize);
+        settings.max_parallelism = number("TIDEMILL_MAX_PARALLELISM")?.map(|n| usize::try_from(n).unwrap_or(0));
         settings.job_id = match text("TIDEMILL_JOB_ID") {
             Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
             Some(id) => return Err(Error::input(format!("`TIDEMILL_JOB_ID` is `{id}`, but must have 32 hex digits"))),

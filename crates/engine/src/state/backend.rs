@@ -31,7 +31,14 @@ impl FromStr for StateBackend {
         match text.to_ascii_lowercase().as_str() {
             "memory" => Ok(StateBackend::Memory),
             "disk" => Ok(StateBackend::Disk),
-            _ => Err(Error::input(format!("state backend `{text}` is neither `memory` nor `disk`"))),
+            other => {
+                let refused = Error::input(format!("state backend `{text}` is neither `memory` nor `disk`"));
+                Err(match other {
+                    "hashmap" | "filesystem" | "jobmanager" => refused.hint("`memory` comes nearest"),
+                    "rocksdb" | "forst" => refused.hint("`disk` comes nearest"),
+                    _ => refused,
+                })
+            }
         }
     }
 }

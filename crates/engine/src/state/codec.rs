@@ -63,7 +63,8 @@ impl<'a> Reader<'a> {
         if self.left == 0 {
             return match self.rest.len() {
                 0 => Ok(None),
-                bytes => Err(Error::corrupt(format!("state `{}` has {bytes} bytes behind its last entry", self.name))),
+                bytes => Err(Error::corrupt(format!("state `{}` has {bytes} bytes behind its last entry", self.name))
+                    .hint("if its type was changed: give the new one another name, and `migrated_from` the old one")),
             };
         }
         let (entry, rest) = postcard::take_from_bytes(self.rest).map_err(|e| {
@@ -72,7 +73,7 @@ impl<'a> Reader<'a> {
                 self.name,
                 std::any::type_name::<E>()
             ))
-            .hint("a state's type must not change; use another name for the new one")
+            .hint("a state's type must not change: give the new one another name, and `migrated_from` the old one")
         })?;
         self.rest = rest;
         self.left -= 1;

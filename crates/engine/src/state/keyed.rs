@@ -5,7 +5,6 @@
 //! that a state touched only once a day is never lost.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::marker::PhantomData;
 
 use hashbrown::HashMap;
@@ -13,6 +12,7 @@ use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::backend::{StateHome, StateTable};
 use super::disk::Lapses;
+use super::migrate::{Before, Slot};
 use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, TableHasher};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group, owner};
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
@@ -164,7 +164,7 @@ impl<K: Key> KeyedStore<K> {
 
     /// The table of a named state, made or taken from the saved bytes at first use.
     #[inline]
-    pub(super) fn table<V: Data>(&mut self, name: &'static str, slot: &Cell<usize>) -> Result<&mut StateTable<K, V>> {
+    pub(super) fn table<V: Data>(&mut self, name: &'static str, slot: &Slot) -> Result<&mut StateTable<K, V>> {
         self.table_that_lapses(name, slot, || None)
     }
 
@@ -173,13 +173,13 @@ impl<K: Key> KeyedStore<K> {
     pub(super) fn table_that_lapses<V: Data>(
         &mut self,
         name: &'static str,
-        slot: &Cell<usize>,
+        slot: &Slot,
         lapses: impl FnOnce() -> Option<Lapses<V>>,
     ) -> Result<&mut StateTable<K, V>> {
-        if self.tables.get(slot.get()).is_none_or(|named| named.name != name) {
-            slot.set(self.find_or_load::<V>(name, lapses)?);
+        if self.tables.get(slot.at.get()).is_none_or(|named| named.name != name) {
+            slot.at.set(self.find_or_load::<V>(name, slot.before.as_ref(), lapses)?);
         }
-        let named = &mut self.tables[slot.get()];
+        let named = &mut self.tables[slot.at.get()];
         named
             .table
             .as_any()
@@ -187,10 +187,19 @@ impl<K: Key> KeyedStore<K> {
             .ok_or_else(|| Error::input(format!("state `{name}` is used with two different types in one operator")))
     }
 
+    /// Takes out the saved sections of a state that nobody has asked for yet.
+    fn take_waiting(&mut self, name: &str) -> Vec<RestoredSection> {
+        let (saved, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.section.name == name);
+        self.waiting = waiting;
+        saved.into_iter().map(|waiting| waiting.section).collect()
+    }
+
     #[cold]
     fn find_or_load<V: Data>(
         &mut self,
         name: &'static str,
+        before: Option<&Before>,
         lapses: impl FnOnce() -> Option<Lapses<V>>,
     ) -> Result<usize> {
         if let Some(found) = self.tables.iter().position(|named| named.name == name) {
@@ -202,13 +211,22 @@ impl<K: Key> KeyedStore<K> {
             ))
             .hint("give it another name"));
         }
+        let used = |named: &NamedTable<K>| before.is_some_and(|before| before.name == named.name);
+        if let Some(old) = self.tables.iter().find(|named| used(named)) {
+            return Err(Error::input(format!("state `{name}` is to come from `{}`, which is still in use", old.name))
+                .hint("use only the new state in this operator"));
+        }
         let (subtask, parallelism) = (self.subtask, self.parallelism);
         let own = groups_of(subtask, parallelism).unwrap_or((0, KEY_GROUPS - 1));
         let mut table: StateTable<K, V> = self.home.table(name, (subtask, own), self.clock.clone(), lapses)?;
-        let (saved, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.section.name == name);
-        self.waiting = waiting;
-        for Waiting { section, .. } in saved {
+        // What there is of the old state is older than all there is of the new one.
+        let mut saved = Vec::new();
+        if let Some(before) = before {
+            let old = self.take_waiting(before.name);
+            saved = old.iter().map(|section| before.section::<K, V>(section, name)).collect::<Result<_>>()?;
+        }
+        saved.extend(self.take_waiting(name));
+        for section in saved {
             table.load(&section, |key| {
                 let group = key_group(key);
                 let counts = section.groups.is_none_or(|(first, last)| (first..=last).contains(&group));
@@ -240,20 +258,24 @@ macro_rules! handle {
         $(#[$doc])*
         pub struct $name<$($value),+> {
             pub(super) name: &'static str,
-            pub(super) slot: Cell<usize>,
+            pub(super) slot: Slot,
             marker: PhantomData<fn() -> ($($value,)+)>,
         }
 
         impl<$($value),+> $name<$($value),+> {
             /// A handle on the state of this name; names are unique within the operator and find the state at a restore.
             pub const fn new(name: &'static str) -> Self {
-                $name { name, slot: Cell::new(usize::MAX), marker: PhantomData }
+                $name { name, slot: Slot::new(), marker: PhantomData }
+            }
+
+            pub(super) fn of_slot(name: &'static str, slot: Slot) -> Self {
+                $name { name, slot, marker: PhantomData }
             }
         }
 
         impl<$($value),+> Clone for $name<$($value),+> {
             fn clone(&self) -> Self {
-                Self::new(self.name)
+                Self::of_slot(self.name, self.slot.clone())
             }
         }
     };

@@ -8,6 +8,7 @@ mod disk;
 mod keyed;
 mod keys;
 mod marks;
+mod migrate;
 mod reducing;
 mod table;
 mod timers;

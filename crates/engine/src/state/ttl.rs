@@ -76,22 +76,22 @@ pub struct ExpiringMapState<F, V> {
 
 impl<V> ValueState<V> {
     /// The same state with values that expire. State saved without expiry cannot be read with it, nor the other way round.
-    pub const fn with_ttl(self, ttl: Ttl) -> ExpiringValueState<V> {
-        ExpiringValueState { held: ValueState::new(self.name), ttl }
+    pub fn with_ttl(self, ttl: Ttl) -> ExpiringValueState<V> {
+        ExpiringValueState { held: ValueState::of_slot(self.name, self.slot), ttl }
     }
 }
 
 impl<V> ListState<V> {
     /// The same state with elements that expire. State saved without expiry cannot be read with it, nor the other way round.
-    pub const fn with_ttl(self, ttl: Ttl) -> ExpiringListState<V> {
-        ExpiringListState { held: ListState::new(self.name), ttl }
+    pub fn with_ttl(self, ttl: Ttl) -> ExpiringListState<V> {
+        ExpiringListState { held: ListState::of_slot(self.name, self.slot), ttl }
     }
 }
 
 impl<F, V> MapState<F, V> {
     /// The same state with fields that expire. State saved without expiry cannot be read with it, nor the other way round.
-    pub const fn with_ttl(self, ttl: Ttl) -> ExpiringMapState<F, V> {
-        ExpiringMapState { held: MapState::new(self.name), ttl }
+    pub fn with_ttl(self, ttl: Ttl) -> ExpiringMapState<F, V> {
+        ExpiringMapState { held: MapState::of_slot(self.name, self.slot), ttl }
     }
 }
 

@@ -107,6 +107,11 @@ impl<T: Data> DataStream<T> {
         self.change_node(|node| node.parallelism = Some(parallelism))
     }
 
+    /// The most subtasks the operator that makes this stream can have; goes before the environment's.
+    pub fn set_max_parallelism(self, max_parallelism: usize) -> Self {
+        self.change_node(|node| node.max_parallelism = Some(max_parallelism))
+    }
+
     pub(crate) fn bounded(self, boundedness: Option<Boundedness>) -> Self {
         self.change_node(|node| node.boundedness = boundedness)
     }
@@ -117,9 +122,9 @@ impl<T: Data> DataStream<T> {
 
     /// Gives the operator that makes this stream the parallelism of another node, so that it can be chained to it.
     pub(super) fn parallel_to(self, node: usize) -> Self {
-        let like = |other: &Node| (other.parallelism, other.parallelism_max);
-        let Some((own, most)) = self.env.graph.borrow().nodes.get(node).map(like) else { return self };
-        self.change_node(|node| (node.parallelism, node.parallelism_max) = (own, most))
+        let like = |other: &Node| (other.parallelism, other.max_parallelism, other.parallelism_max);
+        let Some(its) = self.env.graph.borrow().nodes.get(node).map(like) else { return self };
+        self.change_node(|node| (node.parallelism, node.max_parallelism, node.parallelism_max) = its)
     }
 
     /// Says in more words what the operator that makes this stream does, for graphs.

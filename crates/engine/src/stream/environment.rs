@@ -52,6 +52,14 @@ impl Environment {
         self
     }
 
+    /// The most subtasks an operator can have that says nothing itself (Flink's `pipeline.max-parallelism`): 1 to 32768, the
+    /// default. A greater parallelism that somebody asks for is refused; a default, such as the number of cores or of free
+    /// slots, is cut down to it. State does not depend on it, so it may change from one start to the next.
+    pub fn set_max_parallelism(&self, max_parallelism: usize) -> &Self {
+        self.settings.borrow_mut().max_parallelism = Some(max_parallelism);
+        self
+    }
+
     /// Checkpoints every `interval` into `folder`, and a restart goes on from the newest one there.
     pub fn enable_checkpointing(&self, interval: Duration, folder: impl Into<std::path::PathBuf>) -> &Self {
         let mut settings = self.settings.borrow_mut();
@@ -124,6 +132,7 @@ impl Environment {
     pub(crate) fn take_graph(&self) -> Graph {
         let mut graph = self.graph.borrow_mut();
         let chaining_off = graph.chaining_off;
+        graph.max_parallelism = self.settings.borrow().max_parallelism;
         std::mem::replace(&mut *graph, Graph { chaining_off, ..Graph::default() })
     }
 
@@ -149,6 +158,7 @@ impl Environment {
     /// What would run now: tasks with their operators and parallelism, and the edges between them.
     pub fn execution_plan(&self) -> Result<ExecutionPlan> {
         let parallelism = default_parallelism(&self.settings.borrow())?;
+        self.graph.borrow_mut().max_parallelism = self.settings.borrow().max_parallelism;
         self.graph.borrow().check(parallelism)?;
         let plan = self.take_graph().plan(parallelism)?;
         let (vertices, edges) = (vertices(&plan), edges(&plan));

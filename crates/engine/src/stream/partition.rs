@@ -153,13 +153,12 @@ impl<T: Clone> Partition<T> for All {
 
 struct Keyed<G> {
     group: G,
-    /// Key group to subtask.
-    owners: Vec<usize>,
+    receivers: usize,
 }
 impl<T, G: FnMut(&T) -> u64> Partition<T> for Keyed<G> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
         for record in batch {
-            let to = self.owners[(self.group)(&record.1) as usize];
+            let to = owner((self.group)(&record.1), self.receivers);
             buffers[to].push(record);
         }
         Ok(())
@@ -211,8 +210,7 @@ impl<T: Data, G: FnMut(&T) -> u64 + Clone + Send + 'static> PartitionFactory<T> 
         if receivers == 1 {
             return Box::new(To(0));
         }
-        let owners = (0..crate::key::KEY_GROUPS).map(|group| owner(group, receivers)).collect();
-        Box::new(Keyed { group, owners })
+        Box::new(Keyed { group, receivers })
     }
 }
 

@@ -8,7 +8,6 @@ use tidemill_core::{Data, NO_TIMESTAMP, Result, SharedClock};
 use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use crate::driver::Records;
 use crate::driver::build::TaskBuilder;
-use crate::key::KEY_GROUPS;
 use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
 use crate::runtime::user_metrics::MetricGroup;
 use crate::state::{Restored, StateHome};
@@ -59,7 +58,7 @@ impl TaskBuilder<'_, '_> {
             task_name: plan.task_name(plan.task_of[node]),
             subtask,
             parallelism: plan.parallelism[node],
-            max_parallelism: KEY_GROUPS as usize,
+            max_parallelism: plan.max_parallelism[node],
             attempt: shared.attempt,
             job_id: shared.job_id.clone(),
             batch: shared.batch,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
 use tidemill_core::{ManualClock, NO_TIMESTAMP, Result};
 use tidemill_engine::operator::OutputTag;
-use tidemill_engine::state::ValueState;
+use tidemill_engine::state::{ExpiringValueState, ListState, MapState, Ttl, ValueState};
 use tidemill_engine::stream::{DataStream, KeyedContext, KeyedProcessFunction, TimeDomain, WatermarkStrategy};
 use tidemill_engine::testing::{Harness, Snapshot};
 use tidemill_engine::window::{Tumbling, Window};
@@ -123,6 +123,102 @@ fn saved_between_any_two_steps_and_restored_by_any_number_of_subtasks() {
             assert_eq!(taken(&mut divided), taken(&mut whole), "seed {seed} step {step}");
         }
     }
+}
+
+/// Keeps the sum of a key, what it has seen and how often, in the types of the first version.
+#[derive(Clone)]
+struct First(ValueState<i64>, ListState<i64>, MapState<i64, u8>);
+
+/// The same as its second version has it.
+#[derive(Clone)]
+struct Second(ValueState<(String, i64)>, ListState<String>, MapState<String, u64>);
+
+impl KeyedProcessFunction<u32, (u32, i64), String> for First {
+    fn process(&mut self, (_, n): (u32, i64), context: &mut KeyedContext<'_, u32, String>) -> Result<()> {
+        *self.0.get_or(context, || 0)? += n;
+        self.1.add(context, n)?;
+        let times = self.2.get(context, &n)?.copied().unwrap_or(0);
+        self.2.put(context, n, times + 1).map(drop)
+    }
+}
+
+impl KeyedProcessFunction<u32, (u32, i64), String> for Second {
+    fn process(&mut self, (key, n): (u32, i64), context: &mut KeyedContext<'_, u32, String>) -> Result<()> {
+        let sum = self.0.get_or(context, || ("new".to_string(), 0))?;
+        sum.1 += n;
+        let sum = format!("{} {}", sum.0, sum.1);
+        self.1.add(context, format!("+{n}"))?;
+        let times = self.2.get(context, &n.to_string())?.copied().unwrap_or(0);
+        self.2.put(context, n.to_string(), times + 1)?;
+        let seen = self.1.get(context)?.join("");
+        context.emit(format!("{key}: {sum} {seen} {times}"))
+    }
+}
+
+fn second() -> Second {
+    Second(
+        ValueState::new("sum-2").migrated_from("sum", |sum: i64| ("old".to_string(), sum)),
+        ListState::new("seen-2").migrated_from("seen", |n: i64| format!("+{n}")),
+        MapState::new("times-2").migrated_from("times", |n: i64, times: u8| (n.to_string(), u64::from(times))),
+    )
+}
+
+#[test]
+fn state_of_another_type_comes_from_the_old_one_key_by_key() {
+    fn of<F: KeyedProcessFunction<u32, (u32, i64), String> + Clone>(
+        function: F,
+        at: (usize, usize),
+        saved: &Snapshot,
+    ) -> Harness<(u32, i64), String> {
+        let pipeline = |input: DataStream<(u32, i64)>| input.key_by(|pair| pair.0).process(function).uid("sums");
+        Harness::builder(pipeline).subtask(at.0, at.1).restore(saved).build().unwrap()
+    }
+    let first = First(ValueState::new("sum"), ListState::new("seen"), MapState::new("times"));
+    let mut old = of(first, (0, 1), &Snapshot::default());
+    for key in 0..20 {
+        old.push(0, (key, 5)).unwrap();
+        old.push(0, (key, 7)).unwrap();
+    }
+    let mut saved = old.snapshot().unwrap();
+    // With each restore other keys are used, and at first by some subtasks only.
+    let mut seen = vec!["+5+7".to_string(); 20];
+    let mut sums = [12; 20];
+    for (parallelism, used) in [(3, 0..4u32), (2, 2..9), (1, 0..20), (4, 0..20)] {
+        let mut subtasks: Vec<_> = (0..parallelism).map(|at| of(second(), (at, parallelism), &saved)).collect();
+        for key in used {
+            let owner = subtasks.iter_mut().find(|harness| harness.owns(&key)).unwrap();
+            owner.push(0, (key, 5)).unwrap();
+            let at = key as usize;
+            let times = seen[at].matches("+5").count();
+            sums[at] += 5;
+            seen[at].push_str("+5");
+            let told = owner.take().into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+            assert_eq!(told, [format!("{key}: old {} {} {times}", sums[at], seen[at])], "{parallelism} subtasks");
+        }
+        saved = Snapshot::merged(subtasks.iter_mut().map(|harness| harness.snapshot().unwrap()));
+    }
+
+    let mut refused = |function: Second| {
+        let mut harness = of(function, (0, 1), &old.snapshot().unwrap());
+        harness.push(0, (1, 1)).unwrap_err().to_string()
+    };
+    let wrong = ValueState::new("sum-2").migrated_from("sum", |sum: (i64, i64, i64, String)| (sum.3, sum.0));
+    let Second(_, list, map) = second();
+    let error = refused(Second(wrong, list, map));
+    assert!(error.contains("state `sum`, from which `sum-2` is to come, does not hold values of type (i64"), "{error}");
+
+    #[derive(Clone)]
+    struct Expiring(ExpiringValueState<i64>);
+    impl KeyedProcessFunction<u32, (u32, i64), String> for Expiring {
+        fn process(&mut self, (_, n): (u32, i64), context: &mut KeyedContext<'_, u32, String>) -> Result<()> {
+            self.0.set(context, n)
+        }
+    }
+    let expiring =
+        ValueState::new("sum-2").migrated_from("sum", |sum: i64| sum).with_ttl(Ttl::new(Duration::from_secs(1)));
+    let mut harness = of(Expiring(expiring), (0, 1), &old.snapshot().unwrap());
+    let error = harness.push(0, (1, 1)).unwrap_err().to_string();
+    assert!(error.contains("`sum-2` expires, and cannot come from `sum`"), "{error}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_function_knows_its_place_and_its_attempt() {
         witness.name("Witness").uid("witness").map(|n| n).collect();
         env.execute("place").unwrap();
         let task = "Witness -> Map -> Sink: Collect";
-        let of = |subtask| (subtask, 3, 128, attempt, "7".repeat(32), task.to_string(), "witness".to_string());
+        let of = |subtask| (subtask, 3, 32_768, attempt, "7".repeat(32), task.to_string(), "witness".to_string());
         assert_eq!(*told.lock().unwrap(), (0..3).map(of).collect());
     }
 }

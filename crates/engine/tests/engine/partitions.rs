@@ -192,6 +192,7 @@ fn parallelism_of_four_levels() {
         assert_eq!(parallelism(started.clone(), Some(4), Some(5)), 5, "the operator goes first");
         assert_eq!(parallelism(started.clone(), Some(4), None), 4, "then the environment");
         assert_eq!(parallelism(started, None, None), 3, "then what the process was started with");
+        assert_eq!(JobSettings::from_process().unwrap().max_parallelism, Some(77));
         return;
     }
     let cores = std::thread::available_parallelism().unwrap().get();
@@ -199,10 +200,47 @@ fn parallelism_of_four_levels() {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "partitions::parallelism_of_four_levels"])
         .env("TIDEMILL_PARALLELISM", "3")
+        .env("TIDEMILL_MAX_PARALLELISM", "77")
         .output()
         .unwrap();
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
     assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+}
+
+#[test]
+fn a_parallelism_above_the_maximum_is_refused_and_a_default_is_cut_down_to_it() {
+    // Of the job, then of the operator: parallelism and maximum.
+    type Said = (Option<usize>, Option<usize>);
+    let planned = |job: Said, operator: Said| {
+        let env = Environment::with_settings(JobSettings { max_parallelism: job.1, ..JobSettings::default() });
+        job.0.map(|parallelism| env.set_parallelism(parallelism));
+        let mut map = env.from_sequence(1, 10).map(|n| n).name("slow").start_new_chain();
+        if let Some(parallelism) = operator.0 {
+            map = map.set_parallelism(parallelism);
+        }
+        if let Some(max) = operator.1 {
+            map = map.set_max_parallelism(max);
+        }
+        map.print();
+        env.execution_plan().map(|plan| plan.vertices[1].parallelism).map_err(|e| e.to_string())
+    };
+    assert_eq!(planned((Some(6), None), (None, Some(4))), Ok(4), "the job's is a default for the operator");
+    assert_eq!(planned((Some(6), Some(8)), (None, None)), Ok(6));
+    assert_eq!(planned((Some(2), Some(2)), (Some(9), Some(9))), Ok(9), "the operator's maximum goes first");
+    assert_eq!(planned((None, Some(1)), (None, None)), Ok(1), "cores are a default");
+    let refused = |job, operator, why: &str| {
+        let error = planned(job, operator).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    };
+    refused((Some(6), Some(4)), (None, None), "parallelism of the job is 6, above its maximum parallelism of 4");
+    refused(
+        (Some(1), None),
+        (Some(5), Some(4)),
+        "parallelism of operator `slow` is 5, above its maximum parallelism of 4",
+    );
+    refused((Some(1), Some(4)), (Some(5), None), "operator `slow` is 5, above its maximum parallelism of 4");
+    refused((Some(1), Some(0)), (None, None), "maximum parallelism of the job is 0, but must be 1 to 32768");
+    refused((Some(1), None), (None, Some(32_769)), "maximum parallelism of operator `slow` is 32769, but must be 1");
 }
 
 #[test]

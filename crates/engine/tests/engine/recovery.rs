@@ -287,6 +287,36 @@ fn stop_with_a_savepoint_and_go_on_from_it_as_another_job() {
 }
 
 #[test]
+fn a_savepoint_of_a_running_job_publishes_nothing_and_may_be_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::default();
+    let start = |own: &str, restore_from: Option<std::path::PathBuf>| {
+        let own = settings(&folder.path().join(own), 2);
+        let env = Environment::with_settings(JobSettings { checkpoint_interval_ms: None, restore_from, ..own });
+        let some = env.from_sequence(1, 1 << 40).uid("numbers").filter(|n| n % 1_000 == 0);
+        some.map(|n| ("some".to_string(), n, n)).sink_to(ledger.clone()).uid("ledger");
+        env.execute_async("running").unwrap()
+    };
+    let job = start("first", None);
+    let read = || job.handle().report().vertices[0].subtasks.iter().map(|subtask| subtask.records_in).sum::<u64>();
+    assert!(crate::comes_about(|| read() > 10_000));
+    let savepoint = job.handle().savepoint(Some(folder.path().join("savepoints")), false, false).unwrap();
+    assert!(ledger.rows().is_empty(), "the job has not got over it: it may go back behind the savepoint");
+    job.cancel().unwrap();
+    let moved = folder.path().join("moved");
+    std::fs::rename(savepoint, &moved).unwrap();
+    let job = start("second", Some(moved));
+    let published = ledger.rows().len();
+    assert!(published > 0, "what is restored from is not gone behind any more");
+    job.handle().checkpoint().unwrap();
+    job.cancel().unwrap();
+    let mut numbers: Vec<i64> = ledger.rows().into_iter().map(|row| row.2).collect();
+    let all = numbers.len();
+    numbers.dedup();
+    assert!(numbers.len() == all && all >= published, "{all} rows, {} different", numbers.len());
+}
+
+#[test]
 fn a_job_stopped_with_a_savepoint_and_started_again_publishes_nothing_twice() {
     let expected = undisturbed();
     let (folder, savepoints) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

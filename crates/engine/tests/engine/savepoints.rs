@@ -160,7 +160,7 @@ fn states_are_read_without_their_job_also_after_another_parallelism_has_passed_t
         let all = states.iter().find(|state| state.name == "all").unwrap();
         assert_eq!((all.operator.as_str(), all.kind, all.subtasks), ("keeps", SectionKind::Keyed, parallelism));
         assert_eq!(all.key_groups.first().map(|range| range.0), Some(0));
-        assert_eq!(all.key_groups.last().map(|range| range.1), Some(127));
+        assert_eq!(all.key_groups.last().map(|range| range.1), Some(32_767));
 
         let lists: BTreeMap<i64, Vec<i64>> = reader
             .keyed_state::<i64, Vec<i64>>("keeps", "all")

@@ -20,7 +20,7 @@ use crate::jobs::model::{JobRecord, JobState};
 use crate::jobs::supervisor::Supervisor;
 
 /// Flink's default number of key groups, which is ours.
-const MAX_PARALLELISM: usize = 128;
+const MAX_PARALLELISM: usize = 32_768;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -71,7 +71,7 @@ impl JobSpec {
     /// The most environment variables.
     pub const ENV_MAX: usize = 64;
     /// The most workers: the number of key groups.
-    pub const PARALLELISM_MAX: usize = 128;
+    pub const PARALLELISM_MAX: usize = 32_768;
     /// The least memory for state on disk, in bytes.
     pub const STATE_MEMORY_MIN_BYTES: u64 = 1024 * 1024;
 

@@ -19,10 +19,12 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tidemill_connectors::blackhole::BlackholeSink;
 use tidemill_connectors::file::{FileSink, FileSource};
 use tidemill_connectors::format::{Json, Raw};
+use tidemill_connectors::http::HttpSink;
 use tidemill_connectors::live::LiveSink;
 use tidemill_connectors::socket::SocketSource;
 use tidemill_connectors::topic::{TopicSink, TopicSource, TopicStart};
@@ -149,6 +151,19 @@ fn sink(
             let into: PathBuf = folder.join(options.required("folder")?);
             records.sink_to(FileSink::new(into, Raw).suffix(options.parsed("suffix", ".txt".to_string())?))
         }
+        "http" => {
+            let mut sink = HttpSink::new(options.required("url")?, |record: &Record| Ok(record.clone()))
+                .timeout(Duration::from_millis(options.parsed("timeout_ms", 10_000)?));
+            if options.parsed("batched", false)? {
+                sink = sink.batched();
+            }
+            for name in ["authorization", "content_type"] {
+                if let Some(value) = options.optional(name) {
+                    sink = if name == "authorization" { sink.header(name, value) } else { sink.content_type(value) };
+                }
+            }
+            records.sink_to(sink)
+        }
         "kafka" => records.sink_to(kafka::sink(format, folder, &mut options)?),
         "topic" => {
             let sink = TopicSink::new(topics, options.required("topic")?, Raw);
@@ -171,7 +186,7 @@ fn sink(
             };
             records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
         }
-        _ => return Err(options.unknown("blackhole, file, kafka, live, print, topic")),
+        _ => return Err(options.unknown("blackhole, file, http, kafka, live, print, topic")),
     };
     options.finish()?;
     end.uid("sink");

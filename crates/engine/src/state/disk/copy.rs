@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_core::Result;
 
 use super::spool::SpoolReader;
-use super::store::{Entries, LAPSE_BYTES, lapsed};
+use super::store::{Entries, LAPSE_BYTES, group_of, lapsed, without_group};
 use crate::key::GroupRange;
 use crate::state::chain::{SECTION_BYTES, Weight};
 use crate::state::{ChainPart, Section, SectionKind};
@@ -31,9 +31,10 @@ impl Units {
 
     /// The key groups of a unit; `None` when it has none.
     pub fn groups(&self, unit: usize) -> Option<GroupRange> {
-        let mut groups = (self.own.0..=self.own.1).filter(|group| self.of(*group) == unit);
-        let first = groups.next()?;
-        Some((first, groups.next_back().unwrap_or(first)))
+        let own = (self.own.1 - self.own.0 + 1) as usize;
+        let first_of = |unit: usize| self.own.0 + (unit * own).div_ceil(self.count) as u64;
+        let (first, next) = (first_of(unit), first_of(unit + 1));
+        (first < next).then(|| (first, next - 1))
     }
 }
 
@@ -111,7 +112,7 @@ fn copy_base(entries: Option<Entries>, unit: usize, now_ms: i64, out: &mut Outpu
         if lapsed(&value, now_ms) {
             continue;
         }
-        bytes.extend_from_slice(&key[1..]);
+        bytes.extend_from_slice(without_group(&key));
         bytes.extend_from_slice(&value[LAPSE_BYTES..]);
         count += 1;
         if bytes.len() >= SECTION_BYTES {
@@ -140,7 +141,7 @@ fn copy_changes(
         // By unit: removed keys, then entries. Each key stands in one of the two.
         let mut parts = vec![[(0, Vec::new()), (0, Vec::new())]; units.count];
         for (key, value) in &chunk {
-            let unit = units.of(u64::from(key[0]));
+            let unit = units.of(group_of(key));
             if !wanted(unit) {
                 continue;
             }
@@ -148,12 +149,12 @@ fn copy_changes(
             match value {
                 Some(value) if !lapsed(value, now_ms) => {
                     held.0 += 1;
-                    held.1.extend_from_slice(&key[1..]);
+                    held.1.extend_from_slice(without_group(key));
                     held.1.extend_from_slice(&value[LAPSE_BYTES..]);
                 }
                 _ => {
                     removed.0 += 1;
-                    removed.1.extend_from_slice(&key[1..]);
+                    removed.1.extend_from_slice(without_group(key));
                 }
             }
         }

@@ -27,7 +27,7 @@ use tidemill_core::{Data, Error, Result, SharedClock};
 
 use self::copy::{FileCopy, Units, Weights};
 use self::spool::Spool;
-use self::store::{LAPSE_BYTES, Store, lapsed};
+use self::store::{LAPSE_BYTES, Store, lapsed, put_group, without_group};
 use super::chain::{SECTION_BYTES, due, units_wanted};
 use super::{RestoredSection, TableHasher};
 use crate::key::{GroupRange, Key, key_group};
@@ -262,7 +262,7 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         let mut keys: Vec<K> = cached().filter(|entry| entry.value.is_some()).map(|entry| entry.key.clone()).collect();
         for stored in self.store.entries(self.own) {
             let (key, value) = stored?;
-            let key: K = self.decode(&key[1..])?;
+            let key: K = self.decode(without_group(&key))?;
             if !lapsed(&value, now_ms) && !known.contains(&key) {
                 keys.push(key);
             }
@@ -314,7 +314,7 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     /// The key as the store has it.
     fn encode_key(&mut self, key: &K) -> Result<()> {
         self.key.clear();
-        self.key.push(key_group(key) as u8);
+        put_group(key_group(key), &mut self.key);
         encode(key, self.name, &mut self.key)
     }
 
@@ -393,7 +393,7 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         let DiskTable { shards, key, value, lapses, name, .. } = self;
         let Some(entry) = shards[at].get_bucket(bucket) else { return Ok(()) };
         key.clear();
-        key.push(key_group(&entry.key) as u8);
+        put_group(key_group(&entry.key), key);
         encode(&entry.key, name, key)?;
         value.clear();
         if let Some(held) = &entry.value {

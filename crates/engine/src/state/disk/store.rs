@@ -21,6 +21,27 @@ pub(super) const LAPSE_BYTES: usize = 8;
 /// Keys may be so long, in bytes.
 const KEY_BYTES_MAX: usize = u16::MAX as usize;
 
+/// Bytes in front of each key: its key group, the higher byte first, so that the groups stand in order.
+const GROUP_BYTES: usize = 2;
+
+/// Begins a stored key.
+#[inline]
+pub(super) fn put_group(group: u64, key: &mut Vec<u8>) {
+    key.extend_from_slice(&(group as u16).to_be_bytes());
+}
+
+/// The key group of a stored key.
+#[inline]
+pub(super) fn group_of(key: &[u8]) -> u64 {
+    key.first_chunk::<GROUP_BYTES>().map_or(0, |group| u64::from(u16::from_be_bytes(*group)))
+}
+
+/// A stored key as it was given.
+#[inline]
+pub(super) fn without_group(key: &[u8]) -> &[u8] {
+    key.get(GROUP_BYTES..).unwrap_or_default()
+}
+
 /// Whether a stored value has lapsed.
 #[inline]
 pub(super) fn lapsed(stored: &[u8], now_ms: i64) -> bool {
@@ -94,7 +115,7 @@ impl Store {
 
     /// The entries of some key groups as they are now, whatever is written meanwhile.
     pub fn entries(&self, (first, last): GroupRange) -> Entries {
-        let range = [first as u8]..[last as u8 + 1];
+        let range = (first as u16).to_be_bytes()..(last as u16 + 1).to_be_bytes();
         let inner = self.upkeep.tree.range(range, self.upkeep.seqno.get(), None);
         Entries { inner, upkeep: self.upkeep.clone() }
     }

@@ -1,0 +1,136 @@
+//! State whose type has changed: kept under a new name, and filled from what a state of another name and type has left.
+//!
+//! The bytes of a state do not say their types. So the name stands for the type: a new type wants a new name, and says how it
+//! comes about from the old one. The saved entries are written anew, one by one, when the new state is first used.
+
+use std::any::TypeId;
+use std::cell::Cell;
+use std::sync::Arc;
+
+use tidemill_core::{Data, Error, Result};
+
+use super::RestoredSection;
+use super::keyed::{FieldMap, ListState, MapState, ValueState};
+use crate::key::Key;
+
+/// Reads an old value from the beginning of some bytes, appends the new one to others, and tells how many it has read.
+type Rewrite = dyn Fn(&[u8], &mut Vec<u8>) -> Result<usize, String> + Send + Sync;
+
+/// The state another one comes from.
+#[derive(Clone)]
+pub(super) struct Before {
+    pub name: &'static str,
+    becomes: TypeId,
+    rewrite: Arc<Rewrite>,
+}
+
+/// What a handle knows of its table: where it is among those of its store, and what fills it at a restore.
+pub(super) struct Slot {
+    pub at: Cell<usize>,
+    pub before: Option<Before>,
+}
+
+impl Slot {
+    pub const fn new() -> Self {
+        Slot { at: Cell::new(usize::MAX), before: None }
+    }
+}
+
+impl Clone for Slot {
+    /// The copy looks for its table by itself.
+    fn clone(&self) -> Self {
+        Slot { before: self.before.clone(), ..Slot::new() }
+    }
+}
+
+impl Before {
+    /// Values of `Old` become values of `New`.
+    fn new<Old: Data, New: Data>(name: &'static str, map: impl Fn(Old) -> New + Send + Sync + 'static) -> Self {
+        let rewrite = move |from: &[u8], to: &mut Vec<u8>| {
+            let (old, rest) = postcard::take_from_bytes::<Old>(from)
+                .map_err(|e| format!("does not hold values of type {}: {e}", std::any::type_name::<Old>()))?;
+            *to = postcard::to_extend(&map(old), std::mem::take(to))
+                .map_err(|e| format!("becomes a value that cannot be written as bytes: {e}"))?;
+            Ok(from.len() - rest.len())
+        };
+        Before { name, becomes: TypeId::of::<New>(), rewrite: Arc::new(rewrite) }
+    }
+
+    /// A section of the old state as one of the new state `name`, whose table has values of `V`.
+    pub fn section<K: Key, V: Data>(&self, old: &RestoredSection, name: &str) -> Result<RestoredSection> {
+        if self.becomes != TypeId::of::<V>() {
+            return Err(Error::input(format!("state `{name}` expires, and cannot come from `{}`", self.name))
+                .hint("only state without `with_ttl` is `migrated_from` another"));
+        }
+        let told = |what: String| {
+            Error::input(format!("state `{}`, from which `{name}` is to come, {what}", self.name))
+                .hint("tell `migrated_from` the type the old state had")
+        };
+        let mut bytes = Vec::with_capacity(old.bytes.len());
+        if old.removal {
+            bytes.extend_from_slice(&old.bytes);
+        } else {
+            let mut rest = &old.bytes[..];
+            for _ in 0..old.entries {
+                let (_, value) = postcard::take_from_bytes::<K>(rest)
+                    .map_err(|e| told(format!("does not have keys of type {}: {e}", std::any::type_name::<K>())))?;
+                bytes.extend_from_slice(&rest[..rest.len() - value.len()]);
+                rest = &value[(self.rewrite)(value, &mut bytes).map_err(told)?..];
+            }
+            if !rest.is_empty() {
+                return Err(told(format!("has {} bytes behind its last value", rest.len())));
+            }
+        }
+        Ok(RestoredSection { name: name.to_string(), bytes: bytes.into(), ..old.clone() })
+    }
+}
+
+impl<V: Data> ValueState<V> {
+    /// Fills this state from one that was called `name` and had values of another type. The operator must not use that name any
+    /// more.
+    ///
+    /// ```
+    /// # use tidemill_engine::state::ValueState;
+    /// // The version before had `ValueState::<u64>::new("visits")`.
+    /// let visits = ValueState::<(u64, Option<String>)>::new("visits-2").migrated_from("visits", |count: u64| (count, None));
+    /// # drop(visits);
+    /// ```
+    ///
+    /// Keep this as long as there may be checkpoints with the old state: subtasks that have not used the new one yet pass the
+    /// old one on as it is (`tidemill state list` shows what a checkpoint holds).
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> V + Send + Sync + 'static,
+    ) -> Self {
+        self.slot.before = Some(Before::new(name, map));
+        self
+    }
+}
+
+impl<V: Data> ListState<V> {
+    /// Fills this state from one that was called `name` and had elements of another type, as [`ValueState::migrated_from`].
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> V + Send + Sync + 'static,
+    ) -> Self {
+        let all = move |old: Vec<Old>| old.into_iter().map(&map).collect::<Vec<V>>();
+        self.slot.before = Some(Before::new(name, all));
+        self
+    }
+}
+
+impl<F: Key, V: Data> MapState<F, V> {
+    /// Fills this state from one that was called `name` and had fields and values of other types, as
+    /// [`ValueState::migrated_from`].
+    pub fn migrated_from<OldField: Key, Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(OldField, Old) -> (F, V) + Send + Sync + 'static,
+    ) -> Self {
+        let all = move |old: FieldMap<OldField, Old>| FieldMap(old.0.into_iter().map(|(f, v)| map(f, v)).collect());
+        self.slot.before = Some(Before::new(name, all));
+        self
+    }
+}
