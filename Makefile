@@ -1,6 +1,6 @@
 # The goals. Recipes are one or two lines; anything longer stands in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check web bench bench-flink soak torture
+.PHONY: help demo test check web bench bench-flink soak torture simulate
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,3 +28,6 @@ soak: ## the kill tests for long (MINUTES=60 each, or SEEDS=100)
 
 torture: ## random dataflow graphs under random faults, compared with a reference (SEEDS=2000; TIDEMILL_SEED=7 repeats one)
 	@TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/torture.sh
+
+simulate: ## the checkpoint protocol in one thread, lost at any effect (SEEDS=10000; TIDEMILL_SEED=7 tells the story of one)
+	@TIDEMILL_SIMULATE_SEEDS=$(or $(SEEDS),$(TIDEMILL_SIMULATE_SEEDS)) scripts/simulate.sh

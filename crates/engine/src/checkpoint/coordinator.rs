@@ -155,6 +155,8 @@ pub(crate) struct Coordinator {
     pub report: Arc<Mutex<CheckpointsReport>>,
     /// By operator and subtask.
     pub committers: Committers,
+    /// Waits before a failed commit is tried again.
+    pub pause: fn(Duration),
     epoch: u64,
     pending: Option<Pending>,
     next_ms: Option<i64>,
@@ -167,6 +169,9 @@ pub(crate) struct Coordinator {
     failures: u32,
     /// The job was cancelled and its checkpoints removed: there are to be no more.
     discarded: bool,
+    /// The last epoch is complete. Sources close when they hear of it, each at its own time: an epoch begun behind it would
+    /// be closed by some and never by the others.
+    ended: bool,
     waiting_savepoints: Vec<SavepointRequest>,
     waiting_checkpoints: Vec<SyncSender<Result<PathBuf>>>,
 }
@@ -187,6 +192,7 @@ impl Coordinator {
             target,
             report,
             committers,
+            pause: std::thread::park_timeout,
             epoch,
             pending: None,
             next_ms,
@@ -196,6 +202,7 @@ impl Coordinator {
             final_attempts: 0,
             failures: 0,
             discarded: false,
+            ended: false,
             waiting_savepoints: Vec::new(),
             waiting_checkpoints: Vec::new(),
         }
@@ -204,39 +211,62 @@ impl Coordinator {
     /// Runs until the workers have ended.
     pub fn run(mut self, events: Receiver<Event>) {
         loop {
-            match events.recv_timeout(self.patience()) {
-                Ok(Event::Done) | Err(RecvTimeoutError::Disconnected) => return self.refuse_waiting(),
-                Ok(Event::Failed) => self.abandon(Error::external("the job failed while the checkpoint was under way")),
-                Ok(Event::Acknowledged(acknowledgement)) => self.acknowledged(acknowledgement),
-                Ok(Event::OutputLost(error)) => self.control.fail(error),
-                Ok(Event::SourcesFinished) => {
-                    self.finishing = true;
-                    self.next_ms = Some(i64::MIN);
-                }
-                Ok(Event::Checkpoint { reply }) => self.waiting_checkpoints.push(reply),
-                Ok(Event::Savepoint(request)) => self.waiting_savepoints.push(request),
-                Ok(Event::Discard { reply }) => {
-                    let _ = reply.send(self.discard());
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let event = match events.recv_timeout(self.patience()) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Event::Done),
+            };
+            if !self.step(event) {
+                return;
             }
-            self.act();
+        }
+    }
+
+    /// Takes in what was told, if anything was, and does what is due; false when the workers have ended.
+    pub fn step(&mut self, event: Option<Event>) -> bool {
+        match event {
+            Some(Event::Done) => {
+                self.refuse_waiting();
+                return false;
+            }
+            Some(Event::Failed) => self.abandon(Error::external("the job failed while the checkpoint was under way")),
+            Some(Event::Acknowledged(acknowledgement)) => self.acknowledged(acknowledgement),
+            Some(Event::OutputLost(error)) => self.control.fail(error),
+            Some(Event::SourcesFinished) => {
+                self.finishing = true;
+                self.next_ms = Some(i64::MIN);
+            }
+            Some(Event::Checkpoint { reply }) => self.waiting_checkpoints.push(reply),
+            Some(Event::Savepoint(request)) => self.waiting_savepoints.push(request),
+            Some(Event::Discard { reply }) => {
+                let _ = reply.send(self.discard());
+            }
+            None => {}
+        }
+        self.act();
+        true
+    }
+
+    /// When something is due even if nobody tells anything, by the clock that never jumps.
+    pub fn due_ms(&self) -> Option<i64> {
+        match &self.pending {
+            Some(pending) => Some(pending.began_ms.saturating_add(self.config.timeout_ms)),
+            None => self.next_ms,
         }
     }
 
     fn patience(&self) -> Duration {
         let now_ms = self.control.clock().steady_ms();
-        let due = match &self.pending {
-            Some(pending) => Some(pending.began_ms.saturating_add(self.config.timeout_ms)),
-            None => self.next_ms,
-        };
-        let wait_ms = due.map_or(60_000, |due| due.saturating_sub(now_ms).clamp(0, 60_000));
+        let wait_ms = self.due_ms().map_or(60_000, |due| due.saturating_sub(now_ms).clamp(0, 60_000));
         Duration::from_millis(wait_ms as u64)
     }
 
     fn act(&mut self) {
         if self.control.failed() || self.discarded {
             return;
+        }
+        if self.ended {
+            return self.refuse_waiting();
         }
         let now_ms = self.control.clock().steady_ms();
         if let Some(pending) = &self.pending {
@@ -387,6 +417,7 @@ impl Coordinator {
             self.named.insert(manifest.epoch, shared_files(&manifest));
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
+        self.ended = pending.last;
         if is_savepoint && pending.last {
             self.control.suspend();
         }
@@ -445,7 +476,7 @@ impl Coordinator {
                 }
                 tracing::warn!(%error, uid, attempt, "commit failed, trying again");
                 attempt += 1;
-                std::thread::park_timeout(Duration::from_millis(RETRY_MS as u64));
+                (self.pause)(Duration::from_millis(RETRY_MS as u64));
             }
         }
         self.uncommitted.clear();
@@ -490,7 +521,8 @@ impl Coordinator {
         tracing::warn!(epoch = pending.epoch, %error, "checkpoint failed");
         self.finish(&pending, 0, Some(error.to_string()));
         if let Some(folder) = &pending.folder
-            && let Err(error) = self.config.storages.at(folder).and_then(|storage| storage.remove_folder(folder))
+            // A manifest may be there, if its publication was done and yet told as an error: it goes first.
+            && let Err(error) = self.config.storages.at(folder).and_then(|storage| folder::remove(&*storage, folder))
         {
             tracing::warn!(%error, "what is left of a failed checkpoint stays until the job starts again");
         }
@@ -692,6 +724,23 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(entry.parts, [expected]);
+    }
+
+    #[test]
+    fn behind_the_last_epoch_nothing_is_begun_and_who_asks_is_told() {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut coordinator = coordinator(&clock, |config| config.savepoints = Some(PathBuf::from("/savepoints")));
+        coordinator.step(Some(Event::SourcesFinished));
+        assert_eq!(under_way(&coordinator), Some(1));
+        // Asked for while the last epoch is under way, and behind it.
+        let (reply, savepoint) = sync_channel(1);
+        coordinator.step(Some(Event::Savepoint(SavepointRequest { folder: None, stop: true, drain: false, reply })));
+        coordinator.step(Some(Event::Acknowledged(answer(1, None))));
+        assert!(savepoint.recv().unwrap().unwrap_err().to_string().contains("the job has ended"));
+        let (reply, checkpoint) = sync_channel(1);
+        coordinator.step(Some(Event::Checkpoint { reply }));
+        assert!(checkpoint.recv().unwrap().is_err());
+        assert_eq!((under_way(&coordinator), coordinator.control.triggered()), (None, 1));
     }
 
     #[test]

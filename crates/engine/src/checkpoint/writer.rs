@@ -115,42 +115,48 @@ impl Open {
 impl CheckpointWriter {
     /// Runs until the job's tasks are gone.
     pub fn run(mut self, inbox: Receiver<HandIn>) {
-        for (task, subtask, snapshot) in inbox {
-            self.queued.fetch_sub(snapshot.piece_bytes(), Ordering::AcqRel);
-            let mut state = self.tasks.remove(&(task, subtask)).unwrap_or_default();
-            let event = match snapshot {
-                TaskSnapshot::Begin { epoch, mode, operators, save_afresh, times } => {
-                    // Output that cannot be made safe is lost to this run: only a restart from the last checkpoint brings
-                    // it back.
-                    let begun = self.begin(&mut state, (task, subtask), (epoch, mode, times), operators, save_afresh);
-                    begun.err().map(|error| {
-                        Event::OutputLost(error.context(format!("task {task} subtask {subtask} at epoch {epoch}")))
-                    })
-                }
-                TaskSnapshot::Pieces(pieces) => {
-                    for (uid, sections) in pieces {
-                        self.save(&mut state, (task, subtask), &uid, sections);
-                    }
-                    None
-                }
-                TaskSnapshot::Deferred(uid, copy) => {
-                    let copied = copy(&mut |section| {
-                        self.save(&mut state, (task, subtask), &uid, vec![section]);
-                        Ok(())
-                    });
-                    if let (Err(error), Some(open)) = (copied, &mut state.open) {
-                        open.failure.get_or_insert(error.context(format!("operator `{uid}`")));
-                        state.broken = true;
-                    }
-                    None
-                }
-                TaskSnapshot::End => self.end(&mut state, (task, subtask)).map(Event::Acknowledged),
-            };
-            self.tasks.insert((task, subtask), state);
-            if event.is_some_and(|event| self.events.send(event).is_err()) {
+        for part in inbox {
+            if self.step(part).is_some_and(|event| self.events.send(event).is_err()) {
                 return;
             }
         }
+    }
+
+    /// Saves one part of a snapshot; what the coordinator is to hear of it, if anything.
+    pub fn step(&mut self, (task, subtask, snapshot): HandIn) -> Option<Event> {
+        self.queued.fetch_sub(snapshot.piece_bytes(), Ordering::AcqRel);
+        let mut state = self.tasks.remove(&(task, subtask)).unwrap_or_default();
+        let event = match snapshot {
+            TaskSnapshot::Begin { epoch, mode, operators, save_afresh, times } => {
+                // Output that cannot be made safe is lost to this run: only a restart from the last checkpoint brings
+                // it back. The subtask never answers for the epoch, so that no manifest can be written without it.
+                let begun = self.begin(&mut state, (task, subtask), (epoch, mode, times), operators, save_afresh);
+                begun.err().map(|error| {
+                    state.open = None;
+                    Event::OutputLost(error.context(format!("task {task} subtask {subtask} at epoch {epoch}")))
+                })
+            }
+            TaskSnapshot::Pieces(pieces) => {
+                for (uid, sections) in pieces {
+                    self.save(&mut state, (task, subtask), &uid, sections);
+                }
+                None
+            }
+            TaskSnapshot::Deferred(uid, copy) => {
+                let copied = copy(&mut |section| {
+                    self.save(&mut state, (task, subtask), &uid, vec![section]);
+                    Ok(())
+                });
+                if let (Err(error), Some(open)) = (copied, &mut state.open) {
+                    open.failure.get_or_insert(error.context(format!("operator `{uid}`")));
+                    state.broken = true;
+                }
+                None
+            }
+            TaskSnapshot::End => self.end(&mut state, (task, subtask)).map(Event::Acknowledged),
+        };
+        self.tasks.insert((task, subtask), state);
+        event
     }
 
     fn begin(
@@ -353,6 +359,40 @@ mod tests {
         writer.begin(state, (0, 0), (epoch, mode, BarrierTimes::default()), operators, afresh.clone()).unwrap();
         writer.save(state, (0, 0), "u", sections);
         (writer.end(state, (0, 0)).unwrap(), afresh.load(Ordering::Acquire))
+    }
+
+    #[test]
+    fn whose_output_is_lost_never_answers_for_the_epoch() {
+        let mut writer = CheckpointWriter {
+            events: channel().0,
+            clock: Arc::new(tidemill_core::ManualClock::new(0)),
+            target: Target::default(),
+            queued: Arc::default(),
+            storages: Arc::default(),
+            root: None,
+            attempt: 1,
+            tasks: HashMap::new(),
+        };
+        let mut snapshot = |fails: bool| {
+            let pre_commit: tidemill_core::sink::PreCommit = Box::new(move || match fails {
+                true => Err(Error::external("the broker is away")),
+                false => Ok(vec![vec![1]]),
+            });
+            let parts = SnapshotParts { pre_commit: Some(pre_commit), ..SnapshotParts::default() };
+            let begin = TaskSnapshot::Begin {
+                epoch: 1,
+                mode: SnapshotMode::Checkpoint { fresh: false },
+                operators: vec![OperatorSnapshot { uid: "u".into(), parts }],
+                save_afresh: Arc::default(),
+                times: BarrierTimes::default(),
+            };
+            (writer.step((0, 0, begin)), writer.step((0, 0, TaskSnapshot::End)))
+        };
+        let (lost, answer) = snapshot(true);
+        let Some(Event::OutputLost(why)) = lost else { panic!("the loss is told") };
+        assert!(why.to_string().contains("the broker is away") && answer.is_none(), "{why}");
+        let (None, Some(Event::Acknowledged(answer))) = snapshot(false) else { panic!("an answer is due") };
+        assert_eq!(answer.operators[0].tokens, [[1]]);
     }
 
     #[test]

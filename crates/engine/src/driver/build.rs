@@ -20,8 +20,10 @@ use timely::scheduling::SyncActivator;
 
 use super::alignment::Aligner;
 use super::codec::codec;
-use super::flow::{Addressed, Flow, connect};
-use super::port::{AnyHead, AnyInput, AnyOutput, Head, InputPort, OutputPort, PortLink, Sender};
+use super::flow::{Addressed, CreditReturn, Flow, connect};
+use super::port::{
+    AnyHead, AnyInput, AnyOutput, Head, Inlet, InputPort, Outlet, OutputPort, PortLink, Sender, TimelyOutlet,
+};
 use super::rows::Rows;
 use super::source::{Beginning, SourceHead, SourceParts, SourceTask, Stage, beginning, poll_output};
 use super::task::{Task, TaskCore};
@@ -102,29 +104,41 @@ impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
         let credit = connect(scope.worker(), self.sender_address, &self.flow);
         // No input time leads to an output time by itself: outputs follow the capabilities that the task holds.
         let handle = builder.new_input_connection(self.stream, Addressed, []);
-        Ok(Box::new(InputPort {
-            handle,
-            head,
-            credit,
-            current: VecDeque::new(),
-            later: VecDeque::new(),
-            senders: (0..self.senders)
-                .map(|_| Sender { watermark_ms: WATERMARK_MIN, decoder: codec::<T>().decoder() })
-                .collect(),
-            metrics,
-        }))
+        Ok(input_port(Box::new(handle), head, credit, self.senders, metrics))
     }
+}
+
+/// The receiving end of an edge with so many senders.
+pub(crate) fn input_port<T: Data>(
+    inlet: Box<dyn Inlet<T>>,
+    head: Head<T>,
+    credit: CreditReturn,
+    senders: usize,
+    metrics: Arc<SubtaskMetrics>,
+) -> Box<dyn AnyInput> {
+    let sender = |_| Sender { watermark_ms: WATERMARK_MIN, decoder: codec::<T>().decoder() };
+    let senders = (0..senders).map(sender).collect();
+    Box::new(InputPort { inlet, head, credit, current: VecDeque::new(), later: VecDeque::new(), senders, metrics })
 }
 
 /// Edges that have their sender and wait for their receiver, by receiver and number of its input.
 type OpenEdges<'scope> = HashMap<(usize, usize), Box<dyn OpenEdge<'scope> + 'scope>>;
 
 /// The dataflow a task is built into.
-struct Dataflow<'a, 'scope> {
+pub(crate) struct Dataflow<'a, 'scope> {
     scope: Scope<'scope, Ts>,
     builder: OperatorBuilder<'scope, Ts>,
     open: &'a mut OpenEdges<'scope>,
-    outputs: Vec<Rc<dyn AnyOutput>>,
+}
+
+/// What a task is built into.
+pub(crate) enum Site<'a, 'scope> {
+    /// Nothing: a chain that is stepped by hand has no exchanged edges.
+    ByHand,
+    Timely(Box<Dataflow<'a, 'scope>>),
+    /// What stands in for a dataflow in the simulation.
+    #[cfg(test)]
+    Simulated(crate::runtime::tests::simulation::network::Place),
 }
 
 /// State to restore by hand, from no folder: for one operator, subtask and parallelism.
@@ -133,7 +147,8 @@ pub(crate) type RestoreByHand = dyn Fn(&str, usize, usize) -> Restored;
 /// Builds one task on one worker, or one by hand (`crate::testing`), which has no dataflow and so no exchanged edges.
 pub(crate) struct TaskBuilder<'a, 'scope> {
     pub shared: &'a BuildShared,
-    dataflow: Option<Dataflow<'a, 'scope>>,
+    site: Site<'a, 'scope>,
+    outputs: Vec<Rc<dyn AnyOutput>>,
     by_hand: Option<&'a RestoreByHand>,
     task: usize,
     /// The subtask of this worker; `None` when the task's parallelism leaves this worker out.
@@ -145,19 +160,27 @@ pub(crate) struct TaskBuilder<'a, 'scope> {
 impl<'a> TaskBuilder<'a, 'static> {
     /// A builder of one subtask's chain without a dataflow.
     pub fn by_hand(shared: &'a BuildShared, subtask: usize, restore: &'a RestoreByHand, waker: Waker) -> Self {
-        TaskBuilder {
-            shared,
-            dataflow: None,
-            by_hand: Some(restore),
-            task: 0,
-            subtask: Some(subtask),
-            metrics: Arc::default(),
-            waker,
-        }
+        let builder = Self::new(shared, Site::ByHand, (0, subtask), waker);
+        TaskBuilder { by_hand: Some(restore), subtask: Some(subtask), ..builder }
     }
 }
 
-impl<'scope> TaskBuilder<'_, 'scope> {
+impl<'a, 'scope> TaskBuilder<'a, 'scope> {
+    /// A builder of one task on one worker.
+    pub fn new(shared: &'a BuildShared, site: Site<'a, 'scope>, (task, worker): (usize, usize), waker: Waker) -> Self {
+        let takes_part = shared.plan.heads.get(task).is_some_and(|head| worker < shared.plan.parallelism[*head]);
+        TaskBuilder {
+            shared,
+            site,
+            outputs: Vec::new(),
+            by_hand: None,
+            task,
+            subtask: takes_part.then_some(worker),
+            metrics: shared.metrics.get(task).and_then(|task| task.get(worker)).cloned().unwrap_or_default(),
+            waker,
+        }
+    }
+
     /// What an operator restores from.
     pub fn restored(&self, node: usize) -> Result<Restored> {
         let parallelism = self.shared.plan.parallelism[node];
@@ -249,24 +272,36 @@ impl<'scope> TaskBuilder<'_, 'scope> {
         factory: &dyn PartitionFactory<O>,
         (senders, receivers): (usize, usize),
     ) -> Result<Box<dyn Link<O>>> {
-        let dataflow = self.dataflow.as_mut().ok_or_else(|| Error::bug("an exchanged edge in a task built by hand"))?;
-        let (peers, me) = (dataflow.scope.peers(), dataflow.scope.index());
-        let (output, stream) = dataflow.builder.new_output_connection([]);
+        let (peers, me) = match &self.site {
+            Site::ByHand => return Err(Error::bug("an exchanged edge in a task built by hand")),
+            Site::Timely(dataflow) => (dataflow.scope.peers(), dataflow.scope.index()),
+            #[cfg(test)]
+            Site::Simulated(place) => (place.peers(), place.worker),
+        };
         let flow = Flow::new(peers);
+        let outlet: Box<dyn Outlet<O>> = match &mut self.site {
+            Site::ByHand => return Err(Error::bug("an exchanged edge in a task built by hand")),
+            Site::Timely(dataflow) => {
+                let (output, stream) = dataflow.builder.new_output_connection([]);
+                let sender_address = dataflow.builder.operator_info().address;
+                let open = Edge { stream, flow: flow.clone(), sender_address, senders };
+                dataflow.open.insert(edge, Box::new(open));
+                Box::new(TimelyOutlet { output, capability: None })
+            }
+            #[cfg(test)]
+            Site::Simulated(place) => place.outlet::<O>(edge, &flow, senders),
+        };
         let port = Rc::new(RefCell::new(OutputPort {
-            output,
-            capability: None,
+            outlet,
             partition: factory.make(me, senders, receivers),
             buffers: (0..peers).map(|_| Vec::new()).collect(),
             channels: (0..peers).map(|_| Arc::new(Mutex::new(codec::<O>().encoder()))).collect(),
             codec: codec::<O>(),
-            flow: flow.clone(),
+            flow,
             me: me as u32,
             metrics: self.metrics.clone(),
         }));
-        let sender_address = dataflow.builder.operator_info().address;
-        dataflow.open.insert(edge, Box::new(Edge { stream, flow, sender_address, senders }));
-        dataflow.outputs.push(port.clone());
+        self.outputs.push(port.clone());
         Ok(Box::new(PortLink(port)))
     }
 
@@ -289,18 +324,25 @@ impl<'scope> TaskBuilder<'_, 'scope> {
     }
 
     fn core(&mut self, head: Rc<dyn AnyHead>) -> Result<TaskCore> {
-        let dataflow = self.dataflow.as_mut().ok_or_else(|| Error::bug("a task outside of any dataflow"))?;
-        let address = dataflow.builder.operator_info().address;
-        self.shared.control.register(dataflow.scope.worker().sync_activator_for(address.to_vec()));
+        let (activator, from_elsewhere) = match &self.site {
+            Site::ByHand => return Err(Error::bug("a task outside of any dataflow")),
+            Site::Timely(dataflow) => {
+                let (address, worker) = (dataflow.builder.operator_info().address, dataflow.scope.worker());
+                (worker.activator_for(address.clone()), worker.sync_activator_for(address.to_vec()))
+            }
+            #[cfg(test)]
+            Site::Simulated(place) => place.activators(),
+        };
+        self.shared.control.register(from_elsewhere);
         Ok(TaskCore {
             task: self.task,
             subtask: self.subtask.unwrap_or(0),
             epoch: self.shared.restore.epoch() + 1,
             head,
-            outputs: std::mem::take(&mut dataflow.outputs),
+            outputs: std::mem::take(&mut self.outputs),
             control: self.shared.control.clone(),
             metrics: self.metrics.clone(),
-            activator: dataflow.scope.worker().activator_for(address),
+            activator,
             waker: self.waker.clone(),
             wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
@@ -386,7 +428,7 @@ pub(crate) fn source<T: Data>(
     Ok(Box::new(task))
 }
 
-/// What a task does when timely schedules it.
+/// What a task does when it is scheduled.
 enum Run {
     Source(SourceRun),
     Inputs(Task),
@@ -408,8 +450,8 @@ impl Run {
     }
 }
 
-/// Wakes the task at an address of this worker, from any thread.
-fn task_waker(scope: Scope<'_, Ts>, address: &[usize]) -> Waker {
+/// Wakes the task that is activated so, from any thread.
+pub(crate) fn task_waker(task: SyncActivator) -> Waker {
     struct WakeTask(std::sync::Mutex<SyncActivator>);
     impl Wake for WakeTask {
         fn wake(self: Arc<Self>) {
@@ -420,31 +462,24 @@ fn task_waker(scope: Scope<'_, Ts>, address: &[usize]) -> Waker {
             let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).activate();
         }
     }
-    Waker::from(Arc::new(WakeTask(std::sync::Mutex::new(scope.worker().sync_activator_for(address.to_vec())))))
+    Waker::from(Arc::new(WakeTask(std::sync::Mutex::new(task))))
 }
 
 /// Builds all tasks on this worker.
 pub(crate) fn build<'scope>(scope: Scope<'scope, Ts>, shared: &BuildShared) -> Result<()> {
     let mut open: OpenEdges<'scope> = HashMap::new();
     for (task, &head) in shared.plan.heads.iter().enumerate() {
-        let subtask = (scope.index() < shared.plan.parallelism[head]).then_some(scope.index());
         let operator = OperatorBuilder::new(shared.plan.task_name(task), scope);
-        let waker = task_waker(scope, &operator.operator_info().address);
-        let mut builder = TaskBuilder {
-            shared,
-            dataflow: Some(Dataflow { scope, builder: operator, open: &mut open, outputs: Vec::new() }),
-            by_hand: None,
-            task,
-            subtask,
-            metrics: shared.metrics[task].get(scope.index()).cloned().unwrap_or_default(),
-            waker,
-        };
-        let built = run(&mut builder, head);
-        let TaskBuilder { dataflow: Some(Dataflow { builder: operator, .. }), metrics, .. } = builder else {
+        let waker = task_waker(scope.worker().sync_activator_for(operator.operator_info().address.to_vec()));
+        let dataflow = Box::new(Dataflow { scope, builder: operator, open: &mut open });
+        let mut builder = TaskBuilder::new(shared, Site::Timely(dataflow), (task, scope.index()), waker);
+        let built = BuiltTask::build(&mut builder, head);
+        let Site::Timely(dataflow) = builder.site else {
             return Err(Error::bug("a task lost its dataflow while it was built"));
         };
+        let operator = dataflow.builder;
         match built {
-            Ok(run) => install(operator, run, shared, task, subtask.is_some(), metrics),
+            Ok(task) => install(operator, task),
             Err(error) => {
                 // timely wants every operator it has begun; this one does nothing, and the job fails.
                 operator.build(|_capabilities| |_frontiers| {});
@@ -474,52 +509,82 @@ fn inputs(builder: &mut TaskBuilder<'_, '_>, node: usize, link: Box<dyn Any>) ->
     let (any_head, head) = make_head(link)?;
     let core = builder.core(any_head)?;
     let mut inputs = Vec::new();
-    let dataflow = builder.dataflow.as_mut().ok_or_else(|| Error::bug("a task outside of any dataflow"))?;
     for index in 0..builder.shared.plan.nodes[node].inputs.len() {
-        let edge = dataflow.open.remove(&(node, index)).ok_or_else(|| Error::bug("an edge has no sender"))?;
-        inputs.push(edge.connect(&mut dataflow.builder, dataflow.scope, head.as_ref(), builder.metrics.clone())?);
+        let metrics = builder.metrics.clone();
+        inputs.push(match &mut builder.site {
+            Site::ByHand => return Err(Error::bug("a task outside of any dataflow")),
+            Site::Timely(dataflow) => {
+                let edge = dataflow.open.remove(&(node, index)).ok_or_else(|| Error::bug("an edge has no sender"))?;
+                edge.connect(&mut dataflow.builder, dataflow.scope, head.as_ref(), metrics)?
+            }
+            #[cfg(test)]
+            Site::Simulated(place) => place.inlet((node, index), head.as_ref(), metrics)?,
+        });
     }
     Ok(Task { core, inputs })
 }
 
-/// Hands the task to timely. A failure or a panic in it fails the job, here and on all other workers.
-fn install(
-    operator: OperatorBuilder<'_, Ts>,
-    mut run: Run,
-    shared: &BuildShared,
-    task: usize,
-    takes_part: bool,
+/// A task as it is scheduled. A failure or a panic in it fails the job, here and on all other workers.
+pub(crate) struct BuiltTask {
+    run: Run,
+    name: String,
+    control: Arc<JobControl>,
     metrics: Arc<SubtaskMetrics>,
-) {
-    let name = shared.plan.task_name(task);
-    let control = shared.control.clone();
-    operator.build_reschedule(move |capabilities: Vec<Capability<Ts>>| {
-        let core = run.core();
+    takes_part: bool,
+}
+
+impl BuiltTask {
+    /// Builds the task that begins with node `head`.
+    pub fn build(builder: &mut TaskBuilder<'_, '_>, head: usize) -> Result<Self> {
+        Ok(BuiltTask {
+            run: run(builder, head)?,
+            name: builder.shared.plan.task_name(builder.task),
+            control: builder.shared.control.clone(),
+            metrics: builder.metrics.clone(),
+            takes_part: builder.subtask.is_some(),
+        })
+    }
+
+    /// Begins, with timely's capability for each output.
+    pub fn start(&mut self, capabilities: impl Iterator<Item = Option<Capability<Ts>>>) {
+        let core = self.run.core();
         for (output, capability) in core.outputs.iter().zip(capabilities) {
             output.start(capability, core.epoch);
         }
         core.activator.activate();
-        if !takes_part {
+        if !self.takes_part {
             core.abandon();
         }
-        move |frontiers| {
-            if run.core().closed {
-                return false;
-            }
-            if control.failed() {
-                run.core().abandon();
-                return false;
-            }
-            let outcome = metrics.busy(|| catch_unwind(AssertUnwindSafe(|| run.run(frontiers))));
-            let error = match outcome {
-                Ok(Ok(())) => return !run.core().closed,
-                Ok(Err(error)) => error.context(format!("task `{name}`")),
-                Err(panic) => Error::input(format!("task `{name}` panicked: {}", panic_message(panic.as_ref()))),
-            };
-            run.core().abandon();
-            control.fail(error);
-            false
+    }
+
+    /// Does what can be done now; whether there will be more.
+    pub fn schedule(&mut self, frontiers: &[MutableAntichain<Ts>]) -> bool {
+        if self.run.core().closed {
+            return false;
         }
+        if self.control.failed() {
+            self.run.core().abandon();
+            return false;
+        }
+        let run = &mut self.run;
+        let outcome = self.metrics.busy(|| catch_unwind(AssertUnwindSafe(|| run.run(frontiers))));
+        let name = &self.name;
+        let error = match outcome {
+            Ok(Ok(())) => return !run.core().closed,
+            Ok(Err(error)) => error.context(format!("task `{name}`")),
+            Err(panic) => Error::input(format!("task `{name}` panicked: {}", panic_message(panic.as_ref()))),
+        };
+        run.core().abandon();
+        self.control.fail(error);
+        false
+    }
+}
+
+/// Hands the task to timely.
+fn install(operator: OperatorBuilder<'_, Ts>, mut task: BuiltTask) {
+    operator.build_reschedule(move |capabilities: Vec<Capability<Ts>>| {
+        task.start(capabilities.into_iter().map(Some));
+        move |frontiers| task.schedule(frontiers)
     });
 }
 

@@ -25,7 +25,7 @@ const CREDIT_PORTION: i64 = CREDIT_ROWS / 8;
 
 /// A portion of credit on its way back to the sender.
 #[derive(Clone, Copy)]
-struct Credit {
+pub(crate) struct Credit {
     /// The receiver that processed the rows.
     by: u64,
     rows: u64,
@@ -63,6 +63,11 @@ impl Flow {
         Flow { under_way: Rc::new(vec![Cell::new(0); peers]), returned: Rc::default() }
     }
 
+    /// Credit comes back this way.
+    pub(crate) fn returns_by(&self, puller: Box<dyn Pull<Credit>>) {
+        *self.returned.borrow_mut() = Some(puller);
+    }
+
     /// Takes in credit that has come back.
     pub(crate) fn absorb(&self) {
         if let Some(returned) = self.returned.borrow_mut().as_mut() {
@@ -94,6 +99,11 @@ pub(crate) struct CreditReturn {
 }
 
 impl CreditReturn {
+    /// Credit of worker `me` goes to each sender this way.
+    pub(crate) fn new(senders: Vec<Box<dyn Push<Credit>>>, me: usize) -> Self {
+        CreditReturn { senders: senders.into_iter().map(|pusher| (pusher, 0)).collect(), me: me as u64 }
+    }
+
     /// `rows` of sender `from` have been processed.
     pub(crate) fn processed(&mut self, from: usize, rows: usize) {
         let (_, pending) = &mut self.senders[from];
@@ -122,8 +132,8 @@ impl CreditReturn {
 /// Connects the two sides of an edge; `sender_address` is the sending task, so that credit wakes it.
 pub(crate) fn connect(worker: &Worker, sender_address: Rc<[usize]>, flow: &Flow) -> CreditReturn {
     let (pushers, puller) = worker.allocate::<Credit>(worker.new_identifier(), sender_address);
-    *flow.returned.borrow_mut() = Some(puller);
-    CreditReturn { senders: pushers.into_iter().map(|pusher| (pusher, 0)).collect(), me: worker.index() as u64 }
+    flow.returns_by(puller);
+    CreditReturn::new(pushers, worker.index())
 }
 
 /// Delivers each batch to the worker it is addressed to.

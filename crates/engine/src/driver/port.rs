@@ -19,10 +19,69 @@ use crate::operator::{Link, Signal};
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::stream::partition::Partition;
 
-/// The sending end of an edge, on one worker.
-pub(crate) struct OutputPort<T: 'static> {
+/// What an output port sends through and holds its time by: timely's output and capability, or what stands in for them in
+/// the simulation.
+pub(crate) trait Outlet<T> {
+    /// Begins at `time`; timely gives each output its capability then.
+    fn start(&mut self, capability: Option<Capability<Ts>>, time: Ts);
+    /// The time held; `None` before the start and when it was let go.
+    fn time(&self) -> Option<Ts>;
+    /// Sends batches under the time held.
+    fn send(&mut self, batches: &mut dyn Iterator<Item = Rows<T>>);
+    /// Moves the time held on.
+    fn downgrade(&mut self, time: Ts);
+    /// Lets go: nothing more is sent.
+    fn close(&mut self);
+}
+
+/// What an input port receives from: timely's handle, or what stands in for it in the simulation.
+pub(crate) trait Inlet<T> {
+    /// Takes what has arrived, each batch with its time.
+    fn take(&mut self, each: &mut dyn FnMut(Ts, Rows<T>));
+}
+
+/// An output of a timely operator.
+pub(crate) struct TimelyOutlet<T: 'static> {
     pub output: Output<Ts, Rows<T>>,
     pub capability: Option<Capability<Ts>>,
+}
+
+impl<T: Data> Outlet<T> for TimelyOutlet<T> {
+    fn start(&mut self, capability: Option<Capability<Ts>>, time: Ts) {
+        self.capability = capability;
+        self.downgrade(time);
+    }
+
+    fn time(&self) -> Option<Ts> {
+        self.capability.as_ref().map(|capability| *capability.time())
+    }
+
+    fn send(&mut self, batches: &mut dyn Iterator<Item = Rows<T>>) {
+        let Some(capability) = &self.capability else { return };
+        let mut session = self.output.activate();
+        batches.for_each(|mut batch| session.give(capability, &mut batch));
+    }
+
+    fn downgrade(&mut self, time: Ts) {
+        if let Some(capability) = &mut self.capability {
+            capability.downgrade(&time);
+        }
+    }
+
+    fn close(&mut self) {
+        self.capability = None;
+    }
+}
+
+impl<T: Data> Inlet<T> for InputHandleCore<Ts, Rows<T>, BatchPull<T>> {
+    fn take(&mut self, each: &mut dyn FnMut(Ts, Rows<T>)) {
+        self.for_each(|capability, rows| each(*capability.time(), std::mem::take(rows)));
+    }
+}
+
+/// The sending end of an edge, on one worker.
+pub(crate) struct OutputPort<T: 'static> {
+    pub outlet: Box<dyn Outlet<T>>,
     pub partition: Box<dyn Partition<T>>,
     /// One buffer a receiving worker.
     pub buffers: Vec<Records<T>>,
@@ -37,35 +96,34 @@ pub(crate) struct OutputPort<T: 'static> {
 impl<T: Data> OutputPort<T> {
     /// Sends the buffers that hold at least `least` rows.
     fn send(&mut self, least: usize) {
-        let Some(capability) = &self.capability else { return };
-        let (codec, least) = (self.codec, least.max(1));
+        if self.outlet.time().is_none() {
+            return;
+        }
+        let (codec, me, least) = (self.codec, self.me, least.max(1));
         if self.buffers.iter().all(|buffer| codec.rows(buffer) < least) {
             return;
         }
-        let mut session = self.output.activate();
-        for (to, buffer) in self.buffers.iter_mut().enumerate() {
+        let OutputPort { outlet, buffers, channels, flow, metrics, .. } = self;
+        let full = buffers.iter_mut().enumerate().filter(|(_, buffer)| codec.rows(buffer) >= least);
+        outlet.send(&mut full.map(|(to, buffer)| {
             let rows = codec.rows(buffer);
-            if rows >= least {
-                let room = if least > 1 { buffer.len().min(BATCH_ROWS) } else { 0 };
-                let records = std::mem::replace(buffer, Vec::with_capacity(room));
-                self.flow.sent(to, rows);
-                self.metrics.records_out.add(rows as u64);
-                let way = (self.me, to as u32);
-                session.give(capability, &mut Rows::new(records, rows, way, self.channels[to].clone()));
-            }
-        }
+            let room = if least > 1 { buffer.len().min(BATCH_ROWS) } else { 0 };
+            let records = std::mem::replace(buffer, Vec::with_capacity(room));
+            flow.sent(to, rows);
+            metrics.records_out.add(rows as u64);
+            Rows::new(records, rows, (me, to as u32), channels[to].clone())
+        }));
     }
 
     fn downgrade(&mut self, epoch: Option<u64>, watermark_ms: Option<i64>) {
         self.send(0);
-        if let Some(capability) = &mut self.capability {
-            let now = *capability.time();
+        if let Some(now) = self.outlet.time() {
             let next = Ts::new(
                 epoch.unwrap_or(now.epoch).max(now.epoch),
                 watermark_ms.unwrap_or(i64::MIN).max(now.watermark()),
             );
             if next != now {
-                capability.downgrade(&next);
+                self.outlet.downgrade(next);
             }
         }
     }
@@ -89,7 +147,7 @@ impl<T: Data> Link<T> for PortLink<T> {
             Signal::Barrier { epoch, .. } => port.downgrade(Some(*epoch + 1), None),
             Signal::Close => {
                 port.send(0);
-                port.capability = None;
+                port.outlet.close();
             }
             Signal::ProcessingTime(_)
             | Signal::NextProcessingTime(_)
@@ -108,7 +166,7 @@ impl<T: Data> Link<T> for PortLink<T> {
 
 /// An output port as its task sees it.
 pub(crate) trait AnyOutput {
-    fn start(&self, capability: Capability<Ts>, epoch: u64);
+    fn start(&self, capability: Option<Capability<Ts>>, epoch: u64);
     fn absorb_credit(&self);
     fn flush(&self);
     /// Gives up the capability without sending what is buffered.
@@ -116,9 +174,8 @@ pub(crate) trait AnyOutput {
 }
 
 impl<T: Data> AnyOutput for RefCell<OutputPort<T>> {
-    fn start(&self, mut capability: Capability<Ts>, epoch: u64) {
-        capability.downgrade(&Ts::new(epoch, i64::MIN));
-        self.borrow_mut().capability = Some(capability);
+    fn start(&self, capability: Option<Capability<Ts>>, epoch: u64) {
+        self.borrow_mut().outlet.start(capability, Ts::new(epoch, i64::MIN));
     }
 
     fn absorb_credit(&self) {
@@ -130,7 +187,7 @@ impl<T: Data> AnyOutput for RefCell<OutputPort<T>> {
     }
 
     fn abandon(&self) {
-        self.borrow_mut().capability = None;
+        self.borrow_mut().outlet.close();
     }
 }
 
@@ -139,7 +196,7 @@ pub(crate) type Head<T> = Rc<RefCell<Box<dyn Link<T>>>>;
 
 /// The receiving end of an edge, on one worker.
 pub(crate) struct InputPort<T: Data> {
-    pub handle: InputHandleCore<Ts, Rows<T>, BatchPull<T>>,
+    pub inlet: Box<dyn Inlet<T>>,
     pub head: Head<T>,
     pub credit: CreditReturn,
     /// Batches of the current epoch, then those of later ones. Bounded by the senders' credit.
@@ -185,8 +242,7 @@ impl<T: Data> AnyInput for InputPort<T> {
     fn pull(&mut self, epoch: u64) -> Result<()> {
         let (current, later, senders) = (&mut self.current, &mut self.later, &mut self.senders);
         let mut damage = None;
-        self.handle.for_each(|capability, rows| {
-            let (time, rows) = (*capability.time(), std::mem::take(rows));
+        self.inlet.take(&mut |time, rows| {
             let (from, count, known) = (rows.from as usize, rows.count(), senders.len());
             let opened = match senders.get_mut(from) {
                 Some(sender) => rows.open(sender.decoder.as_mut()),

@@ -362,7 +362,7 @@ fn spawn_guarded(
 }
 
 /// The newest complete checkpoint of the job itself, else the savepoint it was told to start from.
-fn restore_point(
+pub(super) fn restore_point(
     settings: &JobSettings,
     folder: Option<&CheckpointFolder>,
     storages: &Storages,
@@ -386,7 +386,7 @@ fn restore_point(
 }
 
 /// Before any worker writes: sinks publish what the restored checkpoint names and remove what an earlier attempt left.
-fn recover_sinks(
+pub(super) fn recover_sinks(
     plan: &Plan,
     restore: &RestorePoint,
     settings: &JobSettings,

@@ -9,6 +9,8 @@ mod process;
 mod processes;
 mod settings;
 mod socket;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod user_metrics;
 
 pub use cluster::{Cluster, Secret};

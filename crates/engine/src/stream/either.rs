@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::Data;
+use tidemill_core::{Data, Result};
 
 use super::data_stream::{DataStream, Origin};
-use super::partition::{Broadcast, Forward, Global, PartitionFactory, Rebalance, Rescale, Shuffle};
+use super::partition::{Broadcast, Forward, Global, Partition, PartitionFactory, Rebalance, Rescale, Shuffle};
 use super::stateless::{BatchOperator, map};
+use crate::driver::Records;
 use crate::graph::ShipKind;
 use crate::testing::two;
 
@@ -39,15 +40,55 @@ pub(super) fn either<A: Data, B: Data>(
     {
         return DataStream::new(left.env.clone(), Origin::of(node, None));
     }
-    let left = wrapped(left, "Left Input", Either::Left, by_key.as_ref());
-    left.union(&[&wrapped(right, "Right Input", Either::Right, by_key.as_ref())])
+    let is_left = |value| if let Either::Left(value) = value { Some(value) } else { None };
+    let is_right = |value| if let Either::Right(value) = value { Some(value) } else { None };
+    let left = wrapped(left, "Left Input", (Either::Left, is_left), by_key.as_ref());
+    left.union(&[&wrapped(right, "Right Input", (Either::Right, is_right), by_key.as_ref())])
+}
+
+/// How records are wrapped, and taken out again.
+type Wrapping<T, O> = (fn(T) -> O, fn(O) -> Option<T>);
+
+/// A partitioner that knows the unwrapped records alone, for wrapped ones.
+struct Unwrapped<T, O> {
+    inner: Arc<dyn PartitionFactory<T>>,
+    wrap: fn(T) -> O,
+    unwrap: fn(O) -> Option<T>,
+}
+
+struct UnwrappedPartition<T, O> {
+    inner: Box<dyn Partition<T>>,
+    wrap: fn(T) -> O,
+    unwrap: fn(O) -> Option<T>,
+    /// One a receiver, empty between two batches.
+    buffers: Vec<Records<T>>,
+}
+
+impl<T: 'static, O: 'static> PartitionFactory<O> for Unwrapped<T, O> {
+    fn make(&self, subtask: usize, senders: usize, receivers: usize) -> Box<dyn Partition<O>> {
+        let (inner, wrap, unwrap) = (self.inner.make(subtask, senders, receivers), self.wrap, self.unwrap);
+        Box::new(UnwrappedPartition { inner, wrap, unwrap, buffers: Vec::new() })
+    }
+}
+
+impl<T, O> Partition<O> for UnwrappedPartition<T, O> {
+    fn scatter(&mut self, batch: Records<O>, buffers: &mut [Records<O>]) -> Result<()> {
+        let (wrap, unwrap) = (self.wrap, self.unwrap);
+        self.buffers.resize_with(buffers.len(), Vec::new);
+        let plain = batch.into_iter().filter_map(|(time_ms, value)| Some((time_ms, unwrap(value)?))).collect();
+        self.inner.scatter(plain, &mut self.buffers)?;
+        for (buffer, plain) in buffers.iter_mut().zip(&mut self.buffers) {
+            buffer.extend(plain.drain(..).map(|(time_ms, value)| (time_ms, wrap(value))));
+        }
+        Ok(())
+    }
 }
 
 /// A stream with each origin followed by a node that wraps its records, as parallel as the origin and so in its chain.
 fn wrapped<T: Data, O: Data>(
     stream: &DataStream<T>,
     name: &str,
-    wrap: fn(T) -> O,
+    (wrap, unwrap): Wrapping<T, O>,
     by_key: Option<&Arc<dyn PartitionFactory<O>>>,
 ) -> DataStream<O> {
     let mut origins = Vec::new();
@@ -58,13 +99,7 @@ fn wrapped<T: Data, O: Data>(
             (ShipKind::Rebalance, _) => Arc::new(Rebalance),
             (ShipKind::Rescale, _) => Arc::new(Rescale),
             (ShipKind::Shuffle { seed }, _) => Arc::new(Shuffle { seed }),
-            // A custom partitioner knows the unwrapped records alone: it stands before the node that wraps them.
-            (ShipKind::Custom, _) => {
-                let before = DataStream { env: stream.env.clone(), origins: vec![origin.clone()] };
-                let after = before.add_operator(name, move |_, _| Ok(BatchOperator::new(map(wrap))));
-                origins.extend(after.forward().origins);
-                continue;
-            }
+            (ShipKind::Custom, _) => Arc::new(Unwrapped { inner: origin.partition.clone(), wrap, unwrap }),
             (ShipKind::Broadcast, _) => Arc::new(Broadcast),
             (ShipKind::Global, _) => Arc::new(Global),
         };

@@ -122,6 +122,41 @@ fn the_wrapping_of_the_two_inputs_makes_no_tasks_of_its_own() {
     assert!(names[2].0.starts_with("both") && names[2].1 == 3, "{names:?}");
 }
 
+/// Tells on which subtask a value was seen; those of the second stream are negative.
+#[derive(Clone, Default)]
+struct Where(usize);
+
+impl CoMapFunction<i64, i64, (usize, i64)> for Where {
+    fn open(&mut self, context: &RuntimeContext) -> Result<()> {
+        self.0 = context.subtask;
+        Ok(())
+    }
+    fn map_first(&mut self, value: i64) -> Result<(usize, i64)> {
+        Ok((self.0, value))
+    }
+    fn map_second(&mut self, value: i64) -> Result<(usize, i64)> {
+        Ok((self.0, -value))
+    }
+}
+
+#[test]
+fn behind_partitioned_inputs_an_operator_has_a_parallelism_of_its_own() {
+    for (before, behind) in [(1, 3), (3, 1), (2, 4), (4, 3)] {
+        let env = Environment::new();
+        env.set_parallelism(2);
+        let numbers = env.from_sequence(1, 40).set_parallelism(before);
+        let chosen = numbers.partition_custom(|n: &i64, of| *n as usize % of, |n| *n);
+        let seen = chosen.connect(&numbers.rebalance()).rich_map(Where::default()).set_parallelism(behind).collect();
+        env.execute("own parallelism").unwrap();
+        let seen = seen.take();
+        let (first, second): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(_, n)| *n > 0);
+        assert!(first.iter().all(|(subtask, n)| *subtask == *n as usize % behind), "{before} to {behind}: {first:?}");
+        assert_eq!(sorted(first.into_iter().map(|(_, n)| n).collect()), (1..=40).collect::<Vec<i64>>());
+        let reached: std::collections::BTreeSet<usize> = second.iter().map(|(subtask, _)| *subtask).collect();
+        assert_eq!((second.len(), reached.len()), (40, behind), "{before} to {behind}");
+    }
+}
+
 #[test]
 fn a_harness_of_two_inputs_begins_with_the_operator_that_reads_both() {
     let mut both = Harness::two(|numbers: DataStream<i64>, texts: DataStream<String>| {

@@ -72,8 +72,6 @@ fn shape(node: &Node, made: DataStream<Event>, parallelism: usize) -> DataStream
     // A step over all keys is one subtask's, and a union is no operator.
     match node.step {
         Step::TumblingAll(_) | Step::Union(_) | Step::Sides => made,
-        // The inputs of two streams that are partitioned are operators of their own, which keep the job's parallelism.
-        Step::Connect(_) if !matches!(node.ship, Ship::Forward) => made,
         _ if node.chained => made,
         _ => made.disable_chaining().set_parallelism(wanted),
     }

@@ -61,16 +61,35 @@ pub(crate) struct Storages {
     options: BTreeMap<String, String>,
     buckets: Mutex<BTreeMap<String, Arc<ObjectStorage>>>,
     requests: Mutex<Option<Arc<Requests>>>,
+    /// In the simulation, what stands for all storages.
+    #[cfg(test)]
+    simulated: Option<Arc<dyn Storage>>,
 }
 
 impl Storages {
     /// `options` go before the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and their like).
     pub fn new(options: BTreeMap<String, String>) -> Self {
-        Storages { options, buckets: Mutex::default(), requests: Mutex::default() }
+        Storages {
+            options,
+            buckets: Mutex::default(),
+            requests: Mutex::default(),
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    /// One storage for all locations.
+    #[cfg(test)]
+    pub fn simulated(storage: Arc<dyn Storage>) -> Self {
+        Storages { simulated: Some(storage), ..Storages::default() }
     }
 
     /// The storage of a location. An error for a scheme that is not built.
     pub fn at(&self, location: &Path) -> Result<Arc<dyn Storage>> {
+        #[cfg(test)]
+        if let Some(storage) = &self.simulated {
+            return Ok(storage.clone());
+        }
         let Some((scheme, rest)) = scheme(location) else { return Ok(Arc::new(LocalStorage)) };
         match scheme {
             "s3" | "s3a" => {

@@ -40,6 +40,19 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// So many links, and what is to be sent over each of them; `start` is the first.
+    pub fn new(
+        count: usize,
+        start: &Start,
+        target: Target,
+        checkpoints: Option<std::path::PathBuf>,
+    ) -> (Self, Vec<Receiver<ToMember>>) {
+        let (outboxes, waiting) = (0..count).map(|_| sync_channel(WAITING_MESSAGES_MAX)).unzip();
+        let members = Members { outboxes, waiting: Arc::default(), target, checkpoints };
+        members.say(&ToMember::Start(start.clone()));
+        (members, waiting)
+    }
+
     fn say(&self, message: &ToMember) {
         for outbox in &self.outboxes {
             // A link whose end is gone has told about that already; one that is full is silent and will be noticed.
@@ -100,18 +113,10 @@ pub(crate) fn open(
     target: Target,
     checkpoints: Option<std::path::PathBuf>,
 ) -> (Links, Members) {
-    let waiting: Arc<AtomicUsize> = Arc::default();
-    let mut links = Links { streams: Vec::new(), outboxes: Vec::new(), waiting: waiting.clone() };
-    let mut members = Members { outboxes: Vec::new(), waiting, target, checkpoints };
-    for (process, stream) in control.into_iter().enumerate() {
-        let Some(stream) = stream else { continue };
-        let (outbox, waiting) = sync_channel(WAITING_MESSAGES_MAX);
-        members.outboxes.push(outbox);
-        links.outboxes.push(waiting);
-        links.streams.push((process, stream));
-    }
-    members.say(&ToMember::Start(start.clone()));
-    (links, members)
+    let streams = control.into_iter().enumerate();
+    let streams: Vec<_> = streams.filter_map(|(process, stream)| Some((process, stream?))).collect();
+    let (members, outboxes) = Members::new(streams.len(), start, target, checkpoints);
+    (Links { streams, outboxes, waiting: members.waiting.clone() }, members)
 }
 
 /// The first process cannot start: the others hear why.
@@ -200,7 +205,7 @@ fn listen(process: usize, mut stream: TcpStream, shared: &Shared) {
 }
 
 /// Takes in what a member says; false behind its last word.
-fn heard(process: usize, message: ToLeader, shared: &Shared) -> Result<bool> {
+pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Result<bool> {
     let own = |subtask: u32| subtask as usize / shared.workers == process;
     let foreign = || Error::external("it speaks for a subtask of another process");
     match message {
@@ -308,7 +313,7 @@ pub(super) fn alive_after(cluster: &Cluster) -> Duration {
 }
 
 /// Which marks the other end of a link knows already.
-pub(super) struct Told {
+pub(crate) struct Told {
     slots: Vec<(usize, Option<Mark>)>,
     /// The first stage whose end was not told, for each of the slots.
     stages: Vec<u32>,

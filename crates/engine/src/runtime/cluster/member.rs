@@ -94,44 +94,51 @@ fn lost(why: &Error, shared: &Shared) {
 }
 
 fn listen(mut stream: TcpStream, shared: &Shared) {
-    let control = &shared.control;
     loop {
         let message = match receive::<ToMember>(&mut stream) {
             Ok(message) => message,
             Err(why) => return lost(&why, shared),
         };
-        match message {
-            ToMember::Alive | ToMember::Start(_) => {}
-            ToMember::Trigger { epoch, savepoint, last, drain, folder } => {
-                match folder.map(|folder| folder.here(shared.checkpoints.as_deref())).transpose() {
-                    Ok(folder) => {
-                        *shared.target.lock().unwrap_or_else(PoisonError::into_inner) = (epoch, folder);
-                        control.trigger(epoch, savepoint, last, drain);
-                    }
-                    Err(error) => return control.fail(error),
-                }
-            }
-            ToMember::Committed(epoch) => control.set_committed(epoch),
-            ToMember::Suspended => control.suspend(),
-            ToMember::Marks(marks) => {
-                for (slot, mark) in marks {
-                    if shared.slot_process.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process) {
-                        control.remote_mark(slot as usize, mark);
-                    }
-                }
-            }
-            ToMember::Stages(ends) => {
-                for (slot, end) in ends {
-                    if shared.slot_process.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process) {
-                        control.stage_ended(slot as usize, end);
-                    }
-                }
-            }
-            ToMember::Failed(failure) => control.fail(Error::from(failure)),
-            ToMember::Cancel => control.cancelled(),
-            ToMember::Done => return,
+        if !heard(message, shared) {
+            return;
         }
     }
+}
+
+/// Does what the first process says; false behind its last word.
+pub(crate) fn heard(message: ToMember, shared: &Shared) -> bool {
+    let control = &shared.control;
+    let elsewhere =
+        |slot: u32| shared.slot_process.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process);
+    match message {
+        ToMember::Alive | ToMember::Start(_) => {}
+        ToMember::Trigger { epoch, savepoint, last, drain, folder } => {
+            match folder.map(|folder| folder.here(shared.checkpoints.as_deref())).transpose() {
+                Ok(folder) => {
+                    *shared.target.lock().unwrap_or_else(PoisonError::into_inner) = (epoch, folder);
+                    control.trigger(epoch, savepoint, last, drain);
+                }
+                Err(error) => {
+                    control.fail(error);
+                    return false;
+                }
+            }
+        }
+        ToMember::Committed(epoch) => control.set_committed(epoch),
+        ToMember::Suspended => control.suspend(),
+        ToMember::Marks(marks) => marks
+            .into_iter()
+            .filter(|(slot, _)| elsewhere(*slot))
+            .for_each(|(slot, mark)| control.remote_mark(slot as usize, mark)),
+        ToMember::Stages(ends) => ends
+            .into_iter()
+            .filter(|(slot, _)| elsewhere(*slot))
+            .for_each(|(slot, end)| control.stage_ended(slot as usize, end)),
+        ToMember::Failed(failure) => control.fail(Error::from(failure)),
+        ToMember::Cancel => control.cancelled(),
+        ToMember::Done => return false,
+    }
+    true
 }
 
 fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
@@ -139,39 +146,16 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
     let alive_after = alive_after(&shared.cluster);
     let (mut silent, mut unreported) = (Duration::ZERO, Duration::ZERO);
     loop {
-        let event = events.recv_timeout(MARKS_EVERY);
-        let mut messages = Vec::new();
-        let marks = told.changes(shared.control.board());
-        messages.extend((!marks.is_empty()).then_some(ToLeader::Marks(marks)));
-        let stages = told.stages(shared.control.board());
-        messages.extend((!stages.is_empty()).then_some(ToLeader::Stages(stages)));
-        let mut last = false;
-        match event {
-            Ok(Event::Acknowledged(acknowledgement)) => {
-                let keeps = shared.target.lock().unwrap_or_else(PoisonError::into_inner).1.is_some();
-                match WireAcknowledgement::new(acknowledgement, keeps) {
-                    Ok(acknowledgement) => messages.push(ToLeader::Acknowledged(acknowledgement)),
-                    Err(error) => shared.control.fail(error),
-                }
-            }
-            Ok(Event::OutputLost(error)) => messages.push(ToLeader::OutputLost(Failure::from(&error))),
-            Ok(Event::Failed) => {
-                let why = shared.control.failure().unwrap_or_else(|| Error::bug("a failure without a reason"));
-                messages.push(ToLeader::Failed(Failure::from(&why)));
-            }
-            Ok(Event::Done) | Err(RecvTimeoutError::Disconnected) => {
-                messages.push(reports(shared));
-                messages.push(ToLeader::Ended);
-                last = true;
-            }
-            // Whether all sources have finished is seen by the first process, from their marks.
-            Ok(Event::SourcesFinished) => {}
-            // Nobody asks this process: it has no control socket.
-            Ok(Event::Checkpoint { .. } | Event::Savepoint(_) | Event::Discard { .. }) => {}
+        let event = match events.recv_timeout(MARKS_EVERY) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Disconnected) => Some(Event::Done),
             Err(RecvTimeoutError::Timeout) => {
                 (silent, unreported) = (silent + MARKS_EVERY, unreported + MARKS_EVERY);
+                None
             }
-        }
+        };
+        let last = matches!(event, Some(Event::Done));
+        let mut messages = said(event, &mut told, shared);
         if unreported >= REPORTS_EVERY {
             unreported = Duration::ZERO;
             messages.push(reports(shared));
@@ -189,6 +173,39 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
             return;
         }
     }
+}
+
+/// What the first process is to hear: what has changed on the board, and what was told here, if anything.
+pub(crate) fn said(event: Option<Event>, told: &mut Told, shared: &Shared) -> Vec<ToLeader> {
+    let mut messages = Vec::new();
+    let marks = told.changes(shared.control.board());
+    messages.extend((!marks.is_empty()).then_some(ToLeader::Marks(marks)));
+    let stages = told.stages(shared.control.board());
+    messages.extend((!stages.is_empty()).then_some(ToLeader::Stages(stages)));
+    match event {
+        Some(Event::Acknowledged(acknowledgement)) => {
+            let keeps = shared.target.lock().unwrap_or_else(PoisonError::into_inner).1.is_some();
+            match WireAcknowledgement::new(acknowledgement, keeps) {
+                Ok(acknowledgement) => messages.push(ToLeader::Acknowledged(acknowledgement)),
+                Err(error) => shared.control.fail(error),
+            }
+        }
+        Some(Event::OutputLost(error)) => messages.push(ToLeader::OutputLost(Failure::from(&error))),
+        Some(Event::Failed) => {
+            let why = shared.control.failure().unwrap_or_else(|| Error::bug("a failure without a reason"));
+            messages.push(ToLeader::Failed(Failure::from(&why)));
+        }
+        Some(Event::Done) => {
+            messages.push(reports(shared));
+            messages.push(ToLeader::Ended);
+        }
+        // Whether all sources have finished is seen by the first process, from their marks.
+        Some(Event::SourcesFinished) => {}
+        // Nobody asks this process: it has no control socket.
+        Some(Event::Checkpoint { .. } | Event::Savepoint(_) | Event::Discard { .. }) => {}
+        None => {}
+    }
+    messages
 }
 
 fn reports(shared: &Shared) -> ToLeader {

@@ -1,0 +1,3 @@
+//! Tests of the runtime that need its inside.
+
+pub(crate) mod simulation;
