@@ -11,11 +11,11 @@ use crate::support::{eventually, folder, programs};
 
 const RECORDS: usize = 30_000;
 
-/// A server that takes agents, with two slots of its own.
+/// A server that takes agents, with two slots of its own; its jobs' processes speak to each other by TLS.
 fn server(secrets: &std::path::Path) -> (Server, String) {
     let secret = secrets.join("secret").display().to_string();
     std::fs::write(&secret, "a join secret of the tests").unwrap();
-    (Server::start_with(&["--join-secret-file", &secret, "--slots", "2"]), secret)
+    (Server::start_with(&["--join-secret-file", &secret, "--slots", "2", "--job-tls"]), secret)
 }
 
 fn agent(server: &Server, secret: &str, name: &str) -> Process {
@@ -77,6 +77,8 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     let job = body["id"].as_str().unwrap().to_owned();
     runs_with(&server, &job, 4);
     assert_eq!(members(&job).len(), 1, "one process here, one on an agent");
+    let by_tls = with_variable("TIDEMILL_PROCESS_TLS", "1");
+    assert!(with_variable("TIDEMILL_JOB_ID", &job).iter().all(|pid| by_tls.contains(pid)), "both by TLS");
     // Most of a key's records are summed by subtasks on the other host: the report has their counters, too.
     let summed = |server: &Server| {
         let vertices = server.job(&job)["vertices"].clone();

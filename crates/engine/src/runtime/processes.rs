@@ -2,7 +2,7 @@
 //! all of this is empty.
 
 use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,6 +16,7 @@ use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::{AllocatorBuilder, Config, Hooks};
 
+use super::cluster::channel::Channel;
 use super::cluster::leader::{self, Members, RemoteReports};
 use super::cluster::member;
 use super::cluster::message::{Place, Start};
@@ -72,12 +73,12 @@ enum State {
     /// Connected.
     Joined(Cluster, Mesh),
     /// The first process, which has told the others what to start from.
-    Leading(Cluster, leader::Links, Vec<Option<TcpStream>>),
+    Leading(Cluster, leader::Links, Vec<Option<Channel>>),
     /// Another process, which has been told.
-    Following(Cluster, TcpStream, Vec<Option<TcpStream>>),
+    Following(Cluster, Channel, Vec<Option<Channel>>),
     Running {
         cluster: Cluster,
-        data: Mutex<Vec<Option<TcpStream>>>,
+        data: Mutex<Vec<Option<Channel>>>,
         control: Arc<JobControl>,
         links: Mutex<Option<Links>>,
         watch: Mutex<Option<JoinHandle<()>>>,
@@ -230,7 +231,7 @@ impl Network {
     fn run(
         self,
         cluster: Cluster,
-        data: Vec<Option<TcpStream>>,
+        data: Vec<Option<Channel>>,
         control: &Arc<JobControl>,
         links: Links,
     ) -> Result<Self> {
@@ -259,7 +260,7 @@ impl Network {
         };
         let range = |process: usize| (process * workers) as u64..((process + 1) * workers) as u64;
         let data = std::mem::take(&mut *data.lock().unwrap_or_else(PoisonError::into_inner));
-        let transport = |(process, socket): (usize, Option<TcpStream>)| {
+        let transport = |(process, socket): (usize, Option<Channel>)| {
             let link = Arc::new(Link {
                 control: control.clone(),
                 ended: self.workers_ended.clone(),
@@ -308,7 +309,7 @@ impl Network {
 }
 
 /// When the job has failed, nothing more is read from the others; a process whose workers do not end is ended.
-fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[TcpStream]) {
+fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[Channel]) {
     while !done.wait(WATCH_EVERY) {
         if control.failed() {
             if !workers_ended.wait(STUCK_AFTER) {

@@ -81,7 +81,9 @@ fn every_graph_gives_with_several_processes_what_it_gives_with_one() {
         *windows.entry((n % 31, n / 100 * 100 + 100)).or_default() += n;
     }
     let windows: Vec<(i64, i64, i64)> = windows.into_iter().map(|((key, end), sum)| (key, end, sum)).collect();
-    for (processes, parallelism) in [(1, 2), (2, 2), (2, 4), (2, 3), (3, 3), (3, 6)] {
+    for (processes, parallelism, tls) in
+        [(1, 2, false), (2, 2, false), (2, 4, false), (2, 3, true), (3, 3, false), (3, 6, true)]
+    {
         let settings = JobSettings { parallelism: Some(parallelism), ..JobSettings::default() };
         let build = |_: usize, env: &Environment| {
             let counts = env
@@ -104,7 +106,8 @@ fn every_graph_gives_with_several_processes_what_it_gives_with_one() {
             let everywhere = env.from_collection(vec![7i64, 8]).broadcast().map(|n| n).collect();
             (counts, windows, everywhere)
         };
-        let (outcomes, kept) = run(&settings, all(processes), build, |_, _| {});
+        let clusters = all(processes).into_iter().map(|cluster| Cluster { tls, ..cluster }).collect();
+        let (outcomes, kept) = run(&settings, clusters, build, |_, _| {});
         for outcome in outcomes {
             assert_eq!(outcome.unwrap().end, JobEnd::Finished, "{processes} processes, parallelism {parallelism}");
         }
@@ -297,17 +300,26 @@ struct Way {
     address: String,
     cut: Arc<AtomicBool>,
     passed: Arc<AtomicU64>,
+    /// What has passed, in both directions, as far as it was read by this way.
+    seen: Arc<Mutex<Vec<u8>>>,
 }
+
+const SEEN_BYTES_MAX: usize = 8 << 20;
 
 fn way(to: String) -> Way {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let way = Way { address: listener.local_addr().unwrap().to_string(), cut: Arc::default(), passed: Arc::default() };
-    let (cut, passed) = (way.cut.clone(), way.passed.clone());
+    let way = Way {
+        address: listener.local_addr().unwrap().to_string(),
+        cut: Arc::default(),
+        passed: Arc::default(),
+        seen: Arc::default(),
+    };
+    let (cut, passed, seen) = (way.cut.clone(), way.passed.clone(), way.seen.clone());
     std::thread::spawn(move || {
         for one in listener.incoming().flatten() {
             let Ok(other) = TcpStream::connect(&to) else { continue };
             for (mut from, mut to) in [(one.try_clone().unwrap(), other.try_clone().unwrap()), (other, one)] {
-                let (cut, passed) = (cut.clone(), passed.clone());
+                let (cut, passed, seen) = (cut.clone(), passed.clone(), seen.clone());
                 std::thread::spawn(move || {
                     let mut buffer = vec![0; 64 * 1024];
                     while let Ok(read) = from.read(&mut buffer) {
@@ -321,12 +333,57 @@ fn way(to: String) -> Way {
                             return;
                         }
                         passed.fetch_add(read as u64, Ordering::SeqCst);
+                        let mut seen = seen.lock().unwrap();
+                        if seen.len() < SEEN_BYTES_MAX {
+                            seen.extend_from_slice(&buffer[..read]);
+                        }
                     }
                 });
             }
         }
     });
     way
+}
+
+#[test]
+fn what_passes_between_processes_is_hidden_by_tls() {
+    let word = "a word that everybody on the way can read";
+    for tls in [false, true] {
+        let own = addresses(2);
+        let way = way(own[0].clone());
+        let through = vec![way.address.clone(), own[1].clone()];
+        let hidden = |cluster: Cluster| Cluster { tls, ..cluster };
+        let clusters = vec![hidden(cluster(0, &own)), hidden(cluster(1, &through))];
+        let build = |_: usize, env: &Environment| {
+            env.from_sequence(1, 2_000)
+                .map(move |n| (n % 7, format!("{word} {n}")))
+                .key_by(|(key, _)| *key)
+                .reduce(|_, next| next)
+                .collect()
+        };
+        let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
+        let (outcomes, kept) = run(&settings, clusters, build, |_, _| {});
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+        assert_eq!(kept.into_iter().map(|rows| rows.take().len()).sum::<usize>(), 2_000);
+        let seen = way.seen.lock().unwrap().clone();
+        let read = seen.windows(word.len()).any(|window| window == word.as_bytes());
+        assert_eq!(read, !tls, "{} bytes seen", seen.len());
+    }
+}
+
+#[test]
+fn a_process_without_tls_is_refused_by_those_with() {
+    for first_has in [false, true] {
+        let addresses = addresses(2);
+        let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
+        let short = |cluster: Cluster, tls| Cluster { tls, start_timeout_ms: 500, ..cluster };
+        let clusters = vec![short(cluster(0, &addresses), first_has), short(cluster(1, &addresses), !first_has)];
+        let (outcomes, _) = run(&settings, clusters, |_, env| endless(env), |_, _| {});
+        let error = outcomes.into_iter().next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("TLS"), "{error}");
+    }
 }
 
 #[test]

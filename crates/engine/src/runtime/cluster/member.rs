@@ -1,7 +1,7 @@
 //! The control link of every process but the first. Here it stands where the coordinator stands there: it passes on what
 //! this process's tasks say, and does with the tasks what the coordinator says.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidemill_core::{Error, Result};
 
+use super::channel::Channel;
 use super::leader::{MARKS_EVERY, Told, alive_after};
 use super::message::{Failure, Start, ToLeader, ToMember, WireAcknowledgement, receive, report_bytes, send};
 use super::settings::Cluster;
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
 }
 
 /// Waits for the first message of the first process: what to start from.
-pub(crate) fn start(stream: &mut TcpStream, cluster: &Cluster) -> Result<Start> {
+pub(crate) fn start(stream: &mut Channel, cluster: &Cluster) -> Result<Start> {
     // Until then the first process may have much to publish and to clean up.
     let patience = Duration::from_millis(cluster.peer_timeout_ms.max(cluster.start_timeout_ms.unsigned_abs()));
     stream.set_read_timeout(Some(patience)).map_err(set_up)?;
@@ -59,12 +60,12 @@ fn set_up(error: std::io::Error) -> Error {
 pub(crate) struct Running {
     hearing: JoinHandle<()>,
     speaking: JoinHandle<()>,
-    stream: TcpStream,
+    stream: Channel,
     control: Arc<JobControl>,
 }
 
 /// Starts the link's two threads. `events` is what the tasks of this process say.
-pub(crate) fn run(stream: TcpStream, events: Receiver<Event>, shared: Shared) -> Result<Running> {
+pub(crate) fn run(stream: Channel, events: Receiver<Event>, shared: Shared) -> Result<Running> {
     let silence = Duration::from_millis(shared.cluster.peer_timeout_ms);
     stream.set_read_timeout(Some(silence)).map_err(set_up)?;
     stream.set_write_timeout(Some(silence)).map_err(set_up)?;
@@ -93,7 +94,7 @@ fn lost(why: &Error, shared: &Shared) {
     }
 }
 
-fn listen(mut stream: TcpStream, shared: &Shared) {
+fn listen(mut stream: Channel, shared: &Shared) {
     let control = &shared.control;
     loop {
         let message = match receive::<ToMember>(&mut stream) {
@@ -134,7 +135,7 @@ fn listen(mut stream: TcpStream, shared: &Shared) {
     }
 }
 
-fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
+fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
     let mut told = Told::new(&shared.slot_process, |owner| owner == shared.cluster.process);
     let alive_after = alive_after(&shared.cluster);
     let (mut silent, mut unreported) = (Duration::ZERO, Duration::ZERO);
