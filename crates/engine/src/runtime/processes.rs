@@ -26,6 +26,7 @@ use super::control::JobControl;
 use super::execute::{Allocators, spawn};
 use super::metrics::SubtaskMetrics;
 use super::settings::JobSettings;
+use super::user_metrics::UserMetrics;
 use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::Storages;
@@ -185,13 +186,14 @@ impl Network {
         control: &Arc<JobControl>,
         events: &Sender<Event>,
         plan: &Plan,
-        reports: RemoteReports,
+        (reports, user): (RemoteReports, Arc<UserMetrics>),
     ) -> Result<Self> {
         let State::Leading(cluster, links, data) = self.state else { return Ok(self) };
         let shared = leader::Shared {
             control: control.clone(),
             events: events.clone(),
             reports,
+            user,
             cluster: cluster.clone(),
             tasks: plan.heads.len(),
             workers: self.workers,
@@ -207,7 +209,7 @@ impl Network {
         control: &Arc<JobControl>,
         inbox: Receiver<Event>,
         plan: &Plan,
-        metrics: &[Vec<Arc<SubtaskMetrics>>],
+        (metrics, user): (&[Vec<Arc<SubtaskMetrics>>], Arc<UserMetrics>),
         target: Target,
         checkpoints: Option<PathBuf>,
     ) -> Result<Self> {
@@ -222,6 +224,7 @@ impl Network {
             cluster: cluster.clone(),
             checkpoints,
             slot_process: slot_process(plan, self.workers),
+            user,
             metrics: all.filter(|(_, subtask, _)| ours.contains(subtask)).collect(),
         };
         let links = Links::Member(member::run(stream, inbox, shared)?);

@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tidemill_core::report::Report;
+use tidemill_core::report::{MetricValue, Report};
 use tidemill_core::{Error, Result};
 use tidemill_engine::runtime::{Cluster, JobEnd, JobResult, Secret};
-use tidemill_engine::stream::{JobHandle, WatermarkStrategy};
+use tidemill_engine::stream::{
+    Accumulator, Counter, JobHandle, LongCounter, ProcessContext, ProcessFunction, RuntimeContext, Tally,
+    WatermarkStrategy,
+};
 use tidemill_engine::window::{Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
@@ -222,6 +225,52 @@ fn a_savepoint_stops_all_processes_and_the_report_shows_all_subtasks() {
     let summed: u64 = report.vertices[1].subtasks.iter().map(|subtask| subtask.records_in).sum();
     assert_eq!(read, summed, "the last counters of all processes are in the report");
     assert_eq!(report.vertices[0].subtasks.len(), 4);
+}
+
+/// Counts what it sees, by a metric and by accumulators.
+#[derive(Clone, Default)]
+struct Counts {
+    seen: Option<Counter>,
+    sum: Accumulator<LongCounter>,
+    digits: Accumulator<Tally>,
+}
+
+impl ProcessFunction<i64, i64> for Counts {
+    fn open(&mut self, context: &RuntimeContext) -> Result<()> {
+        self.seen = Some(context.metrics.counter("seen")?);
+        (self.sum, self.digits) = (context.accumulator("sum")?, context.accumulator("digits")?);
+        Ok(())
+    }
+
+    fn process(&mut self, value: i64, context: &mut ProcessContext<'_, i64>) -> Result<()> {
+        self.seen.as_ref().unwrap().inc();
+        self.sum.add(value);
+        self.digits.add(value % 10);
+        context.emit(value)
+    }
+}
+
+#[test]
+fn metrics_and_accumulators_of_all_processes_are_in_the_report() {
+    let settings = JobSettings { parallelism: Some(4), ..JobSettings::default() };
+    let build = |_: usize, env: &Environment| {
+        env.from_sequence(1, 10_000).rebalance().process(Counts::default()).uid("counts").collect();
+    };
+    let (outcomes, _) = run(&settings, all(2), build, |_, _| {});
+    let report = outcomes.into_iter().map(|outcome| outcome.unwrap().report).next().unwrap();
+    let operators = report.vertices.iter().flat_map(|vertex| &vertex.operators);
+    let metrics = operators.clone().find(|operator| operator.uid == "counts").unwrap().metrics.clone();
+    let count = |value: &MetricValue| match value {
+        MetricValue::Counter { count } => *count,
+        other => panic!("{other:?}"),
+    };
+    let seen: Vec<(usize, u64)> = metrics.iter().map(|metric| (metric.subtask, count(&metric.value))).collect();
+    assert_eq!(seen.iter().map(|(subtask, _)| *subtask).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(seen.iter().all(|(_, count)| *count > 0), "{seen:?}");
+    assert_eq!(seen.iter().map(|(_, count)| *count).sum::<u64>(), 10_000);
+    assert_eq!(report.accumulators["sum"], 50_005_000);
+    let digits: BTreeMap<i64, u64> = serde_json::from_value(report.accumulators["digits"].clone()).unwrap();
+    assert_eq!(digits, (0..10).map(|digit| (digit, 1000)).collect());
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::channel::Channel;
 use super::settings::Secret;
 
 /// The wire's version: handshake, control messages and batches together.
-pub(crate) const WIRE_VERSION: u8 = 2;
+pub(crate) const WIRE_VERSION: u8 = 3;
 
 const MAGIC: [u8; 4] = *b"TMLK";
 /// The first byte of a TLS connection.
@@ -294,11 +294,11 @@ mod tests {
 
     #[test]
     fn what_a_stranger_sends_is_refused_and_never_a_panic() {
-        let hello = |bytes: &[u8]| [b"TMLK\x02".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
+        let hello = |bytes: &[u8]| [b"TMLK\x03".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
         for bytes in [
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            b"TMLK\x03".to_vec(),
-            b"TMLK\x02\xff\xff".to_vec(),
+            b"TMLK\x04".to_vec(),
+            b"TMLK\x03\xff\xff".to_vec(),
             vec![22, 3, 1, 0, 200],
             hello(&[]),
             hello(&[0xff; 1000]),

@@ -20,6 +20,7 @@ use crate::checkpoint::writer::Target;
 use crate::runtime::board::{Board, Mark, StageEnd};
 use crate::runtime::control::JobControl;
 use crate::runtime::spawn;
+use crate::runtime::user_metrics::UserMetrics;
 
 /// Messages that may wait for one member. The coordinator says a few in a second; a member that lets so many wait is lost.
 const WAITING_MESSAGES_MAX: usize = 4096;
@@ -128,6 +129,7 @@ pub(crate) struct Shared {
     pub control: Arc<JobControl>,
     pub events: Sender<Event>,
     pub reports: RemoteReports,
+    pub user: Arc<UserMetrics>,
     pub cluster: Cluster,
     /// How many tasks the job has.
     pub tasks: usize,
@@ -244,6 +246,7 @@ fn heard(process: usize, message: ToLeader, shared: &Shared) -> Result<bool> {
                 kept.insert((task as usize, subtask as usize), report);
             }
         }
+        ToLeader::UserMetrics(told) => shared.user.told(process, |subtask| own(subtask as u32), told)?,
         ToLeader::Failed(failure) => {
             shared.control.fail(Error::from(failure).context(shared.cluster.name(process)));
         }

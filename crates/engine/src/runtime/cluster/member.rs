@@ -19,6 +19,7 @@ use crate::checkpoint::writer::Target;
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::spawn;
+use crate::runtime::user_metrics::UserMetrics;
 
 /// How often counters are sent to the first process.
 const REPORTS_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub slot_process: Vec<usize>,
     /// This process's subtasks: task, subtask, counters.
     pub metrics: Vec<(usize, usize, Arc<SubtaskMetrics>)>,
+    /// What the functions of the job's user count here.
+    pub user: Arc<UserMetrics>,
 }
 
 /// Waits for the first message of the first process: what to start from.
@@ -161,7 +164,7 @@ fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
                 messages.push(ToLeader::Failed(Failure::from(&why)));
             }
             Ok(Event::Done) | Err(RecvTimeoutError::Disconnected) => {
-                messages.push(reports(shared));
+                messages.extend(reports(shared));
                 messages.push(ToLeader::Ended);
                 last = true;
             }
@@ -175,7 +178,7 @@ fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
         }
         if unreported >= REPORTS_EVERY {
             unreported = Duration::ZERO;
-            messages.push(reports(shared));
+            messages.extend(reports(shared));
         } else if messages.is_empty() && silent >= alive_after {
             messages.push(ToLeader::Alive);
         }
@@ -192,9 +195,14 @@ fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
     }
 }
 
-fn reports(shared: &Shared) -> ToLeader {
+fn reports(shared: &Shared) -> Vec<ToLeader> {
     let report = |(task, subtask, metrics): &(usize, usize, Arc<SubtaskMetrics>)| {
         (*task as u32, *subtask as u32, report_bytes(&metrics.report()))
     };
-    ToLeader::Reports(shared.metrics.iter().map(report).collect())
+    let mut reports = vec![ToLeader::Reports(shared.metrics.iter().map(report).collect())];
+    match shared.user.tell() {
+        Ok(told) => reports.push(ToLeader::UserMetrics(told)),
+        Err(error) => tracing::warn!(%error, "the metrics of the job's functions are not told"),
+    }
+    reports
 }

@@ -12,6 +12,7 @@ use tidemill_core::{Error, Kind, Result};
 use super::channel::Channel;
 use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement, PartTimes};
 use crate::runtime::board::{Mark, StageEnd};
+use crate::runtime::user_metrics::Told;
 use crate::state::Section;
 
 /// The longest message, in bytes: an acknowledgement carries small state of one task, the rest stands in files.
@@ -55,6 +56,8 @@ pub(crate) enum ToLeader {
     Stages(Vec<(u32, StageEnd)>),
     /// The counters of the sender's subtasks: (task, subtask, report as JSON).
     Reports(Vec<(u32, u32, Vec<u8>)>),
+    /// What the functions of the job's user count in the sender.
+    UserMetrics(Told),
     /// The job has failed in the sender.
     Failed(Failure),
     /// The sender's workers have ended; nothing more comes.
