@@ -1,4 +1,4 @@
-//! Two processes with one worker each, as on two hosts, against one process with two workers.
+//! Two processes with one worker each, as on two hosts, plain and by TLS, against one process with two workers.
 //!
 //! Figures wanted, between two processes: a keyed count at 200,000 events/s with p50 below 1 ms and p99 below 5 ms from
 //! source to sink; the keyed 10 s window at 0.8 of the throughput of two threads. The contestants take turns, so that a
@@ -38,16 +38,17 @@ fn key(index: u64, keys: u64) -> u64 {
     (keys as f64 * u * u * u) as u64
 }
 
-/// One process: `latency|window <process> <addresses or -> <count> <keys>`.
+/// One process: `latency|window <process> <addresses or -> <count> <keys> <tls>`.
 fn process(role: &str) -> Result<(), Failure> {
     let words: Vec<&str> = role.split(' ').collect();
-    let [what, process, addresses, count, keys] = words[..] else { return Err(format!("no role: {role}").into()) };
+    let [what, process, addresses, count, keys, tls] = words[..] else { return Err(format!("no role: {role}").into()) };
     let (count, keys): (u64, u64) = (count.parse()?, keys.parse()?);
     let cluster = match addresses {
         "-" => None,
         addresses => {
             let addresses = addresses.split(',').map(String::from).collect();
-            Some(Cluster::new(process.parse()?, addresses, Secret::new("a secret of the benches")?))
+            let cluster = Cluster::new(process.parse()?, addresses, Secret::new("a secret of the benches")?);
+            Some(Cluster { tls: tls.parse()?, ..cluster })
         }
     };
     let env = Environment::with_settings(JobSettings { parallelism: Some(2), cluster, ..JobSettings::default() });
@@ -104,7 +105,7 @@ fn start(role: String) -> Result<Child, Failure> {
 }
 
 /// Runs one contestant: the pairs of numbers all its processes print.
-fn run(what: &str, processes: usize, count: u64, keys: u64) -> Result<Vec<(u64, u64)>, Failure> {
+fn run(what: &str, (processes, tls): (usize, bool), count: u64, keys: u64) -> Result<Vec<(u64, u64)>, Failure> {
     let addresses = match processes {
         1 => "-".to_string(),
         _ => (0..processes)
@@ -113,7 +114,7 @@ fn run(what: &str, processes: usize, count: u64, keys: u64) -> Result<Vec<(u64, 
             .join(","),
     };
     let children: Vec<Child> = (0..processes)
-        .map(|process| start(format!("{what} {process} {addresses} {count} {keys}")))
+        .map(|process| start(format!("{what} {process} {addresses} {count} {keys} {tls}")))
         .collect::<Result<_, _>>()?;
     let mut pairs = Vec::new();
     for child in children {
@@ -146,20 +147,21 @@ fn share(histogram: &[(u64, u64)], share: f64) -> f64 {
 
 fn bench() -> Result<(), Failure> {
     let (rounds, millions, keys, seconds) = (number(1, 5), number(2, 20), number(3, 1_000_000), number(4, 10));
-    let names = ["one process, two workers", "two processes, one worker each"];
-    let mut speeds = [Vec::new(), Vec::new()];
-    let mut latencies = [Vec::new(), Vec::new()];
+    let contestants = [(1, false), (2, false), (2, true)];
+    let names = ["one process, two workers", "two processes, one worker each", "the same by TLS"];
+    let mut speeds = [const { Vec::new() }; 3];
+    let mut latencies = [const { Vec::new() }; 3];
     let mut checksum = None;
     for _ in 0..rounds {
-        for processes in [1, 2] {
-            let pairs = run("window", processes, millions * 1_000_000, keys)?;
+        for ((contestant, speeds), latencies) in contestants.into_iter().zip(&mut speeds).zip(&mut latencies) {
+            let pairs = run("window", contestant, millions * 1_000_000, keys)?;
             let sum = pairs.iter().fold(0u64, |sum, (digest, _)| sum.wrapping_add(*digest));
             if *checksum.get_or_insert(sum) != sum {
                 return Err("the contestants' results differ".into());
             }
             let longest_ns = pairs.iter().map(|(_, ns)| *ns).max().unwrap_or(0);
-            speeds[processes - 1].push(millions as f64 * 1e3 / (longest_ns as f64 / 1e6));
-            latencies[processes - 1].push(run("latency", processes, RATE as u64 * seconds, LATENCY_KEYS)?);
+            speeds.push(millions as f64 * 1e3 / (longest_ns as f64 / 1e6));
+            latencies.push(run("latency", contestant, RATE as u64 * seconds, LATENCY_KEYS)?);
         }
     }
     println!("{millions} M events, {keys} keys, medians of {rounds} rounds; load {}", load());
@@ -168,6 +170,7 @@ fn bench() -> Result<(), Failure> {
         println!("  {name:<32} {speed:7.2} M events/s");
     }
     println!("  {:<32} {:7.2} (0.8 wanted)", "ratio", medians[1] / medians[0]);
+    println!("  {:<32} {:7.2}", "ratio by TLS", medians[2] / medians[0]);
     println!("latency at {RATE} events/s, {LATENCY_KEYS} keys, {seconds} s, medians of {rounds} rounds");
     for (name, runs) in names.iter().zip(latencies) {
         let of = |part: f64| median(&mut runs.iter().map(|run| share(run, part)).collect::<Vec<_>>());

@@ -30,6 +30,8 @@ pub struct ServerConfig {
     pub host: Option<String>,
     /// Workers this host has room for once there are agents; default: the number of cores.
     pub slots: Option<usize>,
+    /// Whether the processes of a job over several hosts speak to each other by TLS.
+    pub job_tls: bool,
     /// Bounds of the live tables.
     pub live: LiveLimits,
     /// The clock.
@@ -52,6 +54,7 @@ impl ServerConfig {
             join_secret: None,
             host: None,
             slots: None,
+            job_tls: false,
             live: LiveLimits::default(),
             clock: Arc::new(SystemClock),
         }

@@ -166,7 +166,7 @@ fn agents(config: &ServerConfig, address: SocketAddr) -> Result<Option<Arc<Agent
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let slots = config.slots.unwrap_or(cores);
-    Ok(Some(Arc::new(Agents::new(secret, host, slots, config.clock.clone())?)))
+    Ok(Some(Arc::new(Agents::new(secret, host, slots, config.job_tls, config.clock.clone())?)))
 }
 
 fn create_folder(path: &Path) -> Result<PathBuf> {

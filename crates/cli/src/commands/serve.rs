@@ -46,6 +46,9 @@ pub struct Serve {
     /// Workers this host has room for once there are agents [default: the number of cores]
     #[arg(long, value_name = "NUMBER")]
     slots: Option<usize>,
+    /// Processes of a job on several hosts speak to each other by TLS
+    #[arg(long)]
+    job_tls: bool,
     /// Leave the jobs running when the server ends; the next server takes them over
     #[arg(long)]
     keep_jobs: bool,
@@ -62,6 +65,7 @@ impl Run for Serve {
         config.join_secret = self.join_secret_file.as_deref().map(JoinSecret::read).transpose()?;
         config.host = self.host_address;
         config.slots = self.slots;
+        config.job_tls = self.job_tls;
         let end = if self.keep_jobs { ServerEnd::LeaveJobs } else { ServerEnd::EndJobs };
         runtime()?.block_on(async {
             let mut interrupted = interrupts()?;

@@ -287,10 +287,10 @@ pub(crate) fn execute(
         spawn_guarded("checkpoint-coordinator", &control, move || coordinator.run(inbox))
     };
     let (network, coordinator) = if network.is_first() {
-        (network.lead(&control, &events, &plan, remote)?, Some(coordinating(inbox)?))
+        (network.lead(&control, &events, &plan, (remote, user.clone()))?, Some(coordinating(inbox)?))
     } else {
         let checkpoints = settings.checkpoint_dir.clone();
-        (network.follow(&control, inbox, &plan, &metrics, target.clone(), checkpoints)?, None)
+        (network.follow(&control, inbox, &plan, (&metrics, user.clone()), target.clone(), checkpoints)?, None)
     };
     for (inbox, queued) in writer_inboxes {
         let (events, target, root, tasks) =

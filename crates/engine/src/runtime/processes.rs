@@ -2,7 +2,7 @@
 //! all of this is empty.
 
 use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,6 +16,7 @@ use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::{AllocatorBuilder, Config, Hooks};
 
+use super::cluster::channel::Channel;
 use super::cluster::leader::{self, Members, RemoteReports};
 use super::cluster::member;
 use super::cluster::message::{Place, Start};
@@ -25,6 +26,7 @@ use super::control::JobControl;
 use super::execute::{Allocators, spawn};
 use super::metrics::SubtaskMetrics;
 use super::settings::JobSettings;
+use super::user_metrics::UserMetrics;
 use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::Storages;
@@ -77,12 +79,12 @@ enum State {
     /// Connected.
     Joined(Cluster, Mesh),
     /// The first process, which has told the others what to start from.
-    Leading(Cluster, leader::Links, Vec<Option<TcpStream>>),
+    Leading(Cluster, leader::Links, Vec<Option<Channel>>),
     /// Another process, which has been told.
-    Following(Cluster, TcpStream, Vec<Option<TcpStream>>),
+    Following(Cluster, Channel, Vec<Option<Channel>>),
     Running {
         cluster: Cluster,
-        data: Mutex<Vec<Option<TcpStream>>>,
+        data: Mutex<Vec<Option<Channel>>>,
         control: Arc<JobControl>,
         links: Mutex<Option<Links>>,
         watch: Mutex<Option<JoinHandle<()>>>,
@@ -189,13 +191,14 @@ impl Network {
         control: &Arc<JobControl>,
         events: &Sender<Event>,
         plan: &Plan,
-        reports: RemoteReports,
+        (reports, user): (RemoteReports, Arc<UserMetrics>),
     ) -> Result<Self> {
         let State::Leading(cluster, links, data) = self.state else { return Ok(self) };
         let shared = leader::Shared {
             control: control.clone(),
             events: events.clone(),
             reports,
+            user,
             cluster: cluster.clone(),
             tasks: plan.heads.len(),
             workers: self.workers,
@@ -211,7 +214,7 @@ impl Network {
         control: &Arc<JobControl>,
         inbox: Receiver<Event>,
         plan: &Plan,
-        metrics: &[Vec<Arc<SubtaskMetrics>>],
+        (metrics, user): (&[Vec<Arc<SubtaskMetrics>>], Arc<UserMetrics>),
         target: Target,
         checkpoints: Option<PathBuf>,
     ) -> Result<Self> {
@@ -226,6 +229,7 @@ impl Network {
             cluster: cluster.clone(),
             checkpoints,
             slot_process: slot_process(plan, self.workers),
+            user,
             metrics: all.filter(|(_, subtask, _)| ours.contains(subtask)).collect(),
         };
         let links = Links::Member(member::run(stream, inbox, shared)?);
@@ -235,7 +239,7 @@ impl Network {
     fn run(
         self,
         cluster: Cluster,
-        data: Vec<Option<TcpStream>>,
+        data: Vec<Option<Channel>>,
         control: &Arc<JobControl>,
         links: Links,
     ) -> Result<Self> {
@@ -264,7 +268,7 @@ impl Network {
         };
         let range = |process: usize| (process * workers) as u64..((process + 1) * workers) as u64;
         let data = std::mem::take(&mut *data.lock().unwrap_or_else(PoisonError::into_inner));
-        let transport = |(process, socket): (usize, Option<TcpStream>)| {
+        let transport = |(process, socket): (usize, Option<Channel>)| {
             let link = Arc::new(Link {
                 control: control.clone(),
                 ended: self.workers_ended.clone(),
@@ -313,7 +317,7 @@ impl Network {
 }
 
 /// When the job has failed, nothing more is read from the others; a process whose workers do not end is ended.
-fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[TcpStream]) {
+fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[Channel]) {
     while !done.wait(WATCH_EVERY) {
         if control.failed() {
             if !workers_ended.wait(STUCK_AFTER) {

@@ -1,12 +1,13 @@
 //! What the functions of a job's user, and its sources and sinks, count and measure. A function asks its runtime context for
-//! a metric by name, keeps it and changes it without any lock; reports read it. All are totals of this process: a restart
-//! begins anew.
+//! a metric by name, keeps it and changes it without any lock; reports read it. All are totals of this start: a restart
+//! begins anew. Other processes of the job tell the first one theirs once a second.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tidemill_core::metrics::{Counter, Gauge, Metrics};
 use tidemill_core::report::{MetricReport, MetricValue};
 use tidemill_core::{Error, Result, SharedClock};
@@ -21,6 +22,16 @@ const METRICS_MAX: usize = 10_000;
 pub(crate) struct UserMetrics {
     metrics: Mutex<BTreeMap<MetricId, Metric>>,
     accumulators: Mutex<BTreeMap<String, Named>>,
+    /// What the job's other processes have told, by process.
+    others: Mutex<BTreeMap<usize, Told>>,
+}
+
+/// The metrics and accumulators of one process on their way to the first one.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// By operator, as JSON.
+    metrics: Vec<(String, Vec<u8>)>,
+    accumulators: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,10 +49,14 @@ enum Metric {
     Histogram(Histogram),
 }
 
+/// An accumulator's part in one subtask.
+type Part = Box<dyn Any + Send>;
+
 /// An accumulator's parts in all subtasks.
 struct Named {
-    parts: Vec<Box<dyn Any + Send>>,
-    merged: fn(&[Box<dyn Any + Send>]) -> serde_json::Value,
+    parts: Vec<Part>,
+    told: fn(&[Part]) -> Result<Vec<u8>>,
+    merged: fn(&[Part], &[&[u8]]) -> Result<serde_json::Value>,
 }
 
 /// Events and how fast they come, over the last minute by the job's clock.
@@ -176,26 +191,76 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Metric {
+    fn report(&self, id: &MetricId) -> MetricReport {
+        let value = match self {
+            Metric::Counter(counter) => MetricValue::Counter { count: counter.count() },
+            Metric::Gauge(gauge) => MetricValue::Gauge { value: gauge.value() },
+            Metric::Meter(meter) => MetricValue::Meter { count: meter.count(), rate_per_s: meter.rate_per_s() },
+            Metric::Histogram(histogram) => histogram.value(),
+        };
+        MetricReport { name: id.name.clone(), subtask: id.subtask, value }
+    }
+}
+
 impl UserMetrics {
-    /// What one operator's function counts, by name and subtask.
+    /// What one operator's function counts, by name and subtask, in all processes.
     pub fn of(&self, uid: &str) -> Vec<MetricReport> {
-        let metrics = lock(&self.metrics);
-        let own = metrics.iter().filter(|(id, _)| id.uid == uid);
-        own.map(|(id, metric)| {
-            let value = match metric {
-                Metric::Counter(counter) => MetricValue::Counter { count: counter.count() },
-                Metric::Gauge(gauge) => MetricValue::Gauge { value: gauge.value() },
-                Metric::Meter(meter) => MetricValue::Meter { count: meter.count(), rate_per_s: meter.rate_per_s() },
-                Metric::Histogram(histogram) => histogram.value(),
-            };
-            MetricReport { name: id.name.clone(), subtask: id.subtask, value }
-        })
-        .collect()
+        let mut all = self.here(uid);
+        for told in lock(&self.others).values() {
+            let metrics = told.metrics.iter().filter(|(of, _)| of == uid);
+            // What cannot be read was refused when it came.
+            all.extend(metrics.filter_map(|(_, text)| serde_json::from_slice(text).ok()));
+        }
+        all.sort_by(|a: &MetricReport, b| (&a.name, a.subtask).cmp(&(&b.name, b.subtask)));
+        all
     }
 
-    /// The accumulators of all subtasks, merged.
+    fn here(&self, uid: &str) -> Vec<MetricReport> {
+        let metrics = lock(&self.metrics);
+        let own = metrics.iter().filter(|(id, _)| id.uid == uid);
+        own.map(|(id, metric)| metric.report(id)).collect()
+    }
+
+    /// Everything of this process, for the first one.
+    pub fn tell(&self) -> Result<Told> {
+        let bytes = |report: &MetricReport| {
+            serde_json::to_vec(report).map_err(|e| Error::bug(format!("a metric cannot be written as JSON: {e}")))
+        };
+        let metrics = lock(&self.metrics);
+        let metrics = metrics.iter().map(|(id, metric)| Ok((id.uid.clone(), bytes(&metric.report(id))?)));
+        let metrics = metrics.collect::<Result<_>>()?;
+        let accumulators = lock(&self.accumulators);
+        let accumulators = accumulators.iter().map(|(name, named)| Ok((name.clone(), (named.told)(&named.parts)?)));
+        Ok(Told { metrics, accumulators: accumulators.collect::<Result<_>>()? })
+    }
+
+    /// Takes in what a process tells whose subtasks are `own`.
+    pub fn told(&self, process: usize, own: impl Fn(usize) -> bool, told: Told) -> Result<()> {
+        for (_, text) in &told.metrics {
+            let report: MetricReport = serde_json::from_slice(text)
+                .map_err(|e| Error::external(format!("its metrics cannot be read: {e}")))?;
+            if !own(report.subtask) {
+                return Err(Error::external("it speaks for a subtask of another process"));
+            }
+        }
+        if told.metrics.len().max(told.accumulators.len()) > METRICS_MAX {
+            return Err(Error::external("it tells more metrics than a process keeps"));
+        }
+        lock(&self.others).insert(process, told);
+        Ok(())
+    }
+
+    /// The accumulators of all subtasks in all processes, merged.
     pub fn accumulators(&self) -> BTreeMap<String, serde_json::Value> {
-        lock(&self.accumulators).iter().map(|(name, named)| (name.clone(), (named.merged)(&named.parts))).collect()
+        let others = lock(&self.others);
+        let merged = |(name, named): (&String, &Named)| {
+            let told: Vec<&[u8]> =
+                others.values().filter_map(|told| told.accumulators.get(name)).map(Vec::as_slice).collect();
+            // The same program has written it: it can be read, or is shown without a value.
+            (name.clone(), (named.merged)(&named.parts, &told).unwrap_or_default())
+        };
+        lock(&self.accumulators).iter().map(merged).collect()
     }
 }
 
@@ -267,9 +332,11 @@ impl MetricGroup {
         if accumulators.values().map(|named| named.parts.len()).sum::<usize>() >= METRICS_MAX {
             return Err(too_many(name));
         }
-        let named = accumulators
-            .entry(name.to_string())
-            .or_insert_with(|| Named { parts: Vec::new(), merged: Accumulator::<A>::merged });
+        let named = accumulators.entry(name.to_string()).or_insert_with(|| Named {
+            parts: Vec::new(),
+            told: Accumulator::<A>::told,
+            merged: Accumulator::<A>::merged,
+        });
         if named.parts.iter().any(|part| part.downcast_ref::<Accumulator<A>>().is_none()) {
             return Err(Error::input(format!("accumulator `{name}` is used with two different types")));
         }

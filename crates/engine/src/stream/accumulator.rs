@@ -5,13 +5,14 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
-use tidemill_core::Result;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tidemill_core::{Error, Result};
 
 use super::process::RuntimeContext;
 
-/// How values are added up, in one subtask and over all.
-pub trait Accumulate: Clone + Default + Send + 'static {
+/// How values are added up, in one subtask and over all. Parts travel between the processes of a job, so they are serializable.
+pub trait Accumulate: Clone + Default + Send + Serialize + DeserializeOwned + 'static {
     /// What is added.
     type Input;
     /// What the job's result shows.
@@ -53,12 +54,28 @@ impl<A: Accumulate> Accumulator<A> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).result()
     }
 
-    pub(crate) fn merged(parts: &[Box<dyn Any + Send>]) -> serde_json::Value {
+    fn sum(parts: &[Box<dyn Any + Send>]) -> A {
         let mut all = A::default();
         for part in parts.iter().filter_map(|part| part.downcast_ref::<Self>()) {
             all.merge(part.0.lock().unwrap_or_else(PoisonError::into_inner).clone());
         }
-        serde_json::to_value(all.result()).unwrap_or_default()
+        all
+    }
+
+    /// What the parts of this process come to, for the first process of the job.
+    pub(crate) fn told(parts: &[Box<dyn Any + Send>]) -> Result<Vec<u8>> {
+        let written = postcard::to_stdvec(&Self::sum(parts));
+        written.map_err(|e| Error::input(format!("an accumulator cannot be written: {e}")))
+    }
+
+    /// The result over the parts of this process and what other processes have told.
+    pub(crate) fn merged(parts: &[Box<dyn Any + Send>], told: &[&[u8]]) -> Result<serde_json::Value> {
+        let mut all = Self::sum(parts);
+        for told in told {
+            let other = postcard::from_bytes(told);
+            all.merge(other.map_err(|e| Error::external(format!("an accumulator cannot be read: {e}")))?);
+        }
+        Ok(serde_json::to_value(all.result()).unwrap_or_default())
     }
 }
 
@@ -95,7 +112,7 @@ impl RuntimeContext {
 macro_rules! accumulates {
     ($(#[$doc:meta])* $name:ident($held:ty): $input:ty => $output:ty, $add:expr, $merge:expr, $result:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Default)]
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
         pub struct $name($held);
 
         impl Accumulate for $name {

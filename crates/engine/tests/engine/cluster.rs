@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tidemill_core::report::Report;
+use tidemill_core::report::{MetricValue, Report};
 use tidemill_core::{Error, Result};
 use tidemill_engine::runtime::{Cluster, JobEnd, JobResult, Secret};
-use tidemill_engine::stream::{JobHandle, WatermarkStrategy};
+use tidemill_engine::stream::{
+    Accumulator, Counter, JobHandle, LongCounter, ProcessContext, ProcessFunction, RuntimeContext, Tally,
+    WatermarkStrategy,
+};
 use tidemill_engine::window::{Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
@@ -81,7 +84,9 @@ fn every_graph_gives_with_several_processes_what_it_gives_with_one() {
         *windows.entry((n % 31, n / 100 * 100 + 100)).or_default() += n;
     }
     let windows: Vec<(i64, i64, i64)> = windows.into_iter().map(|((key, end), sum)| (key, end, sum)).collect();
-    for (processes, parallelism) in [(1, 2), (2, 2), (2, 4), (2, 3), (3, 3), (3, 6)] {
+    for (processes, parallelism, tls) in
+        [(1, 2, false), (2, 2, false), (2, 4, false), (2, 3, true), (3, 3, false), (3, 6, true)]
+    {
         let settings = JobSettings { parallelism: Some(parallelism), ..JobSettings::default() };
         let build = |_: usize, env: &Environment| {
             let counts = env
@@ -104,7 +109,8 @@ fn every_graph_gives_with_several_processes_what_it_gives_with_one() {
             let everywhere = env.from_collection(vec![7i64, 8]).broadcast().map(|n| n).collect();
             (counts, windows, everywhere)
         };
-        let (outcomes, kept) = run(&settings, all(processes), build, |_, _| {});
+        let clusters = all(processes).into_iter().map(|cluster| Cluster { tls, ..cluster }).collect();
+        let (outcomes, kept) = run(&settings, clusters, build, |_, _| {});
         for outcome in outcomes {
             assert_eq!(outcome.unwrap().end, JobEnd::Finished, "{processes} processes, parallelism {parallelism}");
         }
@@ -221,6 +227,52 @@ fn a_savepoint_stops_all_processes_and_the_report_shows_all_subtasks() {
     assert_eq!(report.vertices[0].subtasks.len(), 4);
 }
 
+/// Counts what it sees, by a metric and by accumulators.
+#[derive(Clone, Default)]
+struct Counts {
+    seen: Option<Counter>,
+    sum: Accumulator<LongCounter>,
+    digits: Accumulator<Tally>,
+}
+
+impl ProcessFunction<i64, i64> for Counts {
+    fn open(&mut self, context: &RuntimeContext) -> Result<()> {
+        self.seen = Some(context.metrics.counter("seen")?);
+        (self.sum, self.digits) = (context.accumulator("sum")?, context.accumulator("digits")?);
+        Ok(())
+    }
+
+    fn process(&mut self, value: i64, context: &mut ProcessContext<'_, i64>) -> Result<()> {
+        self.seen.as_ref().unwrap().inc();
+        self.sum.add(value);
+        self.digits.add(value % 10);
+        context.emit(value)
+    }
+}
+
+#[test]
+fn metrics_and_accumulators_of_all_processes_are_in_the_report() {
+    let settings = JobSettings { parallelism: Some(4), ..JobSettings::default() };
+    let build = |_: usize, env: &Environment| {
+        env.from_sequence(1, 10_000).rebalance().process(Counts::default()).uid("counts").collect();
+    };
+    let (outcomes, _) = run(&settings, all(2), build, |_, _| {});
+    let report = outcomes.into_iter().map(|outcome| outcome.unwrap().report).next().unwrap();
+    let operators = report.vertices.iter().flat_map(|vertex| &vertex.operators);
+    let metrics = operators.clone().find(|operator| operator.uid == "counts").unwrap().metrics.clone();
+    let count = |value: &MetricValue| match value {
+        MetricValue::Counter { count } => *count,
+        other => panic!("{other:?}"),
+    };
+    let seen: Vec<(usize, u64)> = metrics.iter().map(|metric| (metric.subtask, count(&metric.value))).collect();
+    assert_eq!(seen.iter().map(|(subtask, _)| *subtask).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(seen.iter().all(|(_, count)| *count > 0), "{seen:?}");
+    assert_eq!(seen.iter().map(|(_, count)| *count).sum::<u64>(), 10_000);
+    assert_eq!(report.accumulators["sum"], 50_005_000);
+    let digits: BTreeMap<i64, u64> = serde_json::from_value(report.accumulators["digits"].clone()).unwrap();
+    assert_eq!(digits, (0..10).map(|digit| (digit, 1000)).collect());
+}
+
 #[test]
 fn what_fails_in_one_process_is_said_by_all() {
     let folder = tempfile::tempdir().unwrap();
@@ -297,17 +349,26 @@ struct Way {
     address: String,
     cut: Arc<AtomicBool>,
     passed: Arc<AtomicU64>,
+    /// What has passed, in both directions, as far as it was read by this way.
+    seen: Arc<Mutex<Vec<u8>>>,
 }
+
+const SEEN_BYTES_MAX: usize = 8 << 20;
 
 fn way(to: String) -> Way {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let way = Way { address: listener.local_addr().unwrap().to_string(), cut: Arc::default(), passed: Arc::default() };
-    let (cut, passed) = (way.cut.clone(), way.passed.clone());
+    let way = Way {
+        address: listener.local_addr().unwrap().to_string(),
+        cut: Arc::default(),
+        passed: Arc::default(),
+        seen: Arc::default(),
+    };
+    let (cut, passed, seen) = (way.cut.clone(), way.passed.clone(), way.seen.clone());
     std::thread::spawn(move || {
         for one in listener.incoming().flatten() {
             let Ok(other) = TcpStream::connect(&to) else { continue };
             for (mut from, mut to) in [(one.try_clone().unwrap(), other.try_clone().unwrap()), (other, one)] {
-                let (cut, passed) = (cut.clone(), passed.clone());
+                let (cut, passed, seen) = (cut.clone(), passed.clone(), seen.clone());
                 std::thread::spawn(move || {
                     let mut buffer = vec![0; 64 * 1024];
                     while let Ok(read) = from.read(&mut buffer) {
@@ -321,12 +382,57 @@ fn way(to: String) -> Way {
                             return;
                         }
                         passed.fetch_add(read as u64, Ordering::SeqCst);
+                        let mut seen = seen.lock().unwrap();
+                        if seen.len() < SEEN_BYTES_MAX {
+                            seen.extend_from_slice(&buffer[..read]);
+                        }
                     }
                 });
             }
         }
     });
     way
+}
+
+#[test]
+fn what_passes_between_processes_is_hidden_by_tls() {
+    let word = "a word that everybody on the way can read";
+    for tls in [false, true] {
+        let own = addresses(2);
+        let way = way(own[0].clone());
+        let through = vec![way.address.clone(), own[1].clone()];
+        let hidden = |cluster: Cluster| Cluster { tls, ..cluster };
+        let clusters = vec![hidden(cluster(0, &own)), hidden(cluster(1, &through))];
+        let build = |_: usize, env: &Environment| {
+            env.from_sequence(1, 2_000)
+                .map(move |n| (n % 7, format!("{word} {n}")))
+                .key_by(|(key, _)| *key)
+                .reduce(|held, next| *held = next)
+                .collect()
+        };
+        let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
+        let (outcomes, kept) = run(&settings, clusters, build, |_, _| {});
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+        assert_eq!(kept.into_iter().map(|rows| rows.take().len()).sum::<usize>(), 2_000);
+        let seen = way.seen.lock().unwrap().clone();
+        let read = seen.windows(word.len()).any(|window| window == word.as_bytes());
+        assert_eq!(read, !tls, "{} bytes seen", seen.len());
+    }
+}
+
+#[test]
+fn a_process_without_tls_is_refused_by_those_with() {
+    for first_has in [false, true] {
+        let addresses = addresses(2);
+        let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
+        let short = |cluster: Cluster, tls| Cluster { tls, start_timeout_ms: 500, ..cluster };
+        let clusters = vec![short(cluster(0, &addresses), first_has), short(cluster(1, &addresses), !first_has)];
+        let (outcomes, _) = run(&settings, clusters, |_, env| endless(env), |_, _| {});
+        let error = outcomes.into_iter().next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("TLS"), "{error}");
+    }
 }
 
 #[test]

@@ -80,16 +80,19 @@ pub struct Agents {
     host: String,
     /// Workers the server's own host has room for.
     slots: usize,
+    /// Whether processes of a job speak to each other by TLS.
+    tls: bool,
     clock: SharedClock,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
 }
 
 impl Agents {
-    /// No agents yet. `host` and `slots` are those of the server's own machine.
-    pub fn new(secret: JoinSecret, host: String, slots: usize, clock: SharedClock) -> Result<Self> {
+    /// No agents yet. `host` and `slots` are those of the server's own machine; with `tls` the processes of a job
+    /// speak to each other by TLS.
+    pub fn new(secret: JoinSecret, host: String, slots: usize, tls: bool, clock: SharedClock) -> Result<Self> {
         let boot = crate::random::hex32()?;
-        Ok(Agents { secret, boot, host, slots, clock, inner: Mutex::default(), changes: watch::Sender::new(0) })
+        Ok(Agents { secret, boot, host, slots, tls, clock, inner: Mutex::default(), changes: watch::Sender::new(0) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -204,7 +207,7 @@ impl Agents {
         let rooms = inner.rooms(self.slots, self.clock.now_ms(), None);
         let Some(places) = place(&rooms, wanted) else { return Ok(None) };
         let mut placement = Placement {
-            start: Start { generation, parallelism: places.parallelism, addresses: vec![] },
+            start: Start { generation, parallelism: places.parallelism, addresses: vec![], tls: self.tls },
             workers: places.workers,
             agents: Vec::new(),
         };
@@ -313,7 +316,7 @@ mod tests {
 
     fn bench() -> Bench {
         let (clock, secret) = (Arc::new(ManualClock::new(1_000)), JoinSecret::new("0123456789abcdef").unwrap());
-        let agents = Agents::new(secret.clone(), "127.0.0.1".into(), 2, clock.clone()).unwrap();
+        let agents = Agents::new(secret.clone(), "127.0.0.1".into(), 2, true, clock.clone()).unwrap();
         Bench { clock, secret, agents }
     }
 
@@ -365,7 +368,7 @@ mod tests {
         assert_eq!((placement.workers, placement.agents.clone()), (2, vec!["one".to_string()]));
         assert_eq!(placement.start.addresses[1], "h:7");
         let told = bench.send(&bench.beat("one", 2, Vec::new())).unwrap().unwrap();
-        assert_eq!((told[0].process, told[0].start.generation), (1, 1));
+        assert_eq!((told[0].process, told[0].start.generation, told[0].start.tls), (1, 1, true));
         let used: Vec<usize> = bench.agents.list().iter().map(|agent| agent.used).collect();
         assert_eq!(used, [2, 2]);
         assert_eq!(bench.agents.room_for("other", Wanted { least: 1, most: 9 }), 0);

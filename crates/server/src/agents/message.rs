@@ -139,6 +139,9 @@ pub struct Start {
     pub parallelism: usize,
     /// `host:port` of each process.
     pub addresses: Vec<String>,
+    /// Whether they speak to each other by TLS.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 #[cfg(test)]

@@ -220,6 +220,9 @@ fn command(launch: &Launch) -> tokio::process::Command {
             .env("TIDEMILL_PROCESSES", start.addresses.join(","))
             .env("TIDEMILL_GENERATION", start.generation.to_string())
             .env("TIDEMILL_SECRET_FILE", secret_file);
+        if start.tls {
+            command.env("TIDEMILL_PROCESS_TLS", "1");
+        }
     }
     if let Some(folder) = &launch.folder {
         command.current_dir(folder);

@@ -59,6 +59,8 @@ impl Job {
             let mut command = self.command(parallelism);
             command.args(more).env("TIDEMILL_PROCESSES", addresses.join(",")).env("TIDEMILL_SECRET_FILE", &secret);
             command.env("TIDEMILL_PROCESS", process.to_string()).env("TIDEMILL_GENERATION", generation.to_string());
+            // Every other start by TLS: what is kept does not depend on how it was sent.
+            command.env("TIDEMILL_PROCESS_TLS", (generation % 2).to_string());
             command.env("TIDEMILL_PEER_TIMEOUT_MS", "3000").env("TIDEMILL_START_TIMEOUT_MS", "30000");
             Process::start(wrap(process, command).stdout(log.try_clone().unwrap()).stderr(log))
         };

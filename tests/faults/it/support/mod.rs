@@ -1,5 +1,6 @@
 //! What all tests share: programs, processes, HTTP, orders, chance, waiting.
 
+pub mod hosts;
 pub mod http;
 pub mod job;
 pub mod orders;

@@ -324,7 +324,9 @@ impl<'a> Scan<'a> {
                         return Ok(());
                     }
                 }
-                Some(b'"') => drop(self.string()?),
+                Some(b'"') => {
+                    self.string()?;
+                }
                 Some(b',' | b':') => self.at += 1,
                 Some(_) => drop(self.word()?),
                 None => return Err(Refused::NotJson),

@@ -10,6 +10,8 @@
 //!                                             ◄─ 0; else 1 (never) or 2 (not now), length and the reason
 //! ```
 //!
+//! Over TLS each MAC also covers what both ends of the TLS session have derived from it (`Channel::binding`).
+//!
 //! Every read has a bound in bytes and a deadline; nothing a stranger sends is believed, or costs more than that.
 
 use std::io::{Read, Write};
@@ -21,12 +23,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Kind, Result};
 
+use super::channel::Channel;
 use super::settings::Secret;
 
 /// The wire's version: handshake, control messages and batches together.
-pub(crate) const WIRE_VERSION: u8 = 2;
+pub(crate) const WIRE_VERSION: u8 = 3;
 
 const MAGIC: [u8; 4] = *b"TMLK";
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
 const NONCE_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
 const HELLO_BYTES_MAX: usize = 1024;
@@ -37,7 +42,7 @@ const NEVER: u8 = 1;
 const NOT_NOW: u8 = 2;
 
 /// How long one side waits for the other's next word.
-const WORD_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const WORD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,17 +101,17 @@ fn nonce() -> Result<[u8; NONCE_BYTES]> {
     Ok(nonce)
 }
 
-fn transcript(side: &str, hello: &[u8], challenge: &[u8]) -> Vec<u8> {
-    [side.as_bytes(), &[WIRE_VERSION], &(hello.len() as u32).to_le_bytes(), hello, challenge].concat()
+fn transcript(side: &str, hello: &[u8], challenge: &[u8], binding: &[u8]) -> Vec<u8> {
+    [side.as_bytes(), &[WIRE_VERSION], &(hello.len() as u32).to_le_bytes(), hello, challenge, binding].concat()
 }
 
-fn read_exact<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N]> {
+fn read_exact<const N: usize>(stream: &mut Channel) -> Result<[u8; N]> {
     let mut bytes = [0u8; N];
     stream.read_exact(&mut bytes).map_err(broke)?;
     Ok(bytes)
 }
 
-fn read_bounded(stream: &mut TcpStream, max: usize) -> Result<Vec<u8>> {
+fn read_bounded(stream: &mut Channel, max: usize) -> Result<Vec<u8>> {
     let length = usize::from(u16::from_le_bytes(read_exact(stream)?));
     if length > max {
         return Err(Error::external(format!("{length} bytes where at most {max} are sent")));
@@ -120,19 +125,19 @@ fn broke(error: std::io::Error) -> Error {
     Error::external(format!("the handshake broke off: {error}"))
 }
 
-fn deadlines(stream: &TcpStream, deadline: Option<Duration>) -> Result<()> {
+pub(super) fn deadlines(stream: &TcpStream, deadline: Option<Duration>) -> Result<()> {
     stream.set_read_timeout(deadline).and_then(|()| stream.set_write_timeout(deadline)).map_err(broke)
 }
 
 /// Opens a connection to process `to`. `Kind::Input` when it will never be accepted, anything else may be tried again.
 pub(super) fn connect(
-    stream: &mut TcpStream,
+    stream: &mut Channel,
     link: LinkKind,
     (from, to): (usize, usize),
     identity: &Identity,
     secret: &Secret,
 ) -> Result<()> {
-    deadlines(stream, Some(WORD_DEADLINE))?;
+    deadlines(stream.socket(), Some(WORD_DEADLINE))?;
     let hello = Hello { link, from: from as u32, to: to as u32, nonce: nonce()?, identity: identity.clone() };
     let hello = postcard::to_stdvec(&hello).map_err(|e| Error::bug(format!("the greeting cannot be written: {e}")))?;
     let mut first = [&MAGIC[..], &[WIRE_VERSION], &(hello.len() as u16).to_le_bytes()].concat();
@@ -141,13 +146,13 @@ pub(super) fn connect(
     let challenge: [u8; NONCE_BYTES] = read_exact(stream)?;
     let theirs: [u8; MAC_BYTES] = read_exact(stream)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.bytes());
-    hmac::verify(&key, &transcript("accept", &hello, &challenge), &theirs)
+    hmac::verify(&key, &transcript("accept", &hello, &challenge, stream.binding()), &theirs)
         .map_err(|_| Error::external("it has another join secret"))?;
-    let mac = hmac::sign(&key, &transcript("connect", &hello, &challenge));
+    let mac = hmac::sign(&key, &transcript("connect", &hello, &challenge, stream.binding()));
     stream.write_all(mac.as_ref()).map_err(broke)?;
     let [answer] = read_exact(stream)?;
     if answer == ACCEPTED {
-        return deadlines(stream, None);
+        return deadlines(stream.socket(), None);
     }
     let reason = read_bounded(stream, REASON_BYTES_MAX)?;
     let text = format!("it refuses this process: {}", String::from_utf8_lossy(&reason));
@@ -156,13 +161,18 @@ pub(super) fn connect(
 
 /// Answers a connection; which link of which process it is. An error means that it is to be closed.
 pub(super) fn accept(
-    stream: &mut TcpStream,
+    stream: &mut Channel,
     me: usize,
     identity: &Identity,
     secret: &Secret,
 ) -> Result<(LinkKind, usize)> {
-    deadlines(stream, Some(WORD_DEADLINE))?;
-    if read_exact(stream)? != MAGIC {
+    deadlines(stream.socket(), Some(WORD_DEADLINE))?;
+    let magic: [u8; 4] = read_exact(stream)?;
+    if magic[0] == TLS_HANDSHAKE {
+        return Err(Error::external("it speaks TLS, and this process does not")
+            .hint("set TIDEMILL_PROCESS_TLS in all processes of the job, or in none"));
+    }
+    if magic != MAGIC {
         return Err(Error::external("it speaks another protocol"));
     }
     let [version] = read_exact(stream)?;
@@ -173,10 +183,10 @@ pub(super) fn accept(
     let hello: Hello = postcard::from_bytes(&bytes).map_err(|e| Error::external(format!("no greeting: {e}")))?;
     let challenge = nonce()?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.bytes());
-    let mac = hmac::sign(&key, &transcript("accept", &bytes, &challenge));
+    let mac = hmac::sign(&key, &transcript("accept", &bytes, &challenge, stream.binding()));
     stream.write_all(&[&challenge[..], mac.as_ref()].concat()).map_err(broke)?;
     let theirs: [u8; MAC_BYTES] = read_exact(stream)?;
-    hmac::verify(&key, &transcript("connect", &bytes, &challenge), &theirs)
+    hmac::verify(&key, &transcript("connect", &bytes, &challenge, stream.binding()), &theirs)
         .map_err(|_| Error::external("it has another join secret"))?;
     let from = hello.from as usize;
     let expected = hello.to as usize == me && from > me && from < identity.processes as usize;
@@ -194,7 +204,7 @@ pub(super) fn accept(
         return Err(refusal);
     }
     stream.write_all(&[ACCEPTED]).map_err(broke)?;
-    deadlines(stream, None)?;
+    deadlines(stream.socket(), None)?;
     Ok((hello.link, from))
 }
 
@@ -209,11 +219,17 @@ mod tests {
 
     /// Both ends of a handshake.
     fn shake(connector: &Identity, theirs: &str) -> (Result<()>, Result<(LinkKind, usize)>) {
+        shake_over(false, connector, theirs)
+    }
+
+    fn shake_over(tls: bool, connector: &Identity, theirs: &str) -> (Result<()>, Result<(LinkKind, usize)>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut other = listener.accept().unwrap().0;
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let other = listener.accept().unwrap().0;
         let secret = Secret::new("0123456789abcdef").unwrap();
-        let acceptor = std::thread::spawn(move || accept(&mut other, 0, &identity(), &secret));
+        let acceptor =
+            std::thread::spawn(move || accept(&mut Channel::accept(other, tls).unwrap(), 0, &identity(), &secret));
+        let mut stream = Channel::connect(stream, tls).unwrap();
         let secret = Secret::new(theirs).unwrap();
         let connected = connect(&mut stream, LinkKind::Data, (1, 0), connector, &secret);
         drop(stream);
@@ -225,9 +241,14 @@ mod tests {
         let (connected, accepted) = shake(&identity(), "0123456789abcdef");
         connected.unwrap();
         assert_eq!(accepted.unwrap(), (LinkKind::Data, 1));
-        let (connected, accepted) = shake(&identity(), "0123456789abcdeX");
-        assert!(connected.unwrap_err().to_string().contains("another join secret"));
-        assert!(accepted.is_err());
+        let (connected, accepted) = shake_over(true, &identity(), "0123456789abcdef");
+        connected.unwrap();
+        assert_eq!(accepted.unwrap(), (LinkKind::Data, 1));
+        for tls in [false, true] {
+            let (connected, accepted) = shake_over(tls, &identity(), "0123456789abcdeX");
+            assert!(connected.unwrap_err().to_string().contains("another join secret"));
+            assert!(accepted.is_err());
+        }
         for (other, said, retried) in [
             (Identity { job_id: "b".repeat(32), ..identity() }, "is not job", false),
             (Identity { generation: 2, ..identity() }, "start 2 of the job is not start 3", true),
@@ -240,13 +261,45 @@ mod tests {
         }
     }
 
+    /// Two ends that know the secret, and somebody between them with a TLS session to each who hands everything on.
+    #[test]
+    fn somebody_between_two_tls_sessions_is_found_out() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (middle, end) = (listen(), listen());
+        let (to_middle, to_end) = (middle.local_addr().unwrap(), end.local_addr().unwrap());
+        let secret = || Secret::new("0123456789abcdef").unwrap();
+        std::thread::scope(|scope| {
+            let acceptor = scope.spawn(|| {
+                let mut channel = Channel::accept(end.accept().unwrap().0, true).unwrap();
+                accept(&mut channel, 0, &identity(), &secret())
+            });
+            scope.spawn(|| {
+                let from = Channel::accept(middle.accept().unwrap().0, true).unwrap();
+                let to = Channel::connect(TcpStream::connect(to_end).unwrap(), true).unwrap();
+                let ways = [(from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from)];
+                for (mut from, mut to) in ways {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            });
+            let mut channel = Channel::connect(TcpStream::connect(to_middle).unwrap(), true).unwrap();
+            let connected = connect(&mut channel, LinkKind::Data, (1, 0), &identity(), &secret());
+            channel.shutdown(std::net::Shutdown::Both).unwrap();
+            assert!(connected.unwrap_err().to_string().contains("another join secret"));
+            assert!(acceptor.join().unwrap().is_err());
+        });
+    }
+
     #[test]
     fn what_a_stranger_sends_is_refused_and_never_a_panic() {
-        let hello = |bytes: &[u8]| [b"TMLK\x02".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
+        let hello = |bytes: &[u8]| [b"TMLK\x03".as_slice(), &(bytes.len() as u16).to_le_bytes(), bytes].concat();
         for bytes in [
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            b"TMLK\x03".to_vec(),
-            b"TMLK\x02\xff\xff".to_vec(),
+            b"TMLK\x04".to_vec(),
+            b"TMLK\x03\xff\xff".to_vec(),
+            vec![22, 3, 1, 0, 200],
             hello(&[]),
             hello(&[0xff; 1000]),
             [hello(&[0; 300]), vec![7; 32]].concat(),
@@ -254,7 +307,7 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let mut other = listener.accept().unwrap().0;
+            let mut other = Channel::plain(listener.accept().unwrap().0);
             stream.write_all(&bytes).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             let secret = Secret::new("0123456789abcdef").unwrap();

@@ -2,7 +2,7 @@
 //! were here; what the coordinator decides goes out to all of them.
 
 use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use tidemill_core::report::SubtaskReport;
 use tidemill_core::{Error, Result};
 
+use super::channel::Channel;
 use super::message::{Failure, Place, Start, ToLeader, ToMember, receive, send};
 use super::settings::Cluster;
 use crate::checkpoint::coordinator::Event;
@@ -19,6 +20,7 @@ use crate::checkpoint::writer::Target;
 use crate::runtime::board::{Board, Mark, StageEnd};
 use crate::runtime::control::JobControl;
 use crate::runtime::spawn;
+use crate::runtime::user_metrics::UserMetrics;
 
 /// Messages that may wait for one member. The coordinator says a few in a second; a member that lets so many wait is lost.
 const WAITING_MESSAGES_MAX: usize = 4096;
@@ -101,14 +103,14 @@ pub(crate) type RemoteReports = Arc<Mutex<BTreeMap<(usize, usize), SubtaskReport
 
 /// Links that are made before the job's control is, which needs them.
 pub(crate) struct Links {
-    streams: Vec<(usize, TcpStream)>,
+    streams: Vec<(usize, Channel)>,
     outboxes: Vec<Receiver<ToMember>>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The links of the first process, and what `JobControl` speaks through. Each member hears `start` first.
 pub(crate) fn open(
-    control: Vec<Option<TcpStream>>,
+    control: Vec<Option<Channel>>,
     start: &Start,
     target: Target,
     checkpoints: Option<std::path::PathBuf>,
@@ -120,7 +122,7 @@ pub(crate) fn open(
 }
 
 /// The first process cannot start: the others hear why.
-pub(crate) fn refuse(control: &mut [Option<TcpStream>], why: &Error) {
+pub(crate) fn refuse(control: &mut [Option<Channel>], why: &Error) {
     for stream in control.iter_mut().flatten() {
         // Who does not hear it sees the link closed.
         let _ = send(stream, &ToMember::Failed(Failure::from(why)));
@@ -132,6 +134,7 @@ pub(crate) struct Shared {
     pub control: Arc<JobControl>,
     pub events: Sender<Event>,
     pub reports: RemoteReports,
+    pub user: Arc<UserMetrics>,
     pub cluster: Cluster,
     /// How many tasks the job has.
     pub tasks: usize,
@@ -145,7 +148,7 @@ pub(crate) struct Shared {
 pub(crate) struct Running {
     listening: Vec<JoinHandle<()>>,
     talking: Vec<JoinHandle<()>>,
-    streams: Vec<TcpStream>,
+    streams: Vec<Channel>,
     control: Arc<JobControl>,
 }
 
@@ -194,7 +197,7 @@ fn lost(process: usize, why: &Error, shared: &Shared) {
     }
 }
 
-fn listen(process: usize, mut stream: TcpStream, shared: &Shared) {
+fn listen(process: usize, mut stream: Channel, shared: &Shared) {
     loop {
         match receive::<ToLeader>(&mut stream).and_then(|message| heard(process, message, shared)) {
             Ok(true) => {}
@@ -248,6 +251,7 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
                 kept.insert((task as usize, subtask as usize), report);
             }
         }
+        ToLeader::UserMetrics(told) => shared.user.told(process, |subtask| own(subtask as u32), told)?,
         ToLeader::Failed(failure) => {
             shared.control.fail(Error::from(failure).context(shared.cluster.name(process)));
         }
@@ -256,12 +260,7 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
     Ok(true)
 }
 
-fn talk(
-    process: usize,
-    mut stream: TcpStream,
-    (outbox, waiting): (&Receiver<ToMember>, &AtomicUsize),
-    shared: &Shared,
-) {
+fn talk(process: usize, mut stream: Channel, (outbox, waiting): (&Receiver<ToMember>, &AtomicUsize), shared: &Shared) {
     let mut told = Told::new(&shared.slot_process, |owner| owner != process);
     let alive_after = alive_after(&shared.cluster);
     let mut silent = Duration::ZERO;

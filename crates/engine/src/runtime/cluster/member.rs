@@ -1,7 +1,7 @@
 //! The control link of every process but the first. Here it stands where the coordinator stands there: it passes on what
 //! this process's tasks say, and does with the tasks what the coordinator says.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidemill_core::{Error, Result};
 
+use super::channel::Channel;
 use super::leader::{MARKS_EVERY, Told, alive_after};
 use super::message::{Failure, Start, ToLeader, ToMember, WireAcknowledgement, receive, report_bytes, send};
 use super::settings::Cluster;
@@ -18,6 +19,7 @@ use crate::checkpoint::writer::Target;
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::spawn;
+use crate::runtime::user_metrics::UserMetrics;
 
 /// How often counters are sent to the first process.
 const REPORTS_EVERY: Duration = Duration::from_secs(1);
@@ -32,10 +34,12 @@ pub(crate) struct Shared {
     pub slot_process: Vec<usize>,
     /// This process's subtasks: task, subtask, counters.
     pub metrics: Vec<(usize, usize, Arc<SubtaskMetrics>)>,
+    /// What the functions of the job's user count here.
+    pub user: Arc<UserMetrics>,
 }
 
 /// Waits for the first message of the first process: what to start from.
-pub(crate) fn start(stream: &mut TcpStream, cluster: &Cluster) -> Result<Start> {
+pub(crate) fn start(stream: &mut Channel, cluster: &Cluster) -> Result<Start> {
     // Until then the first process may have much to publish and to clean up.
     let patience = Duration::from_millis(cluster.peer_timeout_ms.max(cluster.start_timeout_ms.unsigned_abs()));
     stream.set_read_timeout(Some(patience)).map_err(set_up)?;
@@ -59,12 +63,12 @@ fn set_up(error: std::io::Error) -> Error {
 pub(crate) struct Running {
     hearing: JoinHandle<()>,
     speaking: JoinHandle<()>,
-    stream: TcpStream,
+    stream: Channel,
     control: Arc<JobControl>,
 }
 
 /// Starts the link's two threads. `events` is what the tasks of this process say.
-pub(crate) fn run(stream: TcpStream, events: Receiver<Event>, shared: Shared) -> Result<Running> {
+pub(crate) fn run(stream: Channel, events: Receiver<Event>, shared: Shared) -> Result<Running> {
     let silence = Duration::from_millis(shared.cluster.peer_timeout_ms);
     stream.set_read_timeout(Some(silence)).map_err(set_up)?;
     stream.set_write_timeout(Some(silence)).map_err(set_up)?;
@@ -93,7 +97,7 @@ fn lost(why: &Error, shared: &Shared) {
     }
 }
 
-fn listen(mut stream: TcpStream, shared: &Shared) {
+fn listen(mut stream: Channel, shared: &Shared) {
     loop {
         let message = match receive::<ToMember>(&mut stream) {
             Ok(message) => message,
@@ -141,7 +145,7 @@ pub(crate) fn heard(message: ToMember, shared: &Shared) -> bool {
     true
 }
 
-fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
+fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
     let mut told = Told::new(&shared.slot_process, |owner| owner == shared.cluster.process);
     let alive_after = alive_after(&shared.cluster);
     let (mut silent, mut unreported) = (Duration::ZERO, Duration::ZERO);
@@ -158,7 +162,7 @@ fn talk(mut stream: TcpStream, events: &Receiver<Event>, shared: &Shared) {
         let mut messages = said(event, &mut told, shared);
         if unreported >= REPORTS_EVERY {
             unreported = Duration::ZERO;
-            messages.push(reports(shared));
+            messages.extend(reports(shared));
         } else if messages.is_empty() && silent >= alive_after {
             messages.push(ToLeader::Alive);
         }
@@ -196,7 +200,7 @@ pub(crate) fn said(event: Option<Event>, told: &mut Told, shared: &Shared) -> Ve
             messages.push(ToLeader::Failed(Failure::from(&why)));
         }
         Some(Event::Done) => {
-            messages.push(reports(shared));
+            messages.extend(reports(shared));
             messages.push(ToLeader::Ended);
         }
         // Whether all sources have finished is seen by the first process, from their marks.
@@ -208,9 +212,14 @@ pub(crate) fn said(event: Option<Event>, told: &mut Told, shared: &Shared) -> Ve
     messages
 }
 
-fn reports(shared: &Shared) -> ToLeader {
+fn reports(shared: &Shared) -> Vec<ToLeader> {
     let report = |(task, subtask, metrics): &(usize, usize, Arc<SubtaskMetrics>)| {
         (*task as u32, *subtask as u32, report_bytes(&metrics.report(shared.control.clock().as_ref())))
     };
-    ToLeader::Reports(shared.metrics.iter().map(report).collect())
+    let mut reports = vec![ToLeader::Reports(shared.metrics.iter().map(report).collect())];
+    match shared.user.tell() {
+        Ok(told) => reports.push(ToLeader::UserMetrics(told)),
+        Err(error) => tracing::warn!(%error, "the metrics of the job's functions are not told"),
+    }
+    reports
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tidemill_core::{Error, Kind, Result, SharedClock};
 
-use super::handshake::{self, Identity, LinkKind};
+use super::channel::Channel;
+use super::handshake::{self, Identity, LinkKind, WORD_DEADLINE};
 use super::settings::Cluster;
 
 /// How many strangers may be in a handshake at once; further ones are closed.
@@ -29,12 +30,12 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// This process's connections.
 pub(crate) struct Mesh {
     /// To each other process, for timely; `None` at this process's own place.
-    pub data: Vec<Option<TcpStream>>,
+    pub data: Vec<Option<Channel>>,
     /// Process 0: to each other process; others: to process 0 alone. `None` elsewhere.
-    pub control: Vec<Option<TcpStream>>,
+    pub control: Vec<Option<Channel>>,
 }
 
-type Links = BTreeMap<(LinkKind, usize), TcpStream>;
+type Links = BTreeMap<(LinkKind, usize), Channel>;
 
 /// Connects with all other processes. An error when they are not all there within the start time-out, or one of them
 /// says that this process will never be one of them.
@@ -87,12 +88,12 @@ pub(crate) fn join(cluster: &Cluster, identity: &Identity, clock: &SharedClock) 
         mesh.control.push(links.remove(&(LinkKind::Control, other)));
     }
     for stream in mesh.data.iter().chain(&mesh.control).flatten() {
-        notice_silence(stream, cluster.peer_timeout_ms)?;
+        notice_silence(stream.socket(), cluster.peer_timeout_ms)?;
     }
     Ok(mesh)
 }
 
-fn dial(cluster: &Cluster, identity: &Identity, link: LinkKind, to: usize) -> Result<TcpStream> {
+fn dial(cluster: &Cluster, identity: &Identity, link: LinkKind, to: usize) -> Result<Channel> {
     let named = |e: Error| e.context(cluster.name(to));
     let address = &cluster.addresses[to];
     let addresses: Vec<SocketAddr> =
@@ -100,10 +101,12 @@ fn dial(cluster: &Cluster, identity: &Identity, link: LinkKind, to: usize) -> Re
     let mut refused = Error::external(format!("`{address}` has no address"));
     for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT_DEADLINE) {
-            Ok(mut stream) => {
-                let link = (link, (cluster.process, to));
-                handshake::connect(&mut stream, link.0, link.1, identity, &cluster.secret).map_err(named)?;
-                return Ok(stream);
+            Ok(socket) => {
+                let ends = (cluster.process, to);
+                handshake::deadlines(&socket, Some(WORD_DEADLINE)).map_err(named)?;
+                let mut channel = Channel::connect(socket, cluster.tls).map_err(named)?;
+                handshake::connect(&mut channel, link, ends, identity, &cluster.secret).map_err(named)?;
+                return Ok(channel);
             }
             Err(e) => refused = named(Error::io("connect", e)),
         }
@@ -120,7 +123,7 @@ struct Waiting {
     cluster: Arc<(Cluster, Identity)>,
 }
 
-type Arrival = (SocketAddr, Result<((LinkKind, usize), TcpStream)>);
+type Arrival = (SocketAddr, Result<((LinkKind, usize), Channel)>);
 
 impl Waiting {
     fn listen(cluster: &Cluster, identity: &Identity) -> Result<Self> {
@@ -157,7 +160,7 @@ impl Waiting {
         }
     }
 
-    fn greet(&self, mut stream: TcpStream, address: SocketAddr) -> Result<()> {
+    fn greet(&self, stream: TcpStream, address: SocketAddr) -> Result<()> {
         if self.in_handshake.fetch_add(1, Ordering::AcqRel) >= HANDSHAKES_MAX {
             self.in_handshake.fetch_sub(1, Ordering::AcqRel);
             return Ok(());
@@ -168,9 +171,14 @@ impl Waiting {
             let accepted = stream
                 .set_nonblocking(false)
                 .map_err(|e| Error::io("answer", e))
-                .and_then(|()| handshake::accept(&mut stream, cluster.process, identity, &cluster.secret));
+                .and_then(|()| handshake::deadlines(&stream, Some(WORD_DEADLINE)))
+                .and_then(|()| Channel::accept(stream, cluster.tls))
+                .and_then(|mut channel| {
+                    let link = handshake::accept(&mut channel, cluster.process, identity, &cluster.secret)?;
+                    Ok((link, channel))
+                });
             busy.fetch_sub(1, Ordering::AcqRel);
-            let _ = tell.send((address, accepted.map(|link| (link, stream))));
+            let _ = tell.send((address, accepted));
         };
         let spawned = std::thread::Builder::new().name("handshake".to_string()).spawn(run);
         spawned.map(drop).map_err(|e| Error::io("start the thread `handshake`", e))

@@ -3,15 +3,16 @@
 //! be read is an error, and the link's other end is lost.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tidemill_core::report::SubtaskReport;
 use tidemill_core::{Error, Kind, Result};
 
+use super::channel::Channel;
 use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement, PartTimes};
 use crate::runtime::board::{Mark, StageEnd};
+use crate::runtime::user_metrics::Told;
 use crate::state::Section;
 
 /// The longest message, in bytes: an acknowledgement carries small state of one task, the rest stands in files.
@@ -55,6 +56,8 @@ pub(crate) enum ToLeader {
     Stages(Vec<(u32, StageEnd)>),
     /// The counters of the sender's subtasks: (task, subtask, report as JSON).
     Reports(Vec<(u32, u32, Vec<u8>)>),
+    /// What the functions of the job's user count in the sender.
+    UserMetrics(Told),
     /// The job has failed in the sender.
     Failed(Failure),
     /// The sender's workers have ended; nothing more comes.
@@ -221,7 +224,7 @@ pub(super) fn report_bytes(report: &SubtaskReport) -> Vec<u8> {
 }
 
 /// Sends a message.
-pub(super) fn send<M: Serialize>(stream: &mut TcpStream, message: &M) -> Result<()> {
+pub(super) fn send<M: Serialize>(stream: &mut Channel, message: &M) -> Result<()> {
     let body = postcard::to_stdvec(message).map_err(|e| Error::bug(format!("a message cannot be written: {e}")))?;
     if body.len() > MESSAGE_BYTES_MAX {
         let text = format!("a message of {} bytes; at most {MESSAGE_BYTES_MAX} are sent", body.len());
@@ -234,7 +237,7 @@ pub(super) fn send<M: Serialize>(stream: &mut TcpStream, message: &M) -> Result<
 }
 
 /// Receives a message; an error also when none comes within the socket's read time-out.
-pub(super) fn receive<M: DeserializeOwned>(stream: &mut TcpStream) -> Result<M> {
+pub(super) fn receive<M: DeserializeOwned>(stream: &mut Channel) -> Result<M> {
     let said = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Error::external("it is silent"),
         std::io::ErrorKind::UnexpectedEof => Error::external("it closed the connection"),
@@ -259,12 +262,12 @@ pub(super) fn receive<M: DeserializeOwned>(stream: &mut TcpStream) -> Result<M> 
 mod tests {
     use super::*;
     use crate::state::SectionKind;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
-    fn pair() -> (TcpStream, TcpStream) {
+    fn pair() -> (Channel, Channel) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (one, listener.accept().unwrap().0)
+        (Channel::plain(one), Channel::plain(listener.accept().unwrap().0))
     }
 
     #[test]

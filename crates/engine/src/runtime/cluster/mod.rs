@@ -8,12 +8,14 @@
 //! |---|---|
 //! | `settings` | process, addresses, secret, deadlines |
 //! | `handshake` | what opens a connection: identity, and proof of the secret |
+//! | `channel` | a connection, plain or by TLS |
 //! | `mesh` | connections to all others |
 //! | `transport` | a connection as timely sees it: checked, and never a panic when it breaks |
 //! | `message` | what is said on a control link |
 //! | `leader` | the first process's end of the links |
 //! | `member` | the other end |
 
+pub(crate) mod channel;
 mod handshake;
 pub(crate) mod leader;
 pub(crate) mod member;

@@ -63,6 +63,8 @@ pub struct Cluster {
     pub start_timeout_ms: i64,
     /// A process that is silent for so long is lost; default 20 s.
     pub peer_timeout_ms: u64,
+    /// Whether connections between the processes are enciphered, by TLS 1.3; the same in all processes.
+    pub tls: bool,
 }
 
 impl Cluster {
@@ -77,6 +79,7 @@ impl Cluster {
             workers: None,
             start_timeout_ms: 60_000,
             peer_timeout_ms: 20_000,
+            tls: false,
         }
     }
 
@@ -141,6 +144,13 @@ impl Cluster {
         if let Some(ms) = number("TIDEMILL_PEER_TIMEOUT_MS")? {
             cluster.peer_timeout_ms = ms;
         }
+        cluster.tls = match text("TIDEMILL_PROCESS_TLS").as_deref() {
+            None | Some("" | "0") => false,
+            Some("1") => true,
+            Some(other) => {
+                return Err(Error::input(format!("`TIDEMILL_PROCESS_TLS` is `{other}`")).hint("write 1, or nothing"));
+            }
+        };
         cluster.check()?;
         Ok(Some(cluster))
     }

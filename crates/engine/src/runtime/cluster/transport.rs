@@ -3,7 +3,7 @@
 //! fails the job and then looks to timely like one that was closed in good order, once no worker reads any more.
 
 use std::io::{Read, Result, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tidemill_core::Error;
 use timely::communication::allocator::zero_copy::stream::Stream;
 
 use super::super::control::JobControl;
+use super::channel::Channel;
 
 /// timely's header: channel, source, first and last target, length, number; eight bytes each, most significant first.
 const HEADER_BYTES: usize = 48;
@@ -68,7 +69,7 @@ impl Link {
 
 /// A checked connection.
 pub(crate) struct Transport {
-    socket: TcpStream,
+    socket: Channel,
     link: Arc<Link>,
     buffer: Vec<u8>,
     /// Checked and not yet handed over.
@@ -82,7 +83,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub fn new(socket: TcpStream, link: Arc<Link>) -> Self {
+    pub fn new(socket: Channel, link: Arc<Link>) -> Self {
         Transport { socket, link, buffer: Vec::new(), checked: 0..0, filled: 0, message_rest: 0, closing: None }
     }
 
@@ -209,7 +210,7 @@ impl Stream for Transport {
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
-        self.socket.set_nonblocking(nonblocking)
+        self.socket.socket().set_nonblocking(nonblocking)
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {

@@ -299,6 +299,7 @@ impl Simulation {
                 own.pause = |_| {};
                 coordinator = Some(own);
                 leader = Some(leader::Shared {
+                    user: Arc::default(),
                     control: control.clone(),
                     events: events.clone(),
                     reports: Arc::default(),
@@ -310,6 +311,7 @@ impl Simulation {
             } else if let Some(outbox) = outboxes.next() {
                 links.push(Link {
                     member: member::Shared {
+                        user: Arc::default(),
                         control: control.clone(),
                         target: own_target.clone(),
                         cluster: cluster(process, count),
