@@ -17,7 +17,7 @@ jars=$cache/kafka-$version
 
 fetch() {
   [ -e "$jars/complete" ] && return
-  have mvn && have java || scripts/setup.sh kafka >&2
+  if ! have mvn || ! have java; then scripts/setup.sh kafka >&2; fi
   mkdir -p "$cache"
   # Several tests may ask at the same time: one fetches, the others wait.
   exec 9>"$cache/kafka.lock"

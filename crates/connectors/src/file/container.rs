@@ -28,7 +28,7 @@ pub trait Container: Clone + Send + Sync + 'static {
 
 /// A file being read.
 pub trait Records: Send {
-    /// The next records, at most [`BATCH_ROWS`]; `None` at the end of the file.
+    /// The next records, at most `BATCH_ROWS`; `None` at the end of the file.
     fn next(&mut self) -> Result<Option<Part>>;
 }
 
