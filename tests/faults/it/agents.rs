@@ -1,12 +1,11 @@
 //! A job over several hosts, which are agents on this machine here: placed, rescaled on request, and still exactly once when
-//! a process, an agent or the server is killed or the network between the hosts is cut.
+//! a process, an agent or the server is killed.
 
 use serde_json::{Value, json};
 use tidemill_topic::{TopicConfig, Topics};
 
 use crate::sum_kills::{append, lines, published, sums};
-use crate::support::hosts::{ADDRESSES, Hosts};
-use crate::support::process::{Done, Process, kill, kill_jobs_of, tidemill, with_variable};
+use crate::support::process::{Done, Process, kill, tidemill, with_variable};
 use crate::support::server::Server;
 use crate::support::{eventually, folder, programs};
 
@@ -178,120 +177,4 @@ fn an_agent_without_the_secret_is_refused() {
     let said = Done::of(command.arg(&wrong).arg("--data").arg(server.data())).failed(2);
     assert!(said.contains("does not prove the join secret"), "{said}");
     assert_eq!(alive(&server), ["server"]);
-}
-
-/// A server and an agent on hosts of their own, and what the command line says about them on the first one.
-struct Installation {
-    hosts: Hosts,
-    data: std::path::PathBuf,
-}
-
-impl Installation {
-    const TOKEN: &str = "a token of the tests";
-
-    fn server(&self) -> String {
-        format!("http://{}:8081", ADDRESSES[0])
-    }
-
-    fn start(&self, host: usize, name: &str, args: &[&str]) -> Process {
-        let data = self.data.display().to_string();
-        let programs = programs::folder().display().to_string();
-        let mut command = tidemill(args);
-        command.args(["--data", &data, "--jobs", &programs, "--slots", "2"]);
-        let log = std::fs::File::options().create(true).append(true).open(self.data.join(format!("{name}.log")));
-        let log = log.unwrap();
-        Process::start(self.hosts.command(host, command).stdout(log.try_clone().unwrap()).stderr(log))
-    }
-
-    fn ask(&self, args: &[&str]) -> Result<Value, String> {
-        let mut command = tidemill(args);
-        command.args(["--server", &self.server(), "--token", Self::TOKEN, "--output", "json"]);
-        let done = Done::of(&mut self.hosts.command(0, command));
-        match done.code {
-            0 => serde_json::from_str(&done.out).map_err(|e| format!("{e}: {done:?}")),
-            _ => Err(format!("{done:?}")),
-        }
-    }
-
-    fn log(&self, name: &str) -> String {
-        std::fs::read_to_string(self.data.join(format!("{name}.log"))).unwrap_or_default()
-    }
-
-    /// Waits until the job runs with so many workers and has completed a checkpoint since.
-    fn runs_with(&self, job: &str, workers: u64) {
-        eventually("the job runs with its workers", || {
-            let detail = self.ask(&["jobs", "show", job])?;
-            let started = detail["timestamps"]["RUNNING"].as_i64().unwrap_or(i64::MAX);
-            let newest = detail["checkpoints"]["latest"]["trigger_ms"].as_i64().unwrap_or(0);
-            match (detail["state"].as_str(), detail["parallelism"].as_u64()) {
-                (Some("RUNNING"), Some(now)) if now == workers && newest >= started => Ok(()),
-                other => Err(format!("{other:?} {newest}\n{}", self.log("server"))),
-            }
-        });
-    }
-}
-
-impl Drop for Installation {
-    fn drop(&mut self) {
-        kill_jobs_of(&self.data);
-    }
-}
-
-#[test]
-fn an_adaptive_job_goes_on_with_the_hosts_a_cut_network_leaves_and_takes_the_others_back() {
-    let Some(hosts) = Hosts::new('a') else { return };
-    let dir = folder();
-    let data = dir.path().join("d");
-    std::fs::create_dir_all(&data).unwrap();
-    let secret = dir.path().join("secret").display().to_string();
-    std::fs::write(&secret, "a join secret of the tests").unwrap();
-    let all = Installation { hosts, data };
-    let listen = format!("{}:8081", ADDRESSES[0]);
-    let serve = ["serve", "--keep-jobs", "--listen", &listen, "--token", Installation::TOKEN, "--job-tls"];
-    let _server = all.start(0, "server", &[&serve[..], &["--join-secret-file", &secret]].concat());
-    let join = all.server();
-    let _agent = all.start(1, "agent", &["agent", "--join", &join, "--secret-file", &secret, "--name", "far"]);
-    eventually("the agent has joined", || match all.ask(&["agents"])?.as_array().map(Vec::len) {
-        Some(2) => Ok(()),
-        other => Err(format!("{other:?}\n{}", all.log("agent"))),
-    });
-    let topics = Topics::open(all.data.join("topics")).unwrap();
-    let entries = topics.create("entries", &TopicConfig { partitions: 3, ..TopicConfig::default() }).unwrap();
-    let lines = lines(7, RECORDS as u64);
-    let mut parts = lines.chunks(RECORDS / 3);
-    append(&entries, parts.next().unwrap()).unwrap();
-    let files = all.data.join("moved").display().to_string();
-    let restart = json!({"strategy": "exponential-delay", "initial_ms": 1, "max_ms": 5, "jitter": 0.0}).to_string();
-    let submit = ["jobs", "submit", "sums", "-p", "4", "--parallelism-min", "1", "--restart", &restart];
-    let more = ["--checkpoint-interval-ms", "100", "--server", &join, "--token", Installation::TOKEN];
-    let args = ["--output", "json", "--", "--from", "entries", "--into", "moved", "--files", &files, "--slow"];
-    let command = tidemill(&[&submit[..], &more, &args].concat());
-    let submitted = Done::of(&mut all.hosts.command(0, command)).ok();
-    let job = serde_json::from_str::<Value>(&submitted).unwrap()["id"].as_str().unwrap().to_owned();
-    all.runs_with(&job, 4);
-
-    // Slowed, the network only makes it slower.
-    all.hosts.slow();
-    append(&entries, parts.next().unwrap()).unwrap();
-    all.runs_with(&job, 4);
-
-    // Cut, what is on the far host is lost; the server's own host goes on alone.
-    let begun = std::time::Instant::now();
-    all.hosts.cut();
-    all.runs_with(&job, 2);
-    eprintln!("it goes on with two workers {:?} after the cut", begun.elapsed());
-    append(&entries, parts.next().unwrap()).unwrap();
-
-    // The way is there again: so is the far host.
-    all.hosts.plug();
-    all.runs_with(&job, 4);
-    let has_published = || published(&all.data, "moved").sums.values().map(Vec::len).sum::<usize>();
-    eventually("everything is published", || match has_published() {
-        RECORDS => Ok(()),
-        count => Err(format!("{count}\n{}", all.log("server"))),
-    });
-    all.ask(&["jobs", "stop", &job, "--drain"]).unwrap();
-    let calm = sums(&all.data, 2, "calm");
-    assert_eq!(calm.start(2, &["--bounded"]).wait(), 0, "{}", calm.log());
-    assert!(published(&all.data, "moved") == published(&all.data, "calm"), "{}", all.log("server"));
 }

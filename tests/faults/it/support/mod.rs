@@ -1,6 +1,5 @@
 //! What all tests share: programs, processes, HTTP, orders, chance, waiting.
 
-pub mod hosts;
 pub mod http;
 pub mod job;
 pub mod orders;
