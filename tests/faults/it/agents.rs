@@ -96,7 +96,7 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     assert_eq!(status, 200, "{answer}\n{}", server.logs(&job));
     runs_with(&server, &job, 6);
     assert_eq!(members(&job).len(), 2);
-    let (status, answer) = server.http.post(&format!("/api/jobs/{job}/rescale"), &json!({"parallelism": 129}));
+    let (status, answer) = server.http.post(&format!("/api/jobs/{job}/rescale"), &json!({"parallelism": 32769}));
     assert_eq!(status, 400, "{answer}");
 
     // A process on another host dies: all start again from the last checkpoint.
