@@ -407,7 +407,7 @@ fn what_passes_between_processes_is_hidden_by_tls() {
             env.from_sequence(1, 2_000)
                 .map(move |n| (n % 7, format!("{word} {n}")))
                 .key_by(|(key, _)| *key)
-                .reduce(|_, next| next)
+                .reduce(|held, next| *held = next)
                 .collect()
         };
         let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
