@@ -1,4 +1,4 @@
-//! A source over files that describe their own records (Avro): batches of columns, one split a file.
+//! A source over files that describe their own records (Avro, Parquet): batches of columns, one split a file.
 //!
 //! A batch is what one reading brings, at most [`BATCH_ROWS`] rows. The position is the number of records before it in its
 //! file, so a file read again from a position gives the batches that follow as they would have come.

@@ -6,9 +6,14 @@ use std::sync::Arc;
 
 use apache_avro::types::{Record, Value};
 use apache_avro::{Codec, Writer};
+use arrow_array::types::{Decimal128Type, TimestampMicrosecondType};
+use arrow_array::{ArrayRef, Int16Array, Int64Array, PrimitiveArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
 use tidemill_connectors::conformance::{Driven, check_bounded_source};
-use tidemill_connectors::file::{AvroFiles, ContainerSource};
+use tidemill_connectors::file::{AvroFiles, ContainerSource, ParquetFiles};
 use tidemill_core::source::{Assignment, Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
 use tidemill_core::{ColumnBatch, Result};
 
@@ -165,4 +170,73 @@ fn bad_avro_files_are_told_with_name_and_place() {
     assert!(told.contains("a.avro` behind record") && told.contains("not to be read as Avro"), "{told}");
     std::fs::write(&path, b"no avro at all").unwrap();
     assert!(of(2).contains("a.avro` behind record 0"));
+}
+
+/// Visits in row groups of 700; count 1,500 has no kind.
+fn parquet_file(path: &Path, count: i64, compression: Compression) {
+    let numbers = || 0..count;
+    let prices = PrimitiveArray::<Decimal128Type>::from_iter_values(numbers().map(|n| i128::from(-n * 25)));
+    let kinds = numbers().map(|n| (n != 1_500).then_some(["view", "buy"][(n % 2) as usize]));
+    let users = numbers().map(|n| (n % 5 > 0).then(|| format!("user {}", n % 7)));
+    let times = numbers().map(|n| n * 1_500);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("user", Arc::new(users.collect::<StringArray>())),
+        ("at", Arc::new(PrimitiveArray::<TimestampMicrosecondType>::from_iter_values(times))),
+        ("price", Arc::new(prices.with_precision_and_scale(9, 2).unwrap())),
+        ("kind", Arc::new(kinds.collect::<StringArray>())),
+        ("count", Arc::new(Int16Array::from_iter_values(numbers().map(|n| n as i16)))),
+        ("other", Arc::new(Int64Array::from_iter_values(numbers()))),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(700)).set_compression(compression);
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties.build())).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn parquet_files_give_the_columns_asked_for_once_also_after_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    parquet_file(&folder.path().join("a.parquet"), 3_000, Compression::SNAPPY);
+    parquet_file(&folder.path().join("b.parquet"), 10, Compression::ZSTD(Default::default()));
+    parquet_file(&folder.path().join("c.parquet"), 10, Compression::GZIP(Default::default()));
+    parquet_file(&folder.path().join("d.parquet"), 10, Compression::LZ4_RAW);
+    let source = ContainerSource::new(folder.path(), ParquetFiles::new(visits(2)).unwrap()).event_time("at").unwrap();
+    let (batches, refused) = all(&source);
+    assert_eq!(rows(&batches), 3_029);
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].ends_with("a.parquet record 1501: field `kind` is missing"), "{refused:?}");
+    let first = batches.iter().find(|batch| batch.rows() == 1024).unwrap().slice(3, 1);
+    let cells: Vec<String> = first
+        .columns()
+        .columns()
+        .iter()
+        .map(|column| format!("{column:?}").lines().nth(2).unwrap().trim().to_string())
+        .collect();
+    assert_eq!(cells, ["1970-01-01T00:00:00.004,", "-75,", "\"user 3\",", "\"buy\",", "3,", "null,"]);
+    assert_eq!(first.times_ms(), [4]);
+    let texts: Vec<String> = batches.iter().map(text).collect();
+    check_bounded_source(&AsText(source), &texts, 1);
+}
+
+#[test]
+fn bad_parquet_files_are_told_with_name_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    parquet_file(&path, 3_000, Compression::SNAPPY);
+    let of = |scale| failure(&ContainerSource::new(&path, ParquetFiles::new(visits(scale)).unwrap()));
+    let told = of(3);
+    assert!(told.contains("its column `price` is Decimal128(9, 2), and Decimal128(12, 3) is wanted"), "{told}");
+    let bytes = std::fs::read(&path).unwrap();
+    // The first page is damaged, then the end is missing.
+    let mut damaged = bytes.clone();
+    damaged[8..300].fill(0xff);
+    std::fs::write(&path, damaged).unwrap();
+    let told = of(2);
+    assert!(told.contains("a.parquet` behind record") && told.contains("not to be read as Parquet"), "{told}");
+    std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+    assert!(of(2).contains("not to be read as Parquet"));
+    std::fs::write(&path, b"no parquet at all").unwrap();
+    assert!(of(2).contains("a.parquet` behind record 0"));
 }
