@@ -4,5 +4,9 @@
 . "$(dirname "$0")/library.sh"
 
 export TIDEMILL_SOAK_SEEDS=${TIDEMILL_SOAK_SEEDS:-2000}
-step "torture" cargo test -p tidemill-faults --test faults --locked -- torture:: --nocapture --test-threads=1
+torture() { cargo test -p tidemill-faults --test faults --locked -- "$1" --nocapture --test-threads=1; }
+step "torture" torture torture::
+# Each seed of these starts a server, too: one for twenty of the others.
+[ -n "${TIDEMILL_SEED:-}" ] || export TIDEMILL_SOAK_SEEDS=$(((TIDEMILL_SOAK_SEEDS + 19) / 20))
+step "torture under a server" torture torture_server::
 conclude

@@ -1,9 +1,10 @@
 //! Random dataflow graphs under random faults: what a job publishes that was killed, paused, stopped with a savepoint, run
-//! as other numbers of processes and workers, on a disk without room and by a clock that jumps is what a naive
-//! single-threaded reference computes. `make torture` runs thousands of seeds.
+//! as other numbers of processes and workers, over a network that is slow, blocked and cut, on a disk without room and by a
+//! clock that jumps is what a naive single-threaded reference computes. `make torture` runs thousands of seeds.
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidemill_faults::torture::graph::Graph;
@@ -11,6 +12,7 @@ use tidemill_faults::torture::graph::Graph;
 use crate::full_disk::SmallDisk;
 use crate::support::job::Job;
 use crate::support::process::Process;
+use crate::support::proxy::Proxy;
 use crate::support::seeds::{Random, seeds};
 use crate::support::server::free_port;
 use crate::support::{eventually, folder, pause};
@@ -30,6 +32,8 @@ struct Counts {
     torn: u64,
     jumps: u64,
     stops: u64,
+    cuts: u64,
+    blocks: u64,
     several: u64,
     ends: u64,
 }
@@ -67,10 +71,17 @@ enum Fault {
     Torn,
     /// It is stopped with a savepoint.
     Stop,
+    /// The connections between its processes break off.
+    Cut,
+    /// For a while nothing gets through between its processes.
+    Block,
 }
 
 impl Fault {
-    fn by_chance(random: &mut Random) -> Fault {
+    fn by_chance(random: &mut Random, processes: u64) -> Fault {
+        if processes > 1 && random.below(3) == 0 {
+            return if random.below(2) == 0 { Fault::Cut } else { Fault::Block };
+        }
         match random.below(10) {
             0 => Fault::Pause,
             1 => Fault::Full,
@@ -100,11 +111,13 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
             0 => jumps.iter().map(String::as_str).collect(),
             _ => Vec::new(),
         };
-        let fault = Fault::by_chance(&mut random);
+        let fault = Fault::by_chance(&mut random, processes);
         history.push(format!("{fault:?} of {processes} processes, parallelism {parallelism} {jumps:?}"));
         count(&|counts| counts.several += processes - 1);
         count(&|counts| counts.jumps += u64::from(!jumps.is_empty()));
-        let mut running = start(&job, processes, (parallelism, generation), &jumps);
+        let (mut running, ways) = start(&job, processes, (parallelism, generation), &jumps);
+        let delay = Duration::from_micros(random.below(3) * random.below(2_000));
+        ways.iter().for_each(|way| way.slow(delay));
         pause(random.moment());
         let mut may_fail = processes > 1;
         match fault {
@@ -132,6 +145,18 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
                 let _ = job.ask(r#"{"op":"savepoint","stop":true}"#);
                 count(&|counts| counts.stops += 1);
             }
+            Fault::Cut => {
+                ways.iter().for_each(Proxy::cut);
+                pause(random.moment());
+                count(&|counts| counts.cuts += 1);
+            }
+            Fault::Block => {
+                ways.iter().for_each(|way| way.block(true));
+                pause(random.moment());
+                ways.iter().for_each(|way| way.block(false));
+                pause(random.moment());
+                count(&|counts| counts.blocks += 1);
+            }
         }
         let described = || format!("seed {seed}: {history:?}\n{graph}\n{}", job.log());
         let ends: Vec<Option<i32>> = running.iter_mut().map(Process::ended).collect();
@@ -153,9 +178,9 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
     }
     let described = || format!("seed {seed}: {history:?}\n{graph}\n{}", job.log());
     // The second start finds everything done, and publishes nothing twice.
-    for generation in [STARTS, STARTS + 1] {
-        let mut last = start(&job, 1, (1 + random.below(4), generation), &[]);
-        assert_eq!(last[0].wait(), 0, "{}", described());
+    for _ in 0..2 {
+        let mut last = job.start(1 + random.below(4), &[]);
+        assert_eq!(last.wait(), 0, "{}", described());
     }
     let published = published(&out);
     if published != expected {
@@ -164,16 +189,26 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
     }
 }
 
-fn start(job: &Job, processes: u64, (parallelism, generation): (u64, u64), more: &[&str]) -> Vec<Process> {
+/// The job's processes, and the ways to each where there are several.
+fn start(
+    job: &Job,
+    processes: u64,
+    (parallelism, generation): (u64, u64),
+    more: &[&str],
+) -> (Vec<Process>, Vec<Proxy>) {
     if processes == 1 {
-        return vec![job.start(parallelism, more)];
+        return (vec![job.start(parallelism, more)], Vec::new());
     }
-    let addresses: Vec<String> = (0..processes).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-    // Whoever is killed before the others know it must not hold them up for long.
-    job.start_all(&addresses, (parallelism, generation), more, |_, mut command| {
+    let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
+    let ways: Vec<Proxy> = ports.iter().map(|port| Proxy::before(*port)).collect();
+    let addresses: Vec<String> = ways.iter().map(|way| format!("127.0.0.1:{}", way.port)).collect();
+    let running = job.start_all(&addresses, (parallelism, generation), more, |process, mut command| {
+        command.env("TIDEMILL_PROCESS_LISTEN", format!("127.0.0.1:{}", ports[process]));
+        // Whoever is killed before the others know it must not hold them up for long.
         command.env("TIDEMILL_START_TIMEOUT_MS", "2000");
         command
-    })
+    });
+    (running, ways)
 }
 
 fn signal(process: &Process, signal: Signal) {
@@ -193,7 +228,7 @@ fn tear(checkpoints: &Path) {
 }
 
 /// The lines of all part files that can be seen, sorted.
-fn published(out: &Path) -> Vec<String> {
+pub fn published(out: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for part in std::fs::read_dir(out).into_iter().flatten().flatten() {
         let name = part.file_name().into_string().unwrap();
