@@ -8,6 +8,7 @@
 //! checkpoint_interval_ms = 1000
 //! state_backend = "disk"          # or "memory"
 //! state_memory_max_bytes = 1073741824
+//! state_latency_sample_interval = 100
 //!
 //! [env]
 //! REGION = "north"
@@ -77,6 +78,7 @@ struct Raw {
     checkpoints: CheckpointSpec,
     state_backend: Option<String>,
     state_memory_max_bytes: Option<u64>,
+    state_latency_sample_interval: Option<u32>,
     savepoint: Option<String>,
     claim_mode: Option<ClaimMode>,
     #[serde(default)]
@@ -123,6 +125,7 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         checkpoints: raw.checkpoints,
         state_backend: raw.state_backend,
         state_memory_max_bytes: raw.state_memory_max_bytes,
+        state_latency_sample_interval: raw.state_latency_sample_interval,
         savepoint: raw.savepoint,
         claim_mode: raw.claim_mode,
         allow_non_restored_state: raw.allow_non_restored_state,

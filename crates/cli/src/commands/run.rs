@@ -48,6 +48,9 @@ pub struct Run {
     /// Memory for state on disk, in bytes
     #[arg(long, value_name = "BYTES")]
     state_memory_max_bytes: Option<u64>,
+    /// Measure one access in so many to the keyed state of functions
+    #[arg(long, value_name = "N")]
+    state_latency_sample_interval: Option<u32>,
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<String>,
@@ -117,6 +120,7 @@ impl Run {
         spec.checkpoints = self.checkpoints.spec()?.or(spec.checkpoints);
         spec.state_backend = self.state_backend.clone().or(spec.state_backend);
         spec.state_memory_max_bytes = self.state_memory_max_bytes.or(spec.state_memory_max_bytes);
+        spec.state_latency_sample_interval = self.state_latency_sample_interval.or(spec.state_latency_sample_interval);
         spec.savepoint = self.savepoint.clone().or(spec.savepoint);
         spec.claim_mode = self.claim_mode.or(spec.claim_mode);
         spec.allow_non_restored_state |= self.allow_non_restored_state;

@@ -29,6 +29,21 @@ impl Count {
     }
 }
 
+/// Measures how long one thing takes.
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins now.
+    pub fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    /// Since it began.
+    pub fn elapsed_ns(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
 /// What one subtask counts.
 pub struct SubtaskMetrics {
     /// Records taken in.

@@ -1,5 +1,6 @@
 //! Where keyed state stands: in memory, or on disk behind a cache. A job chooses, its functions do not notice.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -45,12 +46,22 @@ impl FromStr for StateBackend {
 
 /// Where the keyed operators of a process keep their state.
 #[derive(Clone, Default)]
-pub(crate) struct StateHome(Option<Arc<DiskHome>>);
+pub(crate) struct StateHome {
+    /// None when it is in memory.
+    disk: Option<Arc<DiskHome>>,
+    /// One access in so many is measured; none when absent.
+    pub latency_sample_interval: Option<NonZeroU32>,
+}
 
 impl StateHome {
     /// On disk, in `folder`, which is made empty, with so much memory for all of the process's state.
     pub fn on_disk(folder: PathBuf, memory_max: usize) -> Result<Self> {
-        Ok(StateHome(Some(DiskHome::open(folder, memory_max)?)))
+        Ok(StateHome { disk: Some(DiskHome::open(folder, memory_max)?), ..StateHome::default() })
+    }
+
+    /// The same, with one access in so many measured.
+    pub fn measured(self, latency_sample_interval: Option<NonZeroU32>) -> Self {
+        StateHome { latency_sample_interval, ..self }
     }
 
     /// An empty table. `lapses` tells when a value is gone, `None` for never.
@@ -61,7 +72,7 @@ impl StateHome {
         clock: Option<SharedClock>,
         lapses: impl FnOnce() -> Option<Lapses<V>>,
     ) -> Result<StateTable<K, V>> {
-        match &self.0 {
+        match &self.disk {
             None => Ok(StateTable::Memory(Table::default())),
             Some(home) => Ok(StateTable::Disk(Box::new(DiskTable::new(name, home, at, clock, lapses())?))),
         }

@@ -12,10 +12,12 @@ use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::backend::{StateHome, StateTable};
 use super::disk::Lapses;
+use super::latency::{Latencies, Measurement};
 use super::migrate::{Before, Slot};
 use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, TableHasher};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group, owner};
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
+use crate::stream::RuntimeContext;
 
 /// All states of one keyed operator.
 pub struct KeyedStore<K> {
@@ -29,6 +31,8 @@ pub struct KeyedStore<K> {
     /// Names of state that the operator itself keeps beside the store.
     reserved: &'static [&'static str],
     home: StateHome,
+    /// Where accesses are measured, if they are.
+    latencies: Option<Box<Latencies>>,
 }
 
 struct Waiting {
@@ -68,7 +72,7 @@ impl<K: Key, V: Data> AnyTable<K> for StateTable<K, V> {
 impl<K: Key> Default for KeyedStore<K> {
     fn default() -> Self {
         let (tables, waiting, home) = (Vec::new(), Vec::new(), StateHome::default());
-        KeyedStore { tables, waiting, subtask: 0, parallelism: 1, clock: None, reserved: &[], home }
+        KeyedStore { tables, waiting, subtask: 0, parallelism: 1, clock: None, reserved: &[], home, latencies: None }
     }
 }
 
@@ -83,9 +87,18 @@ impl<K: Key> KeyedStore<K> {
         KeyedStore { reserved, ..self }
     }
 
-    /// No state yet, to be kept where the job says.
-    pub(crate) fn at(home: StateHome, clock: SharedClock) -> Self {
-        KeyedStore { home, ..KeyedStore::new(clock) }
+    /// No state yet, to be kept where the job says, and its accesses measured if the job says so.
+    pub(crate) fn of(context: &RuntimeContext) -> Self {
+        let home = context.state.clone();
+        let measured = |interval| Box::new(Latencies::new(context.metrics.clone(), interval));
+        let latencies = home.latency_sample_interval.map(measured);
+        KeyedStore { home, latencies, ..KeyedStore::new(context.clock.clone()) }
+    }
+
+    /// A measurement of an access to a state that begins now, if it is to be measured. `access` is called as Flink's metric.
+    #[inline]
+    pub(super) fn measure(&mut self, state: &'static str, access: &'static str) -> Option<Measurement> {
+        self.latencies.as_mut()?.measure(state, access)
     }
 
     /// Now, for state that expires.
@@ -294,41 +307,66 @@ handle! {
     MapState<F, V>
 }
 
+/// An access to a state: the current key, the state's table, and the access's measurement, which ends when it is dropped.
+type Access<'c, K, V> = (&'c K, &'c mut StateTable<K, V>, Option<Measurement>);
+
+/// Begins an access to a state, measured as `access`.
+#[inline]
+pub(super) fn begin<'c, C: StateAccess, V: Data>(
+    context: &'c mut C,
+    (name, slot): (&'static str, &Slot),
+    access: &'static str,
+) -> Result<Access<'c, C::Key, V>> {
+    let (key, store) = context.keyed_state();
+    let measurement = store.measure(name, access);
+    Ok((key, store.table::<V>(name, slot)?, measurement))
+}
+
 impl<V: Data> ValueState<V> {
+    /// Begins an access.
+    #[inline]
+    pub(super) fn begin<'c, C: StateAccess>(
+        &self,
+        context: &'c mut C,
+        access: &'static str,
+    ) -> Result<Access<'c, C::Key, V>> {
+        begin(context, (self.name, &self.slot), access)
+    }
+
     /// The current key's value.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c V>> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.get(key)
+        let (key, table, _measured) = self.begin(context, "valueStateGetLatency")?;
+        table.get(key)
     }
 
     /// The current key's value to be changed in place, if there is one.
     pub fn get_mut<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c mut V>> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.get_mut(key)
+        let (key, table, _measured) = self.begin(context, "valueStateGetLatency")?;
+        table.get_mut(key)
     }
 
     /// Sets the current key's value.
     pub fn set<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.set(key, value)
+        let (key, table, _measured) = self.begin(context, "valueStateUpdateLatency")?;
+        table.set(key, value)
     }
 
     /// The current key's value to be changed in place, made by `initial` if absent.
     pub fn get_or<'c, C: StateAccess>(&self, context: &'c mut C, initial: impl FnOnce() -> V) -> Result<&'c mut V> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.get_or_insert_with(key, initial)
+        let (key, table, _measured) = self.begin(context, "valueStateGetLatency")?;
+        table.get_or_insert_with(key, initial)
     }
 
     /// Sets a new value and returns the one before.
     pub fn replace<C: StateAccess>(&self, context: &mut C, value: V) -> Result<Option<V>> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.insert(key, value)
+        let (key, table, _measured) = self.begin(context, "valueStateUpdateLatency")?;
+        table.insert(key, value)
     }
 
     /// Removes the current key's value and returns it.
     pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Option<V>> {
-        let (key, store) = context.keyed_state();
-        store.table::<V>(self.name, &self.slot)?.remove(key)
+        let (key, table, _measured) = self.begin(context, "valueStateClearLatency")?;
+        table.remove(key)
     }
 
     /// Removes the current key's value.
@@ -338,30 +376,38 @@ impl<V: Data> ValueState<V> {
 }
 
 impl<V: Data> ListState<V> {
+    #[inline]
+    fn begin<'c, C: StateAccess>(
+        &self,
+        context: &'c mut C,
+        access: &'static str,
+    ) -> Result<Access<'c, C::Key, Vec<V>>> {
+        begin(context, (self.name, &self.slot), access)
+    }
+
     /// The current key's list.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<&'c [V]> {
-        let (key, store) = context.keyed_state();
-        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.get(key)?.map_or(&[], |list| list.as_slice()))
+        let (key, table, _measured) = self.begin(context, "listStateGetLatency")?;
+        Ok(table.get(key)?.map_or(&[], |list| list.as_slice()))
     }
 
     /// Appends to the current key's list.
     pub fn add<C: StateAccess>(&self, context: &mut C, value: V) -> Result<()> {
-        let (key, store) = context.keyed_state();
-        store.table::<Vec<V>>(self.name, &self.slot)?.get_or_insert_with(key, Vec::new)?.push(value);
+        let (key, table, _measured) = self.begin(context, "listStateAddLatency")?;
+        table.get_or_insert_with(key, Vec::new)?.push(value);
         Ok(())
     }
 
     /// Replaces the current key's list.
     pub fn update<C: StateAccess>(&self, context: &mut C, values: Vec<V>) -> Result<()> {
-        let (key, store) = context.keyed_state();
-        let table = store.table::<Vec<V>>(self.name, &self.slot)?;
+        let (key, table, _measured) = self.begin(context, "listStateUpdateLatency")?;
         if values.is_empty() { table.remove(key).map(drop) } else { table.set(key, values) }
     }
 
     /// Removes the current key's list and returns it.
     pub fn take<C: StateAccess>(&self, context: &mut C) -> Result<Vec<V>> {
-        let (key, store) = context.keyed_state();
-        Ok(store.table::<Vec<V>>(self.name, &self.slot)?.remove(key)?.unwrap_or_default())
+        let (key, table, _measured) = self.begin(context, "listStateClearLatency")?;
+        Ok(table.remove(key)?.unwrap_or_default())
     }
 
     /// Removes the current key's list.
@@ -371,26 +417,30 @@ impl<V: Data> ListState<V> {
 }
 
 impl<F: Key, V: Data> MapState<F, V> {
+    #[inline]
+    fn begin<'c, C: StateAccess>(
+        &self,
+        context: &'c mut C,
+        access: &'static str,
+    ) -> Result<Access<'c, C::Key, FieldMap<F, V>>> {
+        begin(context, (self.name, &self.slot), access)
+    }
+
     /// The value of a field of the current key's map.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C, field: &F) -> Result<Option<&'c V>> {
-        let (key, store) = context.keyed_state();
-        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key)?.and_then(|map| map.0.get(field)))
+        let (key, table, _measured) = self.begin(context, "mapStateGetLatency")?;
+        Ok(table.get(key)?.and_then(|map| map.0.get(field)))
     }
 
     /// Sets a field of the current key's map and returns its value before.
     pub fn put<C: StateAccess>(&self, context: &mut C, field: F, value: V) -> Result<Option<V>> {
-        let (key, store) = context.keyed_state();
-        Ok(store
-            .table::<FieldMap<F, V>>(self.name, &self.slot)?
-            .get_or_insert_with(key, FieldMap::default)?
-            .0
-            .insert(field, value))
+        let (key, table, _measured) = self.begin(context, "mapStatePutLatency")?;
+        Ok(table.get_or_insert_with(key, FieldMap::default)?.0.insert(field, value))
     }
 
     /// Removes a field of the current key's map and returns its value.
     pub fn remove<C: StateAccess>(&self, context: &mut C, field: &F) -> Result<Option<V>> {
-        let (key, store) = context.keyed_state();
-        let table = store.table::<FieldMap<F, V>>(self.name, &self.slot)?;
+        let (key, table, _measured) = self.begin(context, "mapStateRemoveLatency")?;
         let Some(map) = table.get_mut(key)? else { return Ok(None) };
         let removed = map.0.remove(field);
         if map.0.is_empty() {
@@ -401,23 +451,20 @@ impl<F: Key, V: Data> MapState<F, V> {
 
     /// The fields and values of the current key's map, in no particular order.
     pub fn entries<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Vec<(&'c F, &'c V)>> {
-        let (key, store) = context.keyed_state();
-        Ok(store
-            .table::<FieldMap<F, V>>(self.name, &self.slot)?
-            .get(key)?
-            .map_or(Vec::new(), |map| map.0.iter().collect()))
+        let (key, table, _measured) = self.begin(context, "mapStateEntriesInitLatency")?;
+        Ok(table.get(key)?.map_or(Vec::new(), |map| map.0.iter().collect()))
     }
 
     /// Whether the current key's map is empty.
     pub fn is_empty<C: StateAccess>(&self, context: &mut C) -> Result<bool> {
-        let (key, store) = context.keyed_state();
-        Ok(store.table::<FieldMap<F, V>>(self.name, &self.slot)?.get(key)?.is_none())
+        let (key, table, _measured) = self.begin(context, "mapStateIsEmptyLatency")?;
+        Ok(table.get(key)?.is_none())
     }
 
     /// Removes the current key's map.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
-        let (key, store) = context.keyed_state();
-        store.table::<FieldMap<F, V>>(self.name, &self.slot)?.remove(key).map(drop)
+        let (key, table, _measured) = self.begin(context, "mapStateClearLatency")?;
+        table.remove(key).map(drop)
     }
 }
 

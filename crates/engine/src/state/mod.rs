@@ -7,6 +7,7 @@ mod codec;
 mod disk;
 mod keyed;
 mod keys;
+mod latency;
 mod marks;
 mod migrate;
 mod reducing;

@@ -25,21 +25,24 @@ impl<V: Data, F: FnMut(&mut V, V)> ReducingState<V, F> {
 
     /// Folds a value into the current key's; the first one stands for itself.
     pub fn add<C: StateAccess>(&mut self, context: &mut C, value: V) -> Result<()> {
-        match self.held.get_mut(context)? {
+        let (key, table, _measured) = self.held.begin(context, "reducingStateAddLatency")?;
+        match table.get_mut(key)? {
             Some(held) => (self.fold)(held, value),
-            None => self.held.set(context, value)?,
+            None => table.set(key, value)?,
         }
         Ok(())
     }
 
     /// The current key's value.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c V>> {
-        self.held.get(context)
+        let (key, table, _measured) = self.held.begin(context, "reducingStateGetLatency")?;
+        table.get(key)
     }
 
     /// Removes the current key's value.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
-        self.held.clear(context)
+        let (key, table, _measured) = self.held.begin(context, "reducingStateClearLatency")?;
+        table.remove(key).map(drop)
     }
 }
 
@@ -64,19 +67,22 @@ impl<T, A: Aggregate<T>> AggregatingState<T, A> {
     /// Takes a value in.
     pub fn add<C: StateAccess>(&mut self, context: &mut C, value: T) -> Result<()> {
         let AggregatingState { held, aggregate } = self;
-        let accumulator = held.get_or(context, || aggregate.create())?;
+        let (key, table, _measured) = held.begin(context, "aggregatingStateAddLatency")?;
+        let accumulator = table.get_or_insert_with(key, || aggregate.create())?;
         self.aggregate.add(accumulator, value);
         Ok(())
     }
 
     /// The result of what the current key has gathered; `None` when nothing was added.
     pub fn get<C: StateAccess>(&mut self, context: &mut C) -> Result<Option<A::Output>> {
-        let gathered = self.held.get(context)?.cloned();
+        let (key, table, _measured) = self.held.begin(context, "aggregatingStateGetLatency")?;
+        let gathered = table.get(key)?.cloned();
         Ok(gathered.map(|accumulator| self.aggregate.result(accumulator)))
     }
 
     /// Forgets what the current key has gathered.
     pub fn clear<C: StateAccess>(&self, context: &mut C) -> Result<()> {
-        self.held.clear(context)
+        let (key, table, _measured) = self.held.begin(context, "aggregatingStateClearLatency")?;
+        table.remove(key).map(drop)
     }
 }

@@ -193,7 +193,7 @@ where
                 how,
                 selector,
                 function,
-                store: KeyedStore::at(context.state.clone(), context.clock.clone()),
+                store: KeyedStore::of(&context),
                 left: ValueState::new("join-left"),
                 right: ValueState::new("join-right"),
                 expiry: Timers::new("join-expiry"),

@@ -96,7 +96,7 @@ impl<K: Key> KeyedCore<K> {
 
     pub(super) fn new(context: &RuntimeContext) -> Self {
         KeyedCore {
-            store: KeyedStore::at(context.state.clone(), context.clock.clone()).reserving(RESERVED),
+            store: KeyedStore::of(context).reserving(RESERVED),
             event_timers: Timers::new(EVENT_TIMERS),
             processing_timers: Timers::new(PROCESSING_TIMERS),
             watermark_ms: WATERMARK_MIN,

@@ -25,6 +25,7 @@ mod s3_server;
 mod savepoints;
 mod stages;
 mod state_disk;
+mod state_latency;
 mod windows;
 mod windows_process;
 mod windows_recovery;

@@ -45,6 +45,9 @@ pub struct Submit {
     /// Memory for state on disk in each process, in bytes
     #[arg(long, value_name = "BYTES")]
     state_memory_max_bytes: Option<u64>,
+    /// Measure one access in so many to the keyed state of functions
+    #[arg(long, value_name = "N")]
+    state_latency_sample_interval: Option<u32>,
     /// A savepoint to start from: its folder or URL
     #[arg(short = 's', long, value_name = "PLACE")]
     savepoint: Option<PathBuf>,
@@ -77,7 +80,8 @@ impl Run for Submit {
             "parallelism": self.parallelism, "parallelism_min": self.parallelism_min,
             "reactive": self.reactive, "checkpoint_interval_ms": self.checkpoint_interval_ms,
             "checkpoints": self.checkpoints.spec()?, "state_backend": self.state_backend,
-            "state_memory_max_bytes": self.state_memory_max_bytes, "savepoint": self.savepoint,
+            "state_memory_max_bytes": self.state_memory_max_bytes,
+            "state_latency_sample_interval": self.state_latency_sample_interval, "savepoint": self.savepoint,
             "claim_mode": self.claim_mode, "allow_non_restored_state": self.allow_non_restored_state, "env": env});
         if let Some(restart) = self.restart {
             let parsed: Value =
