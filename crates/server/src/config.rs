@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub slots: Option<usize>,
     /// Whether the processes of a job over several hosts speak to each other by TLS.
     pub job_tls: bool,
+    /// Whether to wait while another server uses the folder, and to take over when that one is gone.
+    pub standby: bool,
     /// Bounds of the live tables.
     pub live: LiveLimits,
     /// The clock.
@@ -55,6 +57,7 @@ impl ServerConfig {
             host: None,
             slots: None,
             job_tls: false,
+            standby: false,
             live: LiveLimits::default(),
             clock: Arc::new(SystemClock),
         }

@@ -7,6 +7,7 @@
 //! | [`config`] | what it is started with |
 //! | [`agents`] | further hosts that run processes of jobs |
 //! | [`jobs`] | job processes, their restarts and records; free of HTTP |
+//! | [`lease`] | which of several servers over one folder acts |
 //! | [`live`] | live tables and their event streams |
 //! | [`topics`] | embedded topics behind the API |
 //! | [`api`] | HTTP: one resource, one file |
@@ -18,6 +19,7 @@ pub mod api;
 pub mod config;
 pub mod database;
 pub mod jobs;
+pub mod lease;
 pub mod live;
 pub mod random;
 pub mod server;

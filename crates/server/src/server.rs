@@ -1,4 +1,4 @@
-//! Starting and ending a server: its folder and lock, its tasks, its listener.
+//! Starting and ending a server: its folder and lease, its tasks, its listener.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,6 +21,7 @@ use crate::database;
 use crate::jobs::ServerEnd;
 use crate::jobs::store::JobStore;
 use crate::jobs::supervisor::{Supervisor, SupervisorConfig};
+use crate::lease::Lease;
 use crate::live::hub::Live;
 use crate::live::persist;
 use crate::random;
@@ -36,8 +37,9 @@ pub struct Server {
     stop: watch::Sender<bool>,
     serving: JoinHandle<std::io::Result<()>>,
     flushing: JoinHandle<()>,
-    /// Held so that no second server takes the folder.
-    _lock: File,
+    lease: Arc<Lease>,
+    renewing: JoinHandle<()>,
+    release: watch::Sender<bool>,
 }
 
 impl Server {
@@ -51,8 +53,10 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Server> {
         check_token(&config)?;
         let data = create_folder(&config.data)?;
-        let lock = lock_folder(&data)?;
+        let lease = Lease::take(&data, config.standby, config.listen, config.clock.clone()).await?;
         let listener = TcpListener::bind(config.listen).await.map_err(|e| bind_error(config.listen, e))?;
+        let release = watch::Sender::new(false);
+        let renewing = tokio::spawn(lease.clone().run(release.subscribe()));
         let address = listener.local_addr().map_err(|e| Error::io("read the address listened on", e))?;
         let programs = match &config.jobs_folder {
             Some(folder) => folder.clone(),
@@ -66,12 +70,12 @@ impl Server {
         let live = Live::new(random::hex32()?, config.live, config.clock.clone());
         persist::load(&live, &live_database)?;
         let stop = watch::Sender::new(false);
-        let flushing = tokio::spawn(persist::run(live.clone(), live_database, stop.subscribe()));
+        let flushing = tokio::spawn(persist::run(live.clone(), live_database, lease.clone(), stop.subscribe()));
         let runner = match config.runner.clone() {
             Some(runner) => runner,
             None => std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
         };
-        let agents = agents(&config, address)?;
+        let agents = agents(&config, address, &lease)?;
         let supervisor = SupervisorConfig {
             agents,
             data,
@@ -79,8 +83,10 @@ impl Server {
             runner,
             server: format!("http://{}", reachable(address)),
             writer_token: writer_token.clone(),
+            lease: lease.clone(),
         };
-        let supervisor = Supervisor::start(supervisor, JobStore::new(jobs_database), config.clock.clone()).await?;
+        let store = JobStore::new(jobs_database, lease.clone());
+        let supervisor = Supervisor::start(supervisor, store, config.clock.clone()).await?;
         let app = App::new(&config, address, supervisor, live, topics, writer_token, stop.subscribe());
         let router = api::router(app.clone());
         let mut ended = stop.subscribe();
@@ -92,7 +98,7 @@ impl Server {
             axum::serve(listener, router).with_graceful_shutdown(async move { persist::stopped(&mut ended).await });
         let serving = tokio::spawn(serving.into_future());
         tracing::info!(%address, "server listens");
-        Ok(Server { address, app, stop, serving, flushing, _lock: lock })
+        Ok(Server { address, app, stop, serving, flushing, lease, renewing, release })
     }
 
     /// Where it listens.
@@ -120,16 +126,26 @@ impl Server {
         &self.app.topics
     }
 
+    /// Returns when another server acts for the folder, with a text that says so. This one must then end at once: there is
+    /// nothing left that it may change.
+    pub async fn replaced(&self) -> String {
+        self.lease.lost().await
+    }
+
     /// Ends the server: no new requests, event streams are closed, job processes are left alone or ended, live tables
     /// are stored.
     pub async fn shutdown(self, jobs: ServerEnd) -> Result<()> {
-        self.stop.send_replace(true);
         let end = if jobs == ServerEnd::No { ServerEnd::LeaveJobs } else { jobs };
+        self.stop.send_replace(true);
         self.app.supervisor.shutdown(end).await;
         let aborted = self.serving.abort_handle();
         let served = tokio::time::timeout(DRAIN_DEADLINE, self.serving).await;
         aborted.abort();
-        self.flushing.await.map_err(|e| Error::bug(format!("storing the live tables broke: {e}")))?;
+        let flushed = self.flushing.await;
+        self.release.send_replace(true);
+        // It ends by itself; what it could not write expires.
+        let _ = self.renewing.await;
+        flushed.map_err(|e| Error::bug(format!("storing the live tables broke: {e}")))?;
         match served {
             Ok(Ok(Err(e))) => Err(Error::io("serve requests", e)),
             _ => Ok(()),
@@ -154,7 +170,7 @@ fn check_token(config: &ServerConfig) -> Result<()> {
 }
 
 /// The agents this server takes: none without a join secret.
-fn agents(config: &ServerConfig, address: SocketAddr) -> Result<Option<Arc<Agents>>> {
+fn agents(config: &ServerConfig, address: SocketAddr, lease: &Arc<Lease>) -> Result<Option<Arc<Agents>>> {
     let Some(secret) = config.join_secret.clone() else { return Ok(None) };
     let host = match &config.host {
         Some(host) => host.clone(),
@@ -166,7 +182,7 @@ fn agents(config: &ServerConfig, address: SocketAddr) -> Result<Option<Arc<Agent
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let slots = config.slots.unwrap_or(cores);
-    Ok(Some(Arc::new(Agents::new(secret, host, slots, config.job_tls, config.clock.clone())?)))
+    Ok(Some(Arc::new(Agents::new(secret, host, slots, config.job_tls, lease.clone(), config.clock.clone())?)))
 }
 
 fn create_folder(path: &Path) -> Result<PathBuf> {
@@ -175,20 +191,6 @@ fn create_folder(path: &Path) -> Result<PathBuf> {
         Error::io(format!("create the folder `{}`", path.display()), e)
             .hint("choose another one with `--data <folder>`")
     })
-}
-
-fn lock_folder(data: &Path) -> Result<File> {
-    let path = data.join("server.lock");
-    let hint = "choose another folder with `--data <folder>`";
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|e| Error::io(format!("write to the folder `{}`", data.display()), e).hint(hint))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::external(format!("another server uses the folder `{}`", data.display())).hint(hint))
-        }
-        Err(std::fs::TryLockError::Error(e)) => Err(Error::io(format!("lock `{}`", path.display()), e)),
-    }
 }
 
 fn bind_error(address: SocketAddr, error: std::io::Error) -> Error {

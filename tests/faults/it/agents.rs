@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tidemill_topic::{TopicConfig, Topics};
 
-use crate::sum_kills::{append, lines, published, sums};
+use crate::sum_kills::{append, lines, published, published_sums, sums};
 use crate::support::process::{Done, Process, kill, tidemill, with_variable};
 use crate::support::server::Server;
 use crate::support::{eventually, folder, programs};
@@ -19,21 +19,28 @@ fn server(secrets: &std::path::Path) -> (Server, String) {
 }
 
 fn agent(server: &Server, secret: &str, name: &str) -> Process {
-    let mut command = tidemill(&["agent", "--join", &server.http.url, "--secret-file", secret, "--slots", "2"]);
+    agent_of(&[server], secret, name)
+}
+
+/// An agent that asks whichever of these servers acts.
+pub fn agent_of(servers: &[&Server], secret: &str, name: &str) -> Process {
+    let server = servers[0];
+    let mut command = tidemill(&["agent", "--secret-file", secret, "--slots", "2"]);
+    command.args(servers.iter().flat_map(|server| ["--join", server.http.url.as_str()]));
     command.args(["--name", name, "--data"]).arg(server.data()).arg("--jobs").arg(programs::folder());
     let log =
         std::fs::File::options().create(true).append(true).open(server.data().join(format!("{name}.log"))).unwrap();
     Process::start(command.stdout(log.try_clone().unwrap()).stderr(log))
 }
 
-fn alive(server: &Server) -> Vec<String> {
+pub fn alive(server: &Server) -> Vec<String> {
     let agents = server.http.get("/api/agents");
     let agents = agents["agents"].as_array().unwrap().clone();
     agents.iter().filter(|agent| agent["alive"] == true).map(|agent| agent["name"].as_str().unwrap().into()).collect()
 }
 
 /// Waits until the job runs with so many workers and has completed a checkpoint since.
-fn runs_with(server: &Server, job: &str, workers: u64) -> u64 {
+pub fn runs_with(server: &Server, job: &str, workers: u64) -> u64 {
     eventually("the job runs with its workers", || {
         let detail = server.job(job);
         let newest = &detail["checkpoints"]["latest"];
@@ -151,7 +158,7 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     let _one = agent(&server, &secret, "one");
     runs_with(&server, &job, 6);
 
-    let has_published = || published(server.data(), "moved").sums.values().map(Vec::len).sum::<usize>();
+    let has_published = || published_sums(server.data(), "moved").values().map(Vec::len).sum::<usize>();
     eventually("everything is published", || match has_published() {
         RECORDS => Ok(()),
         count => Err(format!("{count}\n{}", server.logs(&job))),

@@ -13,7 +13,9 @@
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
 //! | [`agents`] | jobs over agents: rescaled, agents and server killed |
+//! | [`standby`] | a server stands by for another and takes over |
 //! | [`torture`] | random dataflow graphs under random faults |
+//! | [`torture_server`] | the same as jobs of a server, which is killed, too |
 //! | [`stops`] | a job is stopped with a savepoint and started again |
 //! | [`full_disk`] | no room for a checkpoint, none for a topic |
 //! | [`redis_outage`] | Redis is killed and comes back |
@@ -38,10 +40,12 @@ mod network;
 mod process_kills;
 mod redis_outage;
 mod server_kills;
+mod standby;
 mod stops;
 mod sum_kills;
 mod support;
 mod torture;
+mod torture_server;
 
 /// Waits until `done`; the broker's helpers call it by this name.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

@@ -45,12 +45,19 @@ pub struct Published {
     pub seconds: Vec<String>,
 }
 
-pub fn published(data: &Path, into: &str) -> Published {
+/// The lines of each key in the topic so far.
+pub fn published_sums(data: &Path, into: &str) -> BTreeMap<String, Vec<String>> {
     let mut sums: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for record in orders::records(&Topics::open(data.join("topics")).unwrap().open_topic(into).unwrap()) {
         let line = String::from_utf8(record).unwrap();
         sums.entry(line.split(',').next().unwrap().to_owned()).or_default().push(line);
     }
+    sums
+}
+
+/// All that is published, when nothing writes any more.
+pub fn published(data: &Path, into: &str) -> Published {
+    let sums = published_sums(data, into);
     let mut seconds = Vec::new();
     for part in std::fs::read_dir(data.join(into)).unwrap().flatten() {
         let name = part.file_name().into_string().unwrap();

@@ -25,9 +25,9 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// Run processes of the jobs of a server on this host, until Ctrl-C
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// The server's address, `http://host:port`
-    #[arg(long, value_name = "SERVER")]
-    join: String,
+    /// The server's address, `http://host:port`; may be repeated, for servers that stand by for it
+    #[arg(long, value_name = "SERVER", required = true)]
+    join: Vec<String>,
     /// Workers this host has room for [default: the number of cores]
     #[arg(long, value_name = "NUMBER")]
     slots: Option<usize>,
@@ -50,16 +50,16 @@ pub struct Agent {
 impl Run for Agent {
     fn run(self, _: &Context) -> std::result::Result<(), Failure> {
         log_to_stderr();
-        if !self.join.starts_with("http://") {
-            let text = format!("`{}` is no address an agent can join: it must be `http://host:port`", self.join);
+        if let Some(server) = self.join.iter().find(|server| !server.starts_with("http://")) {
+            let text = format!("`{server}` is no address an agent can join: it must be `http://host:port`");
             let hint = "TLS between agent and server is not built yet: use a private network or a tunnel";
             return Err(Error::input(text).hint(hint).into());
         }
         let secret = JoinSecret::read(&self.secret_file)?;
-        let server = self.join.trim_end_matches('/').to_string();
+        let servers: Vec<String> = self.join.iter().map(|server| server.trim_end_matches('/').to_string()).collect();
         let host = match self.host_address {
             Some(host) => host,
-            None => own_address(&server)?,
+            None => own_address(&servers[0])?,
         };
         let data = self.data.data.canonicalize().map_err(|e| {
             Error::io(format!("find the data folder `{}`", self.data.data.display()), e)
@@ -72,14 +72,15 @@ impl Run for Agent {
             programs: self.jobs.unwrap_or_else(|| data.join("jobs-programs")),
             data,
             runner: std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
-            server: server.clone(),
+            server: servers[0].clone(),
         };
         runtime()?.block_on(async {
             let mut interrupted = interrupts()?;
-            line(format_args!("agent {} with {} slots asks {server}", config.name, config.slots))?;
+            let asked = servers.join(" or ");
+            line(format_args!("agent {} with {} slots asks {asked}", config.name, config.slots))?;
             let mut host = Host::open(config, secret.clone())?;
             tokio::select! {
-                ended = serve(&mut host, &server, &secret) => ended?,
+                ended = serve(&mut host, &servers, &secret) => ended?,
                 () = wait_true(&mut interrupted) => {}
             }
             host.end().await;
@@ -88,36 +89,44 @@ impl Run for Agent {
     }
 }
 
-/// Beats until the server refuses this agent for good.
-async fn serve(host: &mut Host, server: &str, secret: &JoinSecret) -> Result<()> {
-    let (mut boot, mut number, mut reached) = (String::new(), 0u64, true);
+/// Beats until a server refuses this agent for good. Of several servers one acts; the others do not answer.
+async fn serve(host: &mut Host, servers: &[String], secret: &JoinSecret) -> Result<()> {
+    let (mut boot, mut term, mut number) = (String::new(), 0u64, 0u64);
+    // Which server is asked, and how many in a row have not answered.
+    let (mut at, mut silent) = (0, 0);
     loop {
+        let server = &servers[at];
         // Grows also over starts of the agent, so that nothing it has ever said can be said again by somebody else.
         number = (number + 1).max(u64::try_from(SystemClock.now_ms()).unwrap_or(0));
-        let beat = host.beat(&boot, number).await?;
+        let beat = host.beat(&boot, term, number).await?;
         let body = serde_json::to_vec(&beat).map_err(|e| Error::bug(format!("a beat is no JSON: {e}")))?;
         let (url, mac, kept) = (format!("{server}/api/agents/beat"), secret.sign(BEAT, &body), secret.clone());
         let asked = tokio::task::spawn_blocking(move || ask(&url, &body, &mac, &kept));
-        match asked.await.map_err(|e| Error::bug(format!("a beat broke: {e}")))? {
-            Ok(answer) if answer.number == number => {
-                if !reached {
-                    tracing::info!(server, "the server answers");
+        let unanswered = match asked.await.map_err(|e| Error::bug(format!("a beat broke: {e}")))? {
+            Ok(answer) if answer.number != number => Error::external("it answered another beat"),
+            Ok(answer) if answer.term < term => Error::external("another server has taken its place"),
+            Ok(answer) => {
+                if silent >= servers.len() || answer.term > term {
+                    tracing::info!(server, term = answer.term, "the server answers");
                 }
-                reached = true;
-                boot = answer.boot;
+                silent = 0;
+                (boot, term) = (answer.boot, answer.term);
+                host.follow(server);
                 if let Some(assignments) = answer.assignments {
                     host.settle(assignments).await;
                 }
+                tokio::time::sleep(BEAT_EVERY).await;
+                continue;
             }
-            Ok(_) => tracing::warn!(server, "an answer to another beat was left alone"),
             Err(e) if e.kind() == Kind::Input => return Err(e),
-            // What runs goes on without the server.
-            Err(e) if reached => {
-                reached = false;
-                tracing::warn!(server, error = %e, "the server does not answer; what runs goes on");
-            }
-            Err(_) => {}
+            Err(e) => e,
+        };
+        // What runs goes on without a server.
+        silent += 1;
+        if silent == servers.len() {
+            tracing::warn!(server, error = %unanswered, "no server answers; what runs goes on");
         }
+        at = (at + 1) % servers.len();
         tokio::time::sleep(BEAT_EVERY).await;
     }
 }

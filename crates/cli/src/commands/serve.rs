@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use tidemill_core::Error;
 use tidemill_server::agents::message::JoinSecret;
 use tidemill_server::{Server, ServerConfig, ServerEnd};
 
@@ -49,6 +50,9 @@ pub struct Serve {
     /// Processes of a job on several hosts speak to each other by TLS
     #[arg(long)]
     job_tls: bool,
+    /// Wait while another server uses the data folder, and take over when that one is gone
+    #[arg(long)]
+    standby: bool,
     /// Leave the jobs running when the server ends; the next server takes them over
     #[arg(long)]
     keep_jobs: bool,
@@ -66,14 +70,22 @@ impl Run for Serve {
         config.host = self.host_address;
         config.slots = self.slots;
         config.job_tls = self.job_tls;
+        config.standby = self.standby;
         let end = if self.keep_jobs { ServerEnd::LeaveJobs } else { ServerEnd::EndJobs };
         runtime()?.block_on(async {
             let mut interrupted = interrupts()?;
             let data = config.data.clone();
-            let server = Server::start(config).await?;
+            let server = tokio::select! {
+                server = Server::start(config) => server?,
+                () = wait_true(&mut interrupted) => return Ok(()),
+            };
             line(format_args!("listening on {} with data in {}", server.url(), data.display()))?;
-            wait_true(&mut interrupted).await;
-            server.shutdown(end).await?;
+            tokio::select! {
+                () = wait_true(&mut interrupted) => server.shutdown(end).await?,
+                why = server.replaced() => {
+                    return Err(Error::external(why).hint("start it again with `--standby` to wait for that one's end").into());
+                }
+            }
             Ok(())
         })
     }

@@ -94,8 +94,13 @@ impl Host {
         Ok(Host { config, secret, notes, mine })
     }
 
+    /// The server whose live tables its processes write to from now on.
+    pub fn follow(&mut self, server: &str) {
+        self.config.server = server.to_string();
+    }
+
     /// What this host says of itself.
-    pub async fn beat(&mut self, boot: &str, number: u64) -> Result<Beat> {
+    pub async fn beat(&mut self, boot: &str, term: u64, number: u64) -> Result<Beat> {
         for mine in &mut self.mine {
             if let Some(running) = &mut mine.running
                 && let Some(exit) = running.wait_for(Duration::ZERO).await
@@ -113,6 +118,7 @@ impl Host {
         Ok(Beat {
             name: self.config.name.clone(),
             boot: boot.to_string(),
+            term,
             number,
             slots: self.config.slots,
             host: self.config.host.clone(),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result, SharedClock};
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::message::{ANSWER, Answer, Assignment, BEAT, Beat, JoinSecret, PROCESSES_MAX, ProcessState, Start};
 use super::place::{Room, Wanted, place};
 use crate::jobs::spec::JobSpec;
+use crate::lease::Lease;
 
 /// An agent that is silent for so long is lost.
 pub const AGENT_TIMEOUT_MS: i64 = 10_000;
@@ -82,6 +83,8 @@ pub struct Agents {
     slots: usize,
     /// Whether processes of a job speak to each other by TLS.
     tls: bool,
+    /// Whose present term agents are told.
+    lease: Arc<Lease>,
     clock: SharedClock,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
@@ -90,9 +93,16 @@ pub struct Agents {
 impl Agents {
     /// No agents yet. `host` and `slots` are those of the server's own machine; with `tls` the processes of a job
     /// speak to each other by TLS.
-    pub fn new(secret: JoinSecret, host: String, slots: usize, tls: bool, clock: SharedClock) -> Result<Self> {
-        let boot = crate::random::hex32()?;
-        Ok(Agents { secret, boot, host, slots, tls, clock, inner: Mutex::default(), changes: watch::Sender::new(0) })
+    pub fn new(
+        secret: JoinSecret,
+        host: String,
+        slots: usize,
+        tls: bool,
+        lease: Arc<Lease>,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let (boot, inner, changes) = (crate::random::hex32()?, Mutex::default(), watch::Sender::new(0));
+        Ok(Agents { secret, boot, host, slots, tls, lease, clock, inner, changes })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -124,9 +134,11 @@ impl Agents {
         if !plain(&beat.name) || !plain(&beat.host) || beat.slots > SLOTS_MAX || beat.processes.len() > PROCESSES_MAX {
             return Err(Error::input("an agent has a name, a host, at most 1024 slots and 256 processes"));
         }
+        self.lease.heard_of(beat.term);
+        self.lease.check()?;
         let number = beat.number;
         let assignments = self.take(beat)?;
-        let answer = Answer { boot: self.boot.clone(), number, assignments };
+        let answer = Answer { boot: self.boot.clone(), term: self.lease.term(), number, assignments };
         let text = serde_json::to_string(&answer).map_err(|e| Error::bug(format!("an answer is no JSON: {e}")))?;
         let mac = self.secret.sign(ANSWER, text.as_bytes());
         Ok((text, mac))
@@ -316,14 +328,15 @@ mod tests {
 
     fn bench() -> Bench {
         let (clock, secret) = (Arc::new(ManualClock::new(1_000)), JoinSecret::new("0123456789abcdef").unwrap());
-        let agents = Agents::new(secret.clone(), "127.0.0.1".into(), 2, true, clock.clone()).unwrap();
+        let lease = Lease::of_test(std::path::Path::new("never written"));
+        let agents = Agents::new(secret.clone(), "127.0.0.1".into(), 2, true, lease, clock.clone()).unwrap();
         Bench { clock, secret, agents }
     }
 
     impl Bench {
         fn beat(&self, name: &str, number: u64, processes: Vec<ProcessState>) -> Beat {
             let boot = self.agents.boot.clone();
-            Beat { name: name.into(), boot, number, slots: 2, host: "h".into(), ports: vec![7], processes }
+            Beat { name: name.into(), boot, term: 1, number, slots: 2, host: "h".into(), ports: vec![7], processes }
         }
 
         fn send(&self, beat: &Beat) -> Result<Option<Vec<Assignment>>> {
@@ -357,6 +370,15 @@ mod tests {
         assert!(bench.send(&Beat { name: "a b".into(), ..bench.beat("x", 6, Vec::new()) }).is_err());
         let names: Vec<String> = bench.agents.list().into_iter().map(|agent| agent.name).collect();
         assert_eq!(names, ["server", "one"]);
+    }
+
+    #[test]
+    fn a_server_that_hears_of_a_newer_term_answers_no_more() {
+        let bench = bench();
+        bench.send(&bench.beat("one", 1, Vec::new())).unwrap();
+        let newer = bench.send(&Beat { term: 2, ..bench.beat("one", 2, Vec::new()) }).unwrap_err();
+        assert!(newer.to_string().contains("another server has begun term 2"), "{newer}");
+        assert!(bench.send(&bench.beat("one", 3, Vec::new())).is_err());
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Beat {
     pub name: String,
     /// The server's boot, as its last answer said; empty in the first beat.
     pub boot: String,
+    /// The newest term of a server it has heard of; see `lease`.
+    pub term: u64,
     /// Grows from beat to beat.
     pub number: u64,
     /// Workers it has room for.
@@ -111,6 +113,8 @@ pub struct ProcessState {
 pub struct Answer {
     /// The server's boot: random, new at each start. An answer with another boot than the beat's is only that.
     pub boot: String,
+    /// The server's term: an agent that has heard of a newer one leaves the answer alone.
+    pub term: u64,
     /// The beat it answers.
     pub number: u64,
     /// What the agent is to run; what else it runs, it ends. `None`: the beat was not taken, nothing changes.

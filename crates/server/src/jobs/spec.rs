@@ -44,6 +44,9 @@ pub struct JobSpec {
     /// Memory for state on disk in each of the job's processes, in bytes; default: the job's own, else 512 MiB.
     #[serde(default)]
     pub state_memory_max_bytes: Option<u64>,
+    /// One access in so many to the keyed state of functions is measured; default: the job's own, else none.
+    #[serde(default)]
+    pub state_latency_sample_interval: Option<u32>,
     /// A savepoint to start from when the job has no checkpoint of its own: its folder or URL.
     #[serde(default)]
     pub savepoint: Option<String>,
@@ -93,6 +96,8 @@ impl JobSpec {
         );
         all.extend(self.state_backend.clone().map(|backend| ("TIDEMILL_STATE_BACKEND", backend)));
         all.extend(self.state_memory_max_bytes.map(|bytes| ("TIDEMILL_STATE_MEMORY_MAX_BYTES", bytes.to_string())));
+        let interval = self.state_latency_sample_interval;
+        all.extend(interval.map(|interval| ("TIDEMILL_STATE_LATENCY_SAMPLE_INTERVAL", interval.to_string())));
         all.extend(self.savepoint.clone().map(|savepoint| ("TIDEMILL_SAVEPOINT", savepoint)));
         let claims = self.claim_mode.filter(|mode| *mode == ClaimMode::Claim);
         all.extend(claims.map(|_| ("TIDEMILL_CLAIM_MODE", "CLAIM".to_owned())));
@@ -166,11 +171,16 @@ impl JobSpec {
 fn check_env_name(name: &str) -> Result<()> {
     const REFUSED: [&str; 8] =
         ["PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "GCONV_PATH", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS"];
+    // How long processes of a job wait for each other; the server leaves these alone.
+    const LEFT_TO_JOBS: [&str; 2] = ["TIDEMILL_PEER_TIMEOUT_MS", "TIDEMILL_START_TIMEOUT_MS"];
     const REFUSED_PREFIXES: [&str; 5] = ["TIDEMILL_", "LD_", "DYLD_", "PYTHON", "PERL5"];
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty() && name.len() <= 128;
     if !plain {
         return Err(Error::input(format!("`{}` in `env` is no variable name", name.escape_debug()))
             .hint("use letters, digits and `_`"));
+    }
+    if LEFT_TO_JOBS.contains(&name) {
+        return Ok(());
     }
     let upper = name.to_ascii_uppercase();
     if REFUSED.contains(&upper.as_str()) || REFUSED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix)) {
@@ -203,6 +213,8 @@ mod tests {
         assert!(refused(r#"{"program":"p","parallelism_min":3,"parallelism":2}"#).contains("from 1 to `parallelism`"));
         assert!(refused(r#"{"program":"p","env":{"LD_PRELOAD":"x"}}"#).contains("`LD_PRELOAD` cannot be set"));
         assert!(refused(r#"{"program":"p","env":{"TIDEMILL_DATA":"x"}}"#).contains("cannot be set"));
+        let patient = r#"{"program":"p","env":{"TIDEMILL_PEER_TIMEOUT_MS":"3000"}}"#;
+        assert!(serde_json::from_str::<JobSpec>(patient).unwrap().checked().is_ok());
         assert!(refused(r#"{"program":"p","env":{"a=b":"x"}}"#).contains("no variable name"));
         assert!(refused(r#"{"program":"p","savepoint":"/no/such/folder"}"#).contains("not a folder"));
         assert!(refused(r#"{"program":"p","restart":{"strategy":"exponential-delay","jitter":3}}"#).contains("jitter"));

@@ -1,4 +1,5 @@
-//! Keeps the record of every job in the metadata database, so that jobs outlive the server.
+//! Keeps the record of every job in the metadata database, so that jobs outlive the server. Nothing is written by a server
+//! whose place another one may have taken.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,17 +8,19 @@ use tidemill_core::{Error, Result};
 
 use super::model::JobRecord;
 use crate::database::sql_error;
+use crate::lease::Lease;
 
 /// The jobs' table. Clones share one connection.
 #[derive(Clone)]
 pub struct JobStore {
     connection: Arc<Mutex<Connection>>,
+    lease: Arc<Lease>,
 }
 
 impl JobStore {
     /// Over an opened database.
-    pub fn new(connection: Connection) -> Self {
-        JobStore { connection: Arc::new(Mutex::new(connection)) }
+    pub fn new(connection: Connection, lease: Arc<Lease>) -> Self {
+        JobStore { connection: Arc::new(Mutex::new(connection)), lease }
     }
 
     /// All jobs, oldest first.
@@ -40,6 +43,7 @@ impl JobStore {
         let text = serde_json::to_string(record).map_err(|e| Error::bug(format!("a job's record is no JSON: {e}")))?;
         let (store, id, created_ms, state) = (self.clone(), record.id.clone(), record.created_ms, record.state.name());
         blocking(move || {
+            store.lease.check()?;
             let sql = "INSERT INTO jobs (id, created_ms, state, record) VALUES (?1, ?2, ?3, ?4)
                        ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record";
             let saved = store.connection().execute(sql, params![id, created_ms, state, text]);
@@ -52,6 +56,7 @@ impl JobStore {
     pub async fn delete(&self, id: &str) -> Result<()> {
         let (store, id) = (self.clone(), id.to_owned());
         blocking(move || {
+            store.lease.check()?;
             let deleted = store.connection().execute("DELETE FROM jobs WHERE id = ?1", [&id]);
             deleted.map(|_| ()).map_err(|e| sql_error(&format!("delete job {id}"), e))
         })

@@ -16,6 +16,7 @@ use super::spec::JobSpec;
 use super::store::{JobStore, blocking};
 use super::worker::{self, ServerEnd, Shared};
 use crate::agents::hub::Agents;
+use crate::lease::Lease;
 
 /// What the supervisor needs to know to start processes.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct SupervisorConfig {
     pub writer_token: String,
     /// Further hosts, where the server takes some.
     pub agents: Option<Arc<Agents>>,
+    /// Says whether this server still acts.
+    pub lease: Arc<Lease>,
 }
 
 /// Why a call was refused.

@@ -327,7 +327,7 @@ impl Worker {
 
     async fn start(&self, placement: Option<Placement>) -> Left {
         let spec = self.job.record().spec;
-        if let Err(e) = Outcome::remove(&self.job.dir) {
+        if let Err(e) = self.shared.config.lease.check().and_then(|()| Outcome::remove(&self.job.dir)) {
             return Left::Error(e);
         }
         let program = match program::find(&self.shared.config.programs, &spec.program) {

@@ -11,6 +11,7 @@ use super::hub::{Live, Persisted};
 use super::table::Change;
 use crate::database::sql_error;
 use crate::jobs::store::blocking;
+use crate::lease::Lease;
 
 /// How long a change may wait in memory only.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -40,7 +41,12 @@ pub fn load(live: &Live, connection: &Connection) -> Result<()> {
 }
 
 /// Flushes until the server ends; `stop` then makes a last flush.
-pub async fn run(live: Arc<Live>, connection: Connection, mut stop: tokio::sync::watch::Receiver<bool>) {
+pub async fn run(
+    live: Arc<Live>,
+    connection: Connection,
+    lease: Arc<Lease>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
     let mut connection = Some(connection);
     loop {
         let stopping = tokio::select! {
@@ -51,9 +57,9 @@ pub async fn run(live: Arc<Live>, connection: Connection, mut stop: tokio::sync:
         let Some(mut taken) = connection.take() else {
             return;
         };
-        let hub = live.clone();
+        let (hub, lease) = (live.clone(), lease.clone());
         let flushed = blocking(move || {
-            let done = flush(&hub, &mut taken);
+            let done = lease.check().and_then(|()| flush(&hub, &mut taken));
             Ok((taken, done))
         });
         match flushed.await {

@@ -5,6 +5,7 @@ pub mod job;
 pub mod orders;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod seeds;
 pub mod server;
 

@@ -104,6 +104,12 @@ pub fn with_variable(name: &str, value: &str) -> Vec<i32> {
     numbers.filter(ours).collect()
 }
 
+/// Halts a process, or lets it go on.
+pub fn halt(number: i32, halted: bool) {
+    let pid = Pid::from_raw(number).unwrap();
+    kill_process(pid, if halted { Signal::STOP } else { Signal::CONT }).unwrap();
+}
+
 /// Signal 9, and waits until it is gone; one that is gone is no error.
 pub fn kill(number: i32) {
     let Some(pid) = Pid::from_raw(number).filter(|pid| !pid.is_init()) else { return };

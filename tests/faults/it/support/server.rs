@@ -40,6 +40,18 @@ impl Server {
         Server::over(folder(), data, port, &[])
     }
 
+    /// A server that waits for the end of this one over the same folder, with the same further arguments.
+    pub fn standby(&self) -> Server {
+        let more: Vec<&str> = self.more.iter().map(String::as_str).chain(["--standby"]).collect();
+        Server::over(folder(), self.data.clone(), free_port(), &more)
+    }
+
+    /// Starts the process again, as one that waits for the end of another.
+    pub fn launch_standby(&mut self) {
+        self.more.push("--standby".to_string());
+        self.launch();
+    }
+
     fn over(dir: tempfile::TempDir, data: PathBuf, port: u16, more: &[&str]) -> Server {
         let http = Http::new(format!("http://127.0.0.1:{port}"));
         let mut server =
@@ -73,8 +85,18 @@ impl Server {
         self.process = None;
     }
 
+    /// Its process, while it was not killed.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.path().join("server.log")
+    }
+
+    /// What it has written.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     pub fn data(&self) -> &Path {
