@@ -989,6 +989,11 @@ export interface components {
             /** @description Where keyed state stands while the job runs: `memory` or `disk`; default: the job's own, else `memory`. */
             state_backend?: string | null;
             /**
+             * Format: int32
+             * @description One access in so many to the keyed state of functions is measured; default: the job's own, else none.
+             */
+            state_latency_sample_interval?: number | null;
+            /**
              * Format: int64
              * @description Memory for state on disk in each of the job's processes, in bytes; default: the job's own, else 512 MiB.
              */
