@@ -103,7 +103,7 @@ impl Watch {
     fn wait_or(&self, listen: Option<SocketAddr>) -> Verdict {
         match self.standby {
             true => Verdict::Wait,
-            false => Verdict::Refused(listen.map(|listen| format!(" ({listen})")).unwrap_or_default()),
+            false => Verdict::Refused(listen.map(|listen| format!(", listening on {listen}")).unwrap_or_default()),
         }
     }
 }
@@ -133,7 +133,7 @@ impl Lease {
             match watched.judge(&look, clock.steady_ms()) {
                 Verdict::Refused(whom) => {
                     return Err(Error::external(format!(
-                        "another server{whom} uses the folder `{}`",
+                        "another server uses the folder `{}`{whom}",
                         data.display()
                     ))
                     .hint(
@@ -409,7 +409,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(0));
         let first = take(folder.path(), &clock).await.unwrap();
         let refused = take(folder.path(), &clock).await.err().unwrap().to_string();
-        assert!(refused.contains("another server (127.0.0.1:1) uses the folder"), "{refused}");
+        assert!(refused.contains("another server uses the folder") && refused.contains("on 127.0.0.1:1"), "{refused}");
         assert_eq!(first.term(), 1);
         first.check().unwrap();
 
