@@ -191,7 +191,7 @@ export const en: Record<Key, string> = {
   'screen.genderPower': 'Purchasing power by gender',
   'screen.genderWindows': 'Sales per 10 minutes by gender',
   'screen.perMinute': 'Sales per minute',
-  'screen.lateMinutes': '{n} minutes with late orders',
+  'screen.lateMinutes': 'Minutes with late orders: {n}',
   'screen.lateInMinute': '{n} late orders',
   'screen.window': 'Time window',
   'screen.hours': '{n} h',
