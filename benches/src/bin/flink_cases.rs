@@ -20,7 +20,7 @@ use tidemill_connectors::file::FileSource;
 use tidemill_connectors::format::Text;
 use tidemill_core::Data;
 use tidemill_core::format::Decode;
-use tidemill_engine::stream::{DataStream, WatermarkStrategy};
+use tidemill_engine::stream::{DataStream, ProcessContext, ProcessFunction, WatermarkStrategy};
 use tidemill_engine::window::{Count, Session, Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
@@ -132,20 +132,38 @@ fn events(env: &Environment, folder: &Path, input: &str) -> DataStream<Event> {
     env.from_source(FileSource::new(folder.join(input), EventLine), strategy, input)
 }
 
-/// How many results came, and the sum of their digests: the same in whatever order they come.
+/// How many results came, and the sum of their digests: the same in whatever order they come. A subtask adds its part at
+/// its end, as Flink's accumulators do.
 #[derive(Clone, Default)]
 struct Tally(Arc<(AtomicU64, AtomicU64)>);
 
 impl Tally {
     /// Takes the place of a sink.
     fn of<T: Data>(&self, results: DataStream<T>, digest: impl Fn(&T) -> u64 + Clone + Send + 'static) {
-        let tally = self.clone();
-        let discard = move |result: &T| {
-            tally.0.0.fetch_add(1, Ordering::Relaxed);
-            tally.0.1.fetch_add(digest(result), Ordering::Relaxed);
-            false
-        };
-        results.filter(discard).collect();
+        results.process(Digests { tally: self.clone(), digest, count: 0, checksum: 0 }).collect();
+    }
+}
+
+/// Counts the results, sums their digests, and lets none through.
+#[derive(Clone)]
+struct Digests<F> {
+    tally: Tally,
+    digest: F,
+    count: u64,
+    checksum: u64,
+}
+
+impl<T: Data, F: Fn(&T) -> u64 + Clone + Send + 'static> ProcessFunction<T, T> for Digests<F> {
+    fn process(&mut self, result: T, _: &mut ProcessContext<'_, T>) -> tidemill_core::Result<()> {
+        self.count += 1;
+        self.checksum = self.checksum.wrapping_add((self.digest)(&result));
+        Ok(())
+    }
+
+    fn close(&mut self) -> tidemill_core::Result<()> {
+        self.tally.0.0.fetch_add(self.count, Ordering::Relaxed);
+        self.tally.0.1.fetch_add(self.checksum, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -153,13 +171,20 @@ fn mix(a: u64, b: u64, c: u64) -> u64 {
     (a.wrapping_mul(31).wrapping_add(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ c.wrapping_mul(0x2545_f491_4f6c_dd1d)
 }
 
+/// A line's words.
+#[derive(Clone)]
+struct Words;
+
+impl ProcessFunction<String, (String, u64)> for Words {
+    fn process(&mut self, line: String, out: &mut ProcessContext<'_, (String, u64)>) -> tidemill_core::Result<()> {
+        line.split(' ').try_for_each(|word| out.emit((word.to_owned(), 1)))
+    }
+}
+
 /// The running count of each word.
 fn word_count(env: &Environment, folder: &Path, tally: &Tally) {
     let lines = env.from_source(FileSource::new(folder.join("words"), Text), WatermarkStrategy::none(), "lines");
-    let counts = lines
-        .flat_map(|line: String| line.split(' ').map(|word| (word.to_owned(), 1u64)).collect::<Vec<_>>())
-        .key_by(|(word, _)| word.clone())
-        .sum(|(_, count)| count);
+    let counts = lines.process(Words).key_by_ref(|(word, _)| word.as_str()).sum(|(_, count)| count);
     tally.of(counts, |(word, count)| {
         mix(word.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte))), *count, 0)
     });

@@ -8,7 +8,8 @@
 //!   └──────────────── woken by ◀──────────────────────────────┘ stands in the split
 //! ```
 //!
-//! Every record travels with the position behind it, so a snapshot is right whatever still waits in the queue.
+//! Every record travels with the position behind it, so a snapshot is right whatever still waits in the queue. A batch is
+//! handed over whole: its records change places with the worker's empty ones, which go back to be filled again.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +25,9 @@ use tidemill_core::{DeadLetter, Error, Result, SharedClock};
 
 /// How many batches may wait for the worker.
 pub const QUEUE_BATCHES_MAX: usize = 8;
+
+/// A full queue is filled again when so few wait: several batches for each time the thread is woken.
+const QUEUE_REFILLED_AT: usize = QUEUE_BATCHES_MAX / 2;
 
 /// How many records a batch holds at most.
 pub const BATCH_RECORDS_MAX: usize = 1024;
@@ -70,18 +74,66 @@ pub enum Fetched {
     Done,
 }
 
-struct Item<T, P> {
-    timestamp_ms: i64,
-    value: Result<T, Box<DeadLetter>>,
+/// What was read of one split, in order.
+struct Batch<T, P> {
+    split: usize,
+    records: Vec<(i64, T)>,
+    /// Behind each of the records.
+    positions: Vec<P>,
+    letters: Vec<Letter<P>>,
+    fetched_ms: i64,
+}
+
+/// A record that could not be read.
+struct Letter<P> {
+    /// Records of the batch before it.
+    before: usize,
+    letter: DeadLetter,
     position: P,
 }
 
+impl<T, P> Batch<T, P> {
+    fn new() -> Self {
+        Batch { split: 0, records: Vec::new(), positions: Vec::new(), letters: Vec::new(), fetched_ms: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.records.len() + self.letters.len()
+    }
+
+    /// Moves all of it to `output` and returns the position behind it.
+    fn emit(&mut self, output: &mut SourceOutput<T>) -> Option<P> {
+        let records = self.records.len();
+        output.push_batch(self.split, &mut self.records);
+        let mut position = self.positions.pop();
+        self.positions.clear();
+        for Letter { before, letter, position: behind } in self.letters.drain(..) {
+            output.reject(letter);
+            if before == records {
+                position = Some(behind);
+            }
+        }
+        position
+    }
+
+    /// Moves what comes first to `output`, `most` of it, and returns the position behind that.
+    fn emit_some(&mut self, most: usize, output: &mut SourceOutput<T>) -> Option<P> {
+        let letters = self.letters.iter().enumerate().take_while(|(at, letter)| letter.before + at < most).count();
+        let records = self.records.len().min(most - letters);
+        let mut first = Batch {
+            split: self.split,
+            records: self.records.drain(..records).collect(),
+            positions: self.positions.drain(..records).collect(),
+            letters: self.letters.drain(..letters).collect(),
+            fetched_ms: self.fetched_ms,
+        };
+        self.letters.iter_mut().for_each(|letter| letter.before -= records);
+        first.emit(output)
+    }
+}
+
 enum Entry<T, P> {
-    Batch {
-        split: usize,
-        items: Vec<Item<T, P>>,
-        fetched_ms: i64,
-    },
+    Batch(Batch<T, P>),
     /// This split is read to its end.
     Finished(usize),
     Failed(Error),
@@ -90,8 +142,16 @@ enum Entry<T, P> {
 impl<T, P> Entry<T, P> {
     fn split(&self) -> Option<usize> {
         match self {
-            Entry::Batch { split, .. } | Entry::Finished(split) => Some(*split),
+            Entry::Batch(Batch { split, .. }) | Entry::Finished(split) => Some(*split),
             Entry::Failed(_) => None,
+        }
+    }
+
+    /// Its records, also those that could not be read.
+    fn len(&self) -> usize {
+        match self {
+            Entry::Batch(batch) => batch.len(),
+            Entry::Finished(_) | Entry::Failed(_) => 0,
         }
     }
 }
@@ -106,6 +166,8 @@ struct State<T, P> {
     queue: VecDeque<Entry<T, P>>,
     /// Records in the queue.
     queued: u64,
+    /// Empty batches, to be filled again.
+    spare: Vec<Batch<T, P>>,
     new_splits: Vec<NewSplit<P>>,
     /// Which splits to leave out, when that has changed.
     new_pauses: Option<Vec<bool>>,
@@ -141,9 +203,7 @@ impl<T, P> Shared<T, P> {
         if state.stopped {
             return false;
         }
-        if let Entry::Batch { items, .. } = &entry {
-            state.queued += items.len() as u64;
-        }
+        state.queued += entry.len() as u64;
         state.queue.push_back(entry);
         let wake = std::mem::take(&mut state.worker_waits);
         drop(state);
@@ -158,8 +218,7 @@ impl<T, P> Shared<T, P> {
 pub struct Emitter<T, P> {
     shared: Arc<Shared<T, P>>,
     clock: SharedClock,
-    split: usize,
-    items: Vec<Item<T, P>>,
+    batch: Batch<T, P>,
 }
 
 impl<T, P> Emitter<T, P> {
@@ -167,11 +226,18 @@ impl<T, P> Emitter<T, P> {
     /// has been stopped, so come back from `fetch`.
     #[must_use]
     pub fn push(&mut self, split: usize, timestamp_ms: i64, value: Result<T, DeadLetter>, position: P) -> bool {
-        if (split != self.split || self.items.len() >= BATCH_RECORDS_MAX) && !self.flush() {
+        if (split != self.batch.split || self.batch.len() >= BATCH_RECORDS_MAX) && !self.flush() {
             return false;
         }
-        self.split = split;
-        self.items.push(Item { timestamp_ms, value: value.map_err(Box::new), position });
+        self.batch.split = split;
+        let Batch { records, positions, letters, .. } = &mut self.batch;
+        match value {
+            Ok(value) => {
+                records.push((timestamp_ms, value));
+                positions.push(position);
+            }
+            Err(letter) => letters.push(Letter { before: records.len(), letter, position }),
+        }
         true
     }
 
@@ -194,13 +260,12 @@ impl<T, P> Emitter<T, P> {
     /// Hands over what was pushed; for a [`Fetch`] that goes on to wait by itself.
     #[must_use]
     pub fn flush(&mut self) -> bool {
-        if self.items.is_empty() {
+        if self.batch.len() == 0 {
             return true;
         }
-        // As many again, most likely.
-        let room = Vec::with_capacity(self.items.len());
-        let items = std::mem::replace(&mut self.items, room);
-        self.shared.send(Entry::Batch { split: self.split, items, fetched_ms: self.clock.now_ms() })
+        self.batch.fetched_ms = self.clock.now_ms();
+        let empty = self.shared.lock().spare.pop().unwrap_or_else(Batch::new);
+        self.shared.send(Entry::Batch(std::mem::replace(&mut self.batch, empty)))
     }
 }
 
@@ -214,7 +279,10 @@ pub struct FetchReader<F: Fetch> {
     thread_name: String,
     splits: Vec<Held<F::Position>>,
     unfinished: usize,
-    current: Option<Current<F::Value, F::Position>>,
+    /// What is left of the batch at hand.
+    current: Option<Batch<F::Value, F::Position>>,
+    /// A batch that was emitted, on its way back.
+    spare: Option<Batch<F::Value, F::Position>>,
     clock: SharedClock,
     /// When what was emitted last was fetched.
     fetched_ms: Option<i64>,
@@ -224,9 +292,6 @@ pub struct FetchReader<F: Fetch> {
     /// What was fetched of splits that are paused: at most the queue and what one more [`Fetch::fetch`] brings.
     held_back: VecDeque<Entry<F::Value, F::Position>>,
 }
-
-/// The batch at hand: its split, what is left of it, and when it was fetched.
-type Current<T, P> = (usize, std::vec::IntoIter<Item<T, P>>, i64);
 
 struct Held<P> {
     split: Split,
@@ -239,6 +304,7 @@ impl<F: Fetch> FetchReader<F> {
         let state = State {
             queue: VecDeque::new(),
             queued: 0,
+            spare: Vec::new(),
             new_splits: Vec::new(),
             new_pauses: None,
             worker_waits: false,
@@ -260,6 +326,7 @@ impl<F: Fetch> FetchReader<F> {
             splits: Vec::new(),
             unfinished: 0,
             current: None,
+            spare: None,
             clock: context.clock.clone(),
             fetched_ms: None,
             failed: None,
@@ -291,23 +358,23 @@ impl<F: Fetch> FetchReader<F> {
         Ok(())
     }
 
-    /// Moves records of the batch at hand to `output`.
+    /// Moves the batch at hand to `output`, whole if it has room; a part of it only into an empty output, so that batches of
+    /// odd sizes are not cut again and again.
     fn emit_current(&mut self, output: &mut SourceOutput<F::Value>) {
-        let Some((split, items, fetched_ms)) = &mut self.current else { return };
-        let mut position = None;
-        for item in items.by_ref().take(output.room()) {
-            match item.value {
-                Ok(value) => output.push(*split, item.timestamp_ms, value),
-                Err(letter) => output.reject(*letter),
-            }
-            position = Some(item.position);
-        }
+        let Some(batch) = &mut self.current else { return };
+        let (room, split, fetched_ms) = (output.room(), batch.split, batch.fetched_ms);
+        let position = if batch.len() <= room {
+            let position = batch.emit(output);
+            self.spare = self.current.take();
+            position
+        } else if output.is_empty() {
+            batch.emit_some(room, output)
+        } else {
+            None
+        };
         if position.is_some() {
-            self.splits[*split].emitted = position;
-            self.fetched_ms = Some(*fetched_ms);
-        }
-        if items.len() == 0 {
-            self.current = None;
+            self.splits[split].emitted = position;
+            self.fetched_ms = Some(fetched_ms);
         }
     }
 
@@ -332,10 +399,11 @@ impl<F: Fetch> FetchReader<F> {
     fn take_entry(&mut self) -> Option<Entry<F::Value, F::Position>> {
         let mut state = self.shared.lock();
         let entry = state.queue.pop_front()?;
-        if let Entry::Batch { items, .. } = &entry {
-            state.queued -= items.len() as u64;
+        state.queued -= entry.len() as u64;
+        if state.spare.len() < QUEUE_BATCHES_MAX {
+            state.spare.extend(self.spare.take());
         }
-        if state.queue.len() == QUEUE_BATCHES_MAX - 1 {
+        if state.queue.len() == QUEUE_REFILLED_AT {
             self.shared.changed.notify_all();
         }
         Some(entry)
@@ -378,9 +446,7 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
                 return Ok(Poll::More);
             }
             match self.next_entry() {
-                Some(Entry::Batch { split, items, fetched_ms }) => {
-                    self.current = Some((split, items.into_iter(), fetched_ms));
-                }
+                Some(Entry::Batch(batch)) => self.current = Some(batch),
                 Some(Entry::Finished(split)) => {
                     self.unfinished -= 1;
                     output.finish_split(split);
@@ -409,10 +475,9 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
         }
         if self.paused != paused {
             self.paused = paused.to_vec();
-            if let Some((split, items, fetched_ms)) = self.current.take() {
-                let rest = Entry::Batch { split, items: items.collect(), fetched_ms };
-                // Nothing of its split is held back, so in front of all it is in its place.
-                self.held_back.push_front(rest);
+            // Nothing of its split is held back, so in front of all it is in its place.
+            if let Some(rest) = self.current.take() {
+                self.held_back.push_front(Entry::Batch(rest));
             }
             self.shared.lock().new_pauses = Some(paused.to_vec());
             self.shared.changed.notify_all();
@@ -435,12 +500,8 @@ impl<F: Fetch> SourceReader<F::Value> for FetchReader<F> {
 
     fn pending_records(&self) -> Option<u64> {
         let outside = self.shared.pending_outside.load(Ordering::Relaxed);
-        let current = self.current.as_ref().map_or(0, |(_, items, _)| items.len() as u64);
-        let held_back = self.held_back.iter().map(|entry| match entry {
-            Entry::Batch { items, .. } => items.len() as u64,
-            Entry::Finished(_) | Entry::Failed(_) => 0,
-        });
-        let at_hand = current + held_back.sum::<u64>();
+        let current = self.current.as_ref().map_or(0, Batch::len);
+        let at_hand = (current + self.held_back.iter().map(Entry::len).sum::<usize>()) as u64;
         (outside != u64::MAX).then(|| outside + self.shared.lock().queued + at_hand)
     }
 
@@ -459,7 +520,7 @@ impl<F: Fetch> Drop for FetchReader<F> {
 
 /// The fetching thread.
 fn run<F: Fetch>(mut fetch: F, shared: &Arc<Shared<F::Value, F::Position>>, clock: SharedClock) -> Result<()> {
-    let mut emitter = Emitter { shared: Arc::clone(shared), clock, split: 0, items: Vec::new() };
+    let mut emitter = Emitter { shared: Arc::clone(shared), clock, batch: Batch::new() };
     let mut next = Fetched::More;
     loop {
         let mut state = shared.lock();

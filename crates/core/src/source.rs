@@ -223,6 +223,24 @@ impl<T> SourceOutput<T> {
         }
     }
 
+    /// Emits a batch of records of the split with index `split`, each with the source's own time for it. `records` is left
+    /// empty, with memory to be filled again. The batch must fit into [`SourceOutput::room`].
+    pub fn push_batch(&mut self, split: usize, records: &mut Vec<(i64, T)>) {
+        if records.is_empty() {
+            return;
+        }
+        let split = self.first_split + split;
+        if self.records.is_empty() {
+            std::mem::swap(&mut self.records, records);
+        } else {
+            self.records.append(records);
+        }
+        match self.runs.last_mut() {
+            Some((last, end)) if *last == split => *end = self.records.len(),
+            _ => self.runs.push((split, self.records.len())),
+        }
+    }
+
     /// Hands over a record that could not be read.
     pub fn reject(&mut self, letter: DeadLetter) {
         self.rejected.push(letter);

@@ -7,7 +7,7 @@ use std::task::Waker;
 use tidemill_connectors::conformance::{Alarm, DEADLINE};
 use tidemill_connectors::fetcher::{BATCH_RECORDS_MAX, Emitter, Fetch, FetchReader, Fetched, QUEUE_BATCHES_MAX};
 use tidemill_core::source::{Poll, ReaderContext, SourceOutput, SourceReader, Split};
-use tidemill_core::{Error, Kind, ManualClock, Result};
+use tidemill_core::{DeadLetter, Error, Kind, ManualClock, Result};
 
 /// Emits numbers for ever, and fails or panics where it is told to.
 struct Numbers {
@@ -189,5 +189,89 @@ fn paused_splits_wait_and_lose_nothing() {
         assert!(seen.iter().all(|seen| *seen == (0..100).collect::<Vec<_>>()), "seed {seed}");
         finished.sort();
         assert_eq!(finished, [0, 1, 2], "seed {seed}");
+    }
+}
+
+/// Batches of random sizes of one split after the other, with bad records between; the position counts both.
+struct Mixed {
+    state: u64,
+    next: u64,
+}
+
+const MIXED: u64 = 20_000;
+
+impl Mixed {
+    fn is_bad(number: u64) -> bool {
+        // Some alone, some in a row.
+        number % 97 == 0 || (number / 50) % 31 == 7
+    }
+}
+
+impl Fetch for Mixed {
+    type Value = u64;
+    type Position = u64;
+
+    fn add_split(&mut self, _index: usize, _id: &str, position: Option<u64>) -> Result<()> {
+        self.next = position.unwrap_or(0);
+        Ok(())
+    }
+
+    fn fetch(&mut self, out: &mut Emitter<u64, u64>) -> Result<Fetched> {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        for _ in 0..1 + (self.state >> 33) % 3000 {
+            if self.next == MIXED {
+                return Ok(if out.finish(0) { Fetched::Done } else { Fetched::More });
+            }
+            let number = self.next;
+            let value = match Mixed::is_bad(number) {
+                true => Err(DeadLetter::new("mixed", number.to_string(), "bad", b"")),
+                false => Ok(number),
+            };
+            self.next += 1;
+            if !out.push(0, number as i64, value, self.next) {
+                break;
+            }
+        }
+        Ok(Fetched::More)
+    }
+}
+
+/// Whatever room there is: good and bad records come once, each kind in order, and after each poll the position is behind
+/// exactly those that came.
+#[test]
+fn batches_are_handed_over_whole_or_in_parts_and_the_position_is_exact() {
+    for seed in 1..=10u64 {
+        let (alarm, waker) = Alarm::new();
+        let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
+        let mut reader = FetchReader::new("mixed", &context, Mixed { state: seed, next: 0 });
+        reader.add_splits(vec![Split { id: "0".into(), slot: 0, position: serde_json::Value::Null }]).unwrap();
+        let (mut good, mut bad, mut room) = (Vec::new(), Vec::new(), seed);
+        loop {
+            room = room.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
+            let capacity = [1, 7, 500, 1024, 5000][(room >> 33) as usize % 5];
+            let mut output = SourceOutput::with_capacity(capacity);
+            let polled = reader.poll(&mut output).unwrap();
+            let letters = output.take_rejected();
+            let (records, runs) = output.take();
+            assert!(records.len() + letters.len() <= capacity, "seed {seed}: room was for {capacity}");
+            assert_eq!(runs.last().map_or(0, |run| run.1), records.len(), "seed {seed}");
+            assert!(records.iter().all(|(time, number)| *time == *number as i64), "seed {seed}");
+            good.extend(records.into_iter().map(|record| record.1));
+            bad.extend(letters.into_iter().map(|letter| letter.position.parse::<u64>().unwrap()));
+            let position = reader.snapshot().unwrap()[0].position.as_u64().unwrap_or(0);
+            assert_eq!(position, (good.len() + bad.len()) as u64, "seed {seed}");
+            let (bads, goods): (Vec<u64>, Vec<u64>) = (0..position).partition(|number| Mixed::is_bad(*number));
+            assert!(
+                good.last() == goods.last() && bad.last() == bads.last() && good.len() == goods.len(),
+                "seed {seed}"
+            );
+            match polled {
+                Poll::More => {}
+                Poll::End => break,
+                Poll::Pending { .. } => assert!(alarm.wait(DEADLINE)),
+            }
+        }
+        let (expected_bad, expected): (Vec<u64>, Vec<u64>) = (0..MIXED).partition(|number| Mixed::is_bad(*number));
+        assert!(good == expected && bad == expected_bad, "seed {seed}");
     }
 }

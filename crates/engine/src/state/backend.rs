@@ -1,5 +1,7 @@
 //! Where keyed state stands: in memory, or on disk behind a cache. A job chooses, its functions do not notice.
 
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::disk::{DiskHome, DiskTable, Lapses};
-use super::{RestoredSection, Table};
+use super::{Equivalent, RestoredSection, Table};
 use crate::key::{GroupRange, Key};
 use crate::operator::{CopyRun, SnapshotParts};
 
@@ -110,6 +112,24 @@ impl<K: Key, V: Data> StateTable<K, V> {
         match self {
             StateTable::Memory(table) => Ok(table.get_or_insert_with(key, make)),
             StateTable::Disk(table) => table.get_or_insert_with(key, make),
+        }
+    }
+
+    /// The value of a key that is at hand as `found`; `own` makes a key of it if it must be kept.
+    #[inline]
+    pub fn get_or_insert_found<Q, F>(
+        &mut self,
+        found: F,
+        own: impl FnOnce(F) -> K,
+        make: impl FnOnce() -> V,
+    ) -> Result<&mut V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
+        match self {
+            StateTable::Memory(table) => Ok(table.get_or_insert_found::<Q, F>(found, own, make)),
+            StateTable::Disk(table) => table.get_or_insert_with(&own(found), make),
         }
     }
 

@@ -333,6 +333,11 @@ impl<V: Data> ValueState<V> {
         begin(context, (self.name, &self.slot), access)
     }
 
+    /// The values of all keys, for an operator that finds its keys itself.
+    pub(crate) fn table<'s, K: Key>(&self, store: &'s mut KeyedStore<K>) -> Result<&'s mut StateTable<K, V>> {
+        store.table(self.name, &self.slot)
+    }
+
     /// The current key's value.
     pub fn get<'c, C: StateAccess>(&self, context: &'c mut C) -> Result<Option<&'c V>> {
         let (key, table, _measured) = self.begin(context, "valueStateGetLatency")?;

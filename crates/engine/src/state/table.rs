@@ -170,31 +170,37 @@ impl<K: Key, V: Data> Table<K, V> {
     /// The value of a key, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        self.upsert(key, K::clone, make)
+        self.get_or_insert_found::<K, _>(key, K::clone, make)
     }
 
     /// The value of a key that is at hand anyway, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_owned(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        self.upsert(key, |key| key, make)
+        self.get_or_insert_found::<K, _>(key, |key| key, make)
     }
 
+    /// The value of a key that is at hand as `found`, perhaps inside a record, to be changed; `own` makes a key of it and
+    /// `make` a value if there is none.
     #[inline]
-    fn upsert<Q: Borrow<K>>(&mut self, key: Q, own: impl FnOnce(Q) -> K, make: impl FnOnce() -> V) -> &mut V {
+    pub fn get_or_insert_found<Q, F>(&mut self, found: F, own: impl FnOnce(F) -> K, make: impl FnOnce() -> V) -> &mut V
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
         if self.len >= SMALL_ENTRIES_MAX && self.shards.len() == 1 {
             self.divide();
         }
-        let hash = hash(key.borrow());
+        let hash = hash::<Q>(found.borrow());
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
-        match entries.find_entry(hash, |entry| entry.0 == *key.borrow()) {
+        match entries.find_entry(hash, |entry| Borrow::<Q>::borrow(&found).equivalent(&entry.0)) {
             Ok(held) => {
                 changing(&mut self.copying, at, marks, held.bucket_index(), held.get());
                 &mut held.into_mut().1
             }
             Err(absent) => {
                 self.len += 1;
-                &mut insert_new(absent.into_table(), marks, hash, (own(key), make())).1
+                &mut insert_new(absent.into_table(), marks, hash, (own(found), make())).1
             }
         }
     }
@@ -257,6 +263,21 @@ impl<K: Key, V: Data> Table<K, V> {
     pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
         self.shards.into_iter().flat_map(|shard| shard.entries)
+    }
+
+    /// Takes all entries out and keeps the memory for others. The table must not be in the middle of a copy.
+    pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
+        debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
+        (self.len, self.chain, self.walk, self.sweep) = (0, Chain::default(), (0, 0), (0, 0));
+        self.shards.iter_mut().flat_map(|Shard { entries, marks }| {
+            *marks = Marks::of(entries);
+            entries.drain()
+        })
+    }
+
+    /// Whether most of its memory stood empty when it held so many entries.
+    pub fn is_wide_for(&self, entries: usize) -> bool {
+        entries < self.shards.iter().map(|shard| shard.entries.capacity()).sum::<usize>() / 4
     }
 
     /// A small table becomes a large one. Small tables are never in the middle of a copy.

@@ -17,8 +17,9 @@ use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::partition::ByKeyGroup;
 use super::process::{ProcessContext, RuntimeContext};
 use super::rich::KeyedScope;
+use super::selector::KeySelector;
 use crate::driver::Records;
-use crate::key::{Key, key_group};
+use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
 use crate::state::{KeyedState, KeyedStore, Restored, StateAccess};
 
@@ -186,7 +187,7 @@ impl<K, O> DerefMut for KeyedBroadcastContext<'_, K, O> {
     }
 }
 
-impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A, K, F> {
+impl<A: Data, K: Key, F: KeySelector<A, K>> KeyedStream<A, K, F> {
     /// This stream and a broadcast one, for an operator with keyed state, timers, and the latter's state on every subtask.
     pub fn connect_broadcast<B: Data>(&self, other: &BroadcastStream<B>) -> KeyedBroadcastConnectedStream<A, B, K, F> {
         KeyedBroadcastConnectedStream {
@@ -196,13 +197,13 @@ impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A,
     }
 }
 
-impl<A: Data, B: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedBroadcastConnectedStream<A, B, K, F> {
+impl<A: Data, B: Data, K: Key, F: KeySelector<A, K>> KeyedBroadcastConnectedStream<A, B, K, F> {
     /// A function with keyed state, timers, broadcast state and side outputs.
     pub fn process<O: Data>(&self, function: impl KeyedBroadcastProcessFunction<K, A, B, O>) -> DataStream<O> {
         let (selector, mut key) = (self.keyed.selector.clone(), self.keyed.selector.clone());
         // Only the keyed side's edges are divided by key.
         let group = move |value: &Either<A, B>| match value {
-            Either::Left(value) => key_group(&key(value)),
+            Either::Left(value) => key.key_group(value),
             Either::Right(_) => 0,
         };
         let by_key = Arc::new(ByKeyGroup::new(group));
@@ -256,15 +257,13 @@ impl<K: Key, S, F> KeyedBroadcastOperator<K, S, F> {
 
 impl<A: Data, B: Data, K: Key, O: Data, S, F> Operator<Either<A, B>, O> for KeyedBroadcastOperator<K, S, F>
 where
-    S: FnMut(&A) -> K + 'static,
+    S: KeySelector<A, K>,
     F: KeyedBroadcastProcessFunction<K, A, B, O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         self.function.initialize_state(&mut OperatorStateReader::new(&mut state))?;
         self.broadcast.restore(&mut state)?;
-        self.core.event_timers.restore(&mut state)?;
-        self.core.processing_timers.restore(&mut state)?;
-        self.core.store.restore(&mut state);
+        self.core.restore(&mut state)?;
         state.finish()
     }
 
@@ -273,7 +272,7 @@ where
         for (timestamp_ms, value) in batch {
             match value {
                 Either::Left(value) => {
-                    let key = (self.selector)(&value);
+                    let key = self.selector.key(&value);
                     let keyed = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
                     let mut context = KeyedReadOnlyContext { keyed, broadcast: &self.broadcast };
                     self.function.process(value, &mut context)?;

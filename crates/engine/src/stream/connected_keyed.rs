@@ -15,6 +15,7 @@ use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::partition::by_key;
 use super::process::RuntimeContext;
 use super::rich::{KeyedScope, scope};
+use super::selector::KeySelector;
 use crate::key::Key;
 
 /// Two keyed streams that go into one operator together; see [`KeyedStream::connect`].
@@ -180,13 +181,9 @@ pub trait RichCoFlatMapFunction<K: Key, A, B, O>: Clone + Send + 'static {
     }
 }
 
-/// Takes the key from a record; a name for what every selector is.
-pub(super) trait KeyOf<T, K>: FnMut(&T) -> K + Clone + Send + 'static {}
-impl<T, K, F: FnMut(&T) -> K + Clone + Send + 'static> KeyOf<T, K> for F {}
-
-impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A, K, F> {
+impl<A: Data, K: Key, F: KeySelector<A, K>> KeyedStream<A, K, F> {
     /// This stream and another with keys of the same type, for an operator whose state and timers both share.
-    pub fn connect<B: Data, G: FnMut(&B) -> K + Clone + Send + 'static>(
+    pub fn connect<B: Data, G: KeySelector<B, K>>(
         &self,
         other: &KeyedStream<B, K, G>,
     ) -> KeyedConnectedStreams<A, B, K, F, G> {
@@ -202,15 +199,15 @@ where
     A: Data,
     B: Data,
     K: Key,
-    F: FnMut(&A) -> K + Clone + Send + 'static,
-    G: FnMut(&B) -> K + Clone + Send + 'static,
+    F: KeySelector<A, K>,
+    G: KeySelector<B, K>,
 {
     /// Both streams as one that is divided by the same keys.
-    pub(super) fn keyed(&self) -> KeyedStream<Either<A, B>, K, impl KeyOf<Either<A, B>, K> + use<A, B, K, F, G>> {
+    pub(super) fn keyed(&self) -> KeyedStream<Either<A, B>, K, impl KeySelector<Either<A, B>, K> + use<A, B, K, F, G>> {
         let (mut first, mut second) = (self.left.selector.clone(), self.right.selector.clone());
         let selector = move |value: &Either<A, B>| match value {
-            Either::Left(value) => first(value),
-            Either::Right(value) => second(value),
+            Either::Left(value) => first.key(value),
+            Either::Right(value) => second.key(value),
         };
         let partition = Arc::new(by_key(selector.clone()));
         KeyedStream::new(either(&self.left.stream, &self.right.stream, Some(partition)), selector)

@@ -1,5 +1,6 @@
 //! A stream of values of one type, and the operators that need no key.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use tidemill_core::source::Boundedness;
@@ -9,6 +10,7 @@ use super::environment::Environment;
 use super::keyed::KeyedStream;
 use super::partition::{Broadcast, Custom, Forward, Global, PartitionFactory, Rebalance, Rescale, Shuffle, by_key};
 use super::process::{ProcessFunction, ProcessOperator};
+use super::selector::ByRef;
 use super::stateless::{BatchOperator, filter, flat_map, map};
 use super::watermark::WatermarkStrategy;
 use crate::driver::build::{DEAD_LETTERS, TaskBuilder};
@@ -206,6 +208,29 @@ impl<T: Data> DataStream<T> {
     /// Divides the stream by key: records of one key meet on one subtask, with state of their own.
     pub fn key_by<K: Key, F: FnMut(&T) -> K + Clone + Send + 'static>(&self, selector: F) -> KeyedStream<T, K, F> {
         let partition: Arc<dyn PartitionFactory<T>> = Arc::new(by_key(selector.clone()));
+        KeyedStream::new(self.ship(ShipKind::Hash, partition), selector)
+    }
+
+    /// Divides the stream by a key that stands in the record: `selector` points at it. Rolling reductions, tumbling
+    /// and sliding windows copy a key when it is new and not again, so this is [`DataStream::key_by`] for keys whose copies
+    /// cost something, such as texts. Everything else gets a copy for each record, as it does there.
+    ///
+    /// ```
+    /// use tidemill_engine::Environment;
+    /// let env = Environment::new();
+    /// env.set_parallelism(1);
+    /// let words = env.from_collection(vec![("be".to_string(), 1), ("not".to_string(), 1), ("be".to_string(), 1)]);
+    /// let counts = words.key_by_ref(|(word, _)| word.as_str()).sum(|(_, count)| count).collect();
+    /// env.execute("word count").unwrap();
+    /// assert_eq!(counts.take()[2], ("be".to_string(), 2));
+    /// ```
+    pub fn key_by_ref<Q, F>(&self, selector: F) -> KeyedStream<T, Q::Owned, ByRef<F, Q>>
+    where
+        Q: ToOwned<Owned: Key> + Hash + Eq + ?Sized + 'static,
+        F: FnMut(&T) -> &Q + Clone + Send + 'static,
+    {
+        let selector = ByRef::new(selector);
+        let partition: Arc<dyn PartitionFactory<T>> = Arc::new(by_key::<T, Q::Owned>(selector.clone()));
         KeyedStream::new(self.ship(ShipKind::Hash, partition), selector)
     }
 

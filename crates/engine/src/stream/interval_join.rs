@@ -16,6 +16,7 @@ use super::either::Either;
 use super::keyed::KeyedStream;
 use super::process::RuntimeContext;
 use super::rich::KeyedScope;
+use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
@@ -97,7 +98,7 @@ impl<O: 'static> ProcessJoinContext<'_, O> {
     }
 }
 
-impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A, K, F> {
+impl<A: Data, K: Key, F: KeySelector<A, K>> KeyedStream<A, K, F> {
     /// Pairs each record of this stream, the left one, with those of `other`, the right one, that have its key and are
     /// near it in event time. Late records, those earlier than the watermark, are dropped and counted, or go aside.
     ///
@@ -125,7 +126,7 @@ impl<A: Data, K: Key, F: FnMut(&A) -> K + Clone + Send + 'static> KeyedStream<A,
     /// env.execute("clicks").unwrap();
     /// assert_eq!(seen.take(), [("ann".to_string(), 500)]);
     /// ```
-    pub fn interval_join<B: Data, G: FnMut(&B) -> K + Clone + Send + 'static>(
+    pub fn interval_join<B: Data, G: KeySelector<B, K>>(
         &self,
         other: &KeyedStream<B, K, G>,
     ) -> IntervalJoin<A, B, K, F, G> {
@@ -146,8 +147,8 @@ where
     A: Data,
     B: Data,
     K: Key,
-    F: FnMut(&A) -> K + Clone + Send + 'static,
-    G: FnMut(&B) -> K + Clone + Send + 'static,
+    F: KeySelector<A, K>,
+    G: KeySelector<B, K>,
 {
     /// Leaves the lower bound itself out.
     pub fn lower_bound_exclusive(mut self) -> Self {
@@ -363,7 +364,7 @@ where
     B: Data,
     O: Data,
     K: Key,
-    S: FnMut(&Either<A, B>) -> K + 'static,
+    S: KeySelector<Either<A, B>, K>,
     P: ProcessJoinFunction<A, B, O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
@@ -393,7 +394,7 @@ where
                 self.late(timestamp_ms, value, out)?;
                 continue;
             }
-            let key = (self.selector)(&value);
+            let key = self.selector.key(&value);
             let mut scope = KeyedScope { key: &key, store: &mut self.store };
             let (function, watermark_ms) = (&mut self.function, self.watermark_ms);
             let mut pair = |left: &A, right: &B, left_timestamp_ms, right_timestamp_ms| {

@@ -7,7 +7,8 @@ use tidemill_core::{Data, Result};
 
 use super::data_stream::{DataStream, fresh};
 use super::keyed_process::{KeyedContext, KeyedProcessFunction, KeyedProcessOperator};
-use super::rolling::{Rolling, extreme_by, extreme_field, sum};
+use super::rolling::{self, extreme_by, extreme_field, sum};
+use super::selector::KeySelector;
 use super::windowed::WindowedStream;
 use crate::key::Key;
 use crate::state::ValueState;
@@ -21,7 +22,7 @@ pub struct KeyedStream<T, K, F> {
     key: std::marker::PhantomData<fn() -> K>,
 }
 
-impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T, K, F> {
+impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
     pub(crate) fn new(stream: DataStream<T>, selector: F) -> Self {
         KeyedStream { stream, selector, key: std::marker::PhantomData }
     }
@@ -39,6 +40,14 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         })
     }
 
+    fn rolling(&self, name: &str, fold: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
+        let both = Mutex::new((self.selector.clone(), fold));
+        self.stream.add_operator(name, move |builder, node| {
+            let (selector, fold) = fresh(&both);
+            Ok(rolling::operator(selector, fold, builder.runtime_context(node)))
+        })
+    }
+
     /// Folds each record into its key's value so far, in place, and emits the result. The first record is the first value.
     ///
     /// ```
@@ -49,7 +58,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
     /// assert_eq!(joined.take(), [("a".into(), "x".into()), ("a".into(), "xy".to_string())]);
     /// ```
     pub fn reduce(&self, function: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
-        self.named_process("Keyed Reduce", Rolling::new(function))
+        self.rolling("Keyed Reduce", function)
     }
 
     /// The running sum of a field; the other fields are those of the key's first record.
@@ -57,7 +66,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.named_process("Keyed Sum", Rolling::new(sum(field)))
+        self.rolling("Keyed Sum", sum(field))
     }
 
     /// The smallest value of a field so far; the other fields are those of the key's first record.
@@ -65,7 +74,7 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.named_process("Keyed Min", Rolling::new(extreme_field(field, |new, held| new < held)))
+        self.rolling("Keyed Min", extreme_field(field, |new, held| new < held))
     }
 
     /// The largest value of a field so far; the other fields are those of the key's first record.
@@ -73,17 +82,17 @@ impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T,
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.named_process("Keyed Max", Rolling::new(extreme_field(field, |new, held| new > held)))
+        self.rolling("Keyed Max", extreme_field(field, |new, held| new > held))
     }
 
     /// The whole record with the smallest value so far; of equals the first.
     pub fn min_by<N: PartialOrd + 'static>(&self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.named_process("Keyed MinBy", Rolling::new(extreme_by(by, |new, held| new < held)))
+        self.rolling("Keyed MinBy", extreme_by(by, |new, held| new < held))
     }
 
     /// The whole record with the largest value so far; of equals the first.
     pub fn max_by<N: PartialOrd + 'static>(&self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.named_process("Keyed MaxBy", Rolling::new(extreme_by(by, |new, held| new > held)))
+        self.rolling("Keyed MaxBy", extreme_by(by, |new, held| new > held))
     }
 
     /// A flat map with one value of state for each key, absent at first; leaving it `None` removes it.

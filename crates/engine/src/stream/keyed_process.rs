@@ -4,6 +4,7 @@ use tidemill_core::{Data, Error, Result, SharedClock, WATERMARK_MAX, WATERMARK_M
 
 use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::process::RuntimeContext;
+use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
@@ -84,6 +85,14 @@ pub(crate) struct KeyedCore<K> {
 }
 
 impl<K: Key> KeyedCore<K> {
+    /// Takes back timers, and all keyed state that is left.
+    pub fn restore(&mut self, state: &mut Restored) -> Result<()> {
+        self.event_timers.restore(state)?;
+        self.processing_timers.restore(state)?;
+        self.store.restore(state);
+        Ok(())
+    }
+
     pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
         self.event_timers.begin_snapshot(parts)?;
         self.processing_timers.begin_snapshot(parts)?;
@@ -231,21 +240,19 @@ impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
 
 impl<K: Key, I: Data, O: Data, S, F> Operator<I, O> for KeyedProcessOperator<K, S, F>
 where
-    S: FnMut(&I) -> K + 'static,
+    S: KeySelector<I, K>,
     F: KeyedProcessFunction<K, I, O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         self.function.initialize_state(&mut OperatorStateReader::new(&mut state))?;
-        self.core.event_timers.restore(&mut state)?;
-        self.core.processing_timers.restore(&mut state)?;
-        self.core.store.restore(&mut state);
+        self.core.restore(&mut state)?;
         state.finish()
     }
 
     fn on_batch(&mut self, batch: Records<I>, out: &mut Out<O>) -> Result<()> {
         self.open()?;
         for (timestamp_ms, value) in batch {
-            let key = (self.selector)(&value);
+            let key = self.selector.key(&value);
             let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
             self.function.process(value, &mut context)?;
         }

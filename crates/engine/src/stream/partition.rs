@@ -2,8 +2,9 @@
 
 use tidemill_core::{Data, Error, Result};
 
+use super::selector::KeySelector;
 use crate::driver::Records;
-use crate::key::{Key, key_group, owner};
+use crate::key::{Key, owner};
 
 /// Spreads one batch over per-subtask buffers. One dispatch a batch.
 pub(crate) trait Partition<T> {
@@ -52,10 +53,8 @@ impl<G> ByKeyGroup<G> {
 }
 
 /// By key group of a key.
-pub(crate) fn by_key<T: Data, K: Key>(
-    mut selector: impl FnMut(&T) -> K + Clone + Send + 'static,
-) -> impl PartitionFactory<T> + 'static {
-    ByKeyGroup::new(move |value: &T| key_group(&selector(value)))
+pub(crate) fn by_key<T: Data, K: Key>(mut selector: impl KeySelector<T, K>) -> impl PartitionFactory<T> + 'static {
+    ByKeyGroup::new(move |value: &T| selector.key_group(value))
 }
 
 struct To(usize);

@@ -8,6 +8,7 @@ use super::keyed::KeyedStream;
 use super::keyed_process::{KeyedContext, KeyedProcessFunction};
 use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use super::process::RuntimeContext;
+use super::selector::KeySelector;
 use crate::key::Key;
 use crate::state::{KeyedStore, StateAccess};
 
@@ -203,7 +204,7 @@ impl<K: Key, T: Data, F: RichFilterFunction<K, T>> KeyedProcessFunction<K, T, T>
     }
 }
 
-impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeyedStream<T, K, F> {
+impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
     /// A map with life cycle and keyed state.
     pub fn rich_map<O: Data>(&self, function: impl RichMapFunction<K, T, O>) -> DataStream<O> {
         self.process(Map(function)).name("Rich Map")

@@ -4,57 +4,108 @@ use std::ops::AddAssign;
 
 use tidemill_core::{Data, NO_TIMESTAMP, Result, WATERMARK_MAX};
 
-use super::keyed_process::{KeyedContext, KeyedProcessFunction, TimeDomain};
+use super::keyed_process::{KeyedContext, KeyedCore, KeyedProcessFunction, KeyedProcessOperator, TimeDomain};
 use super::process::RuntimeContext;
+use super::selector::KeySelector;
+use crate::driver::Records;
 use crate::key::Key;
-use crate::state::ValueState;
+use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
+use crate::state::{Restored, ValueState};
+
+/// The names of the state: a key's value, and in batch mode the largest event time of its records.
+const HELD: &str = "rolling";
+const REACHED: &str = "reached";
 
 /// Folds each record into its key's value and emits the result; in batch mode only the last, when the input has ended.
-pub(crate) struct Rolling<T, F> {
+pub(super) fn operator<K: Key, T: Data>(
+    selector: impl KeySelector<T, K>,
+    fold: impl FnMut(&mut T, T) + Clone + Send + 'static,
+    context: RuntimeContext,
+) -> Box<dyn Operator<T, T>> {
+    let held = ValueState::new(HELD);
+    if context.batch {
+        let function = AtTheEnd { held, reached_ms: ValueState::new(REACHED), fold };
+        return Box::new(KeyedProcessOperator::new(selector, function, context));
+    }
+    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, fold })
+}
+
+/// Emits at each record. It finds its keys itself, so that only new ones are copied.
+struct Rolling<K, T, S, F> {
     held: ValueState<T>,
-    /// In batch mode, the largest event time of the key's records.
-    reached_ms: ValueState<i64>,
+    core: KeyedCore<K>,
+    selector: S,
     fold: F,
-    batch: bool,
 }
 
-impl<T, F: Clone> Clone for Rolling<T, F> {
-    fn clone(&self) -> Self {
-        let (held, reached_ms) = (self.held.clone(), self.reached_ms.clone());
-        Rolling { held, reached_ms, fold: self.fold.clone(), batch: self.batch }
+impl<K, T, S, F> Operator<T, T> for Rolling<K, T, S, F>
+where
+    K: Key,
+    T: Data,
+    S: KeySelector<T, K>,
+    F: FnMut(&mut T, T) + Clone + Send + 'static,
+{
+    fn restore(&mut self, mut state: Restored) -> Result<()> {
+        self.core.restore(&mut state)?;
+        state.finish()
     }
-}
 
-impl<T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> Rolling<T, F> {
-    pub fn new(fold: F) -> Self {
-        Rolling { held: ValueState::new("rolling"), reached_ms: ValueState::new("reached"), fold, batch: false }
-    }
-}
-
-impl<K: Key, T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> KeyedProcessFunction<K, T, T> for Rolling<T, F> {
-    fn open(&mut self, context: &RuntimeContext) -> Result<()> {
-        self.batch = context.batch;
+    fn on_batch(&mut self, batch: Records<T>, out: &mut Out<T>) -> Result<()> {
+        let values = self.held.table(&mut self.core.store)?;
+        for (timestamp_ms, value) in batch {
+            let mut is_first = false;
+            let first = || {
+                is_first = true;
+                value.clone()
+            };
+            let held = values.get_or_insert_found::<S::Lookup, _>(self.selector.find(&value), S::own, first)?;
+            let updated = if is_first {
+                value
+            } else {
+                (self.fold)(held, value);
+                held.clone()
+            };
+            out.emit(timestamp_ms, updated)?;
+        }
         Ok(())
     }
 
+    fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
+        self.core.begin_snapshot(parts)
+    }
+
+    fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        self.core.copy_some(run)
+    }
+}
+
+/// Emits the last value of each key when the input has ended.
+struct AtTheEnd<T, F> {
+    held: ValueState<T>,
+    reached_ms: ValueState<i64>,
+    fold: F,
+}
+
+impl<T, F: Clone> Clone for AtTheEnd<T, F> {
+    fn clone(&self) -> Self {
+        AtTheEnd { held: self.held.clone(), reached_ms: self.reached_ms.clone(), fold: self.fold.clone() }
+    }
+}
+
+impl<K: Key, T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> KeyedProcessFunction<K, T, T> for AtTheEnd<T, F> {
     fn process(&mut self, value: T, context: &mut KeyedContext<'_, K, T>) -> Result<()> {
         let mut incoming = Some(value);
         let held = self.held.get_or(context, || incoming.take().unwrap_or_else(|| unreachable!("taken once")))?;
         if let Some(value) = incoming {
             (self.fold)(held, value);
         }
-        if self.batch {
-            let timestamp_ms = context.timestamp_ms();
-            let reached_ms = self.reached_ms.get_or(context, || timestamp_ms)?;
-            *reached_ms = timestamp_ms.max(*reached_ms);
-            context.register_event_timer(WATERMARK_MAX);
-            return Ok(());
-        }
-        let updated = held.clone();
-        context.emit(updated)
+        let timestamp_ms = context.timestamp_ms();
+        let reached_ms = self.reached_ms.get_or(context, || timestamp_ms)?;
+        *reached_ms = timestamp_ms.max(*reached_ms);
+        context.register_event_timer(WATERMARK_MAX);
+        Ok(())
     }
 
-    /// The end of a batch.
     fn on_timer(&mut self, _: TimeDomain, context: &mut KeyedContext<'_, K, T>) -> Result<()> {
         let timestamp_ms = self.reached_ms.take(context)?.unwrap_or(NO_TIMESTAMP);
         match self.held.take(context)? {

@@ -1,9 +1,10 @@
 //! Event time at its origin: who gives a record its timestamp, and how far event time has come (Flink's `WatermarkStrategy`).
 //!
 //! A source has one generator for each split and emits the minimum over its active splits, every
-//! [`WatermarkStrategy::interval_ms`], and only if it grew. A split without records for the idle time-out is left out; a
-//! source subtask without an active split follows the slowest active one elsewhere (see `runtime::board`). A split read to
-//! its end is left out for good. Sources of one alignment group wait for each other (see `driver::alignment`).
+//! [`WatermarkStrategy::with_interval`] or sooner behind many records, and only if it grew. A split without records for the
+//! idle time-out is left out; a source subtask without an active split follows the slowest active one elsewhere (see
+//! `runtime::board`). A split read to its end is left out for good. Sources of one alignment group wait for each other (see
+//! `driver::alignment`).
 
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ impl<T: 'static> WatermarkStrategy<T> {
         self
     }
 
-    /// How often watermarks are emitted; default 200 ms, zero after every batch.
+    /// How often watermarks are emitted; default 200 ms, zero after every batch. Behind 32,768 records they may come after an
+    /// eighth of it; a generator of one's own is always asked at its interval.
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval_ms = Some(interval.as_millis() as i64);
         self
@@ -151,6 +153,11 @@ impl<T: 'static> WatermarkStrategy<T> {
 
 /// Watermarks every 200 ms unless the strategy says otherwise (Flink's `pipeline.auto-watermark-interval`).
 pub(crate) const INTERVAL_MS: i64 = 200;
+
+/// After so many records a watermark is due before its interval is over, but not before an `EARLY_PART`th of it: a source
+/// that is read fast moves event time far in an interval, and what waits for it downstream takes memory.
+const EARLY_RECORDS: usize = 32 * 1024;
+const EARLY_PART: i64 = 8;
 
 enum Generator<T> {
     None,
@@ -210,6 +217,9 @@ pub(crate) struct SplitWatermarks<T> {
     interval_ms: i64,
     splits: Vec<SplitWatermark<T>>,
     next_ms: i64,
+    /// When it may be emitted before that, for the records since the last one.
+    early_ms: i64,
+    records: usize,
     emitted_ms: i64,
     /// Event time waits for splits that are not here yet.
     held: bool,
@@ -234,6 +244,8 @@ impl<T: 'static> SplitWatermarks<T> {
             interval_ms: strategy.interval_ms.unwrap_or(INTERVAL_MS),
             splits: Vec::new(),
             next_ms: i64::MIN,
+            early_ms: i64::MIN,
+            records: 0,
             emitted_ms: WATERMARK_MIN,
             held: false,
             parallelism,
@@ -271,6 +283,7 @@ impl<T: 'static> SplitWatermarks<T> {
         runs: &[(usize, usize)],
         clock: &dyn Clock,
     ) -> Vec<(usize, i64)> {
+        self.records += records.len();
         if let Some(assigner) = &mut self.assigner {
             assigner.assign_all(records);
         }
@@ -357,12 +370,16 @@ impl<T: 'static> SplitWatermarks<T> {
         self.splits.iter().map(|split| split.paused).collect()
     }
 
-    /// The watermark to emit at the interval, if it is time and it has grown.
+    /// The watermark to emit at the interval, or early behind many records, if it is time and it has grown.
     pub fn periodic(&mut self, now_ms: i64, board: &Board, slot: usize) -> Option<i64> {
-        if now_ms < self.next_ms {
+        // A generator of the user's is asked at its interval only.
+        let many = self.records >= EARLY_RECORDS && matches!(self.kind, GeneratorKind::Bounded { .. });
+        if now_ms < if many { self.early_ms } else { self.next_ms } {
             return None;
         }
         self.next_ms = now_ms.saturating_add(self.interval_ms);
+        self.early_ms = now_ms.saturating_add(self.interval_ms / EARLY_PART);
+        self.records = 0;
         for split in &mut self.splits {
             if let Some(watermark_ms) = split.generator.current() {
                 split.watermark_ms = split.watermark_ms.max(watermark_ms);
@@ -401,5 +418,64 @@ impl<T: 'static> SplitWatermarks<T> {
             Generator::Custom(_) => true,
         });
         (follows || behind).then_some(self.next_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_core::ManualClock;
+
+    /// Whether a watermark comes at `now_ms` after so many records more.
+    fn emits(watermarks: &mut SplitWatermarks<()>, next: &mut i64, records: usize, now_ms: i64) -> bool {
+        let mut records: Records<()> = (*next..).take(records).map(|time_ms| (time_ms, ())).collect();
+        *next += records.len() as i64;
+        let runs = [(0, records.len())];
+        watermarks.observe(&mut records, &runs, &ManualClock::new(now_ms));
+        let watermark_ms = watermarks.periodic(now_ms, &Board::new(vec![0]), 0);
+        assert!(watermark_ms.is_none_or(|at| at == *next - 2), "it is the newest");
+        watermark_ms.is_some()
+    }
+
+    #[test]
+    fn many_records_bring_a_watermark_early_but_not_at_once() {
+        let strategy = WatermarkStrategy::monotonous().with_interval(Duration::from_millis(80));
+        let mut watermarks = SplitWatermarks::new(&strategy, 1, false);
+        watermarks.add_splits(1, 0);
+        let mut next = 0;
+        let steps = [
+            (1, 0, true),
+            (EARLY_RECORDS - 1, 79, false),
+            // The interval is over, whatever has come.
+            (0, 80, true),
+            (EARLY_RECORDS, 89, false),
+            (1, 90, true),
+            (EARLY_RECORDS - 1, 169, false),
+            (1, 169, true),
+        ];
+        for (at, (records, now_ms, expected)) in steps.into_iter().enumerate() {
+            assert_eq!(emits(&mut watermarks, &mut next, records, now_ms), expected, "step {at}");
+        }
+    }
+
+    #[test]
+    fn a_generator_of_ones_own_is_asked_at_its_interval_only() {
+        struct Asked(i64);
+        impl WatermarkGenerator<()> for Asked {
+            fn on_event(&mut self, _: &(), timestamp_ms: i64) -> Option<i64> {
+                self.0 = timestamp_ms;
+                None
+            }
+            fn on_periodic(&mut self) -> Option<i64> {
+                Some(self.0 - 1)
+            }
+        }
+        let strategy = WatermarkStrategy::custom(|| Asked(0)).with_interval(Duration::from_millis(80));
+        let mut watermarks = SplitWatermarks::new(&strategy, 1, false);
+        watermarks.add_splits(1, 0);
+        let mut next = 0;
+        assert!(emits(&mut watermarks, &mut next, 2, 0));
+        assert!(!emits(&mut watermarks, &mut next, 2 * EARLY_RECORDS, 79));
+        assert!(emits(&mut watermarks, &mut next, 1, 80));
     }
 }

@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tidemill_core::Data;
 
 use super::connected_keyed::KeyedConnectedStreams;
@@ -12,7 +13,7 @@ use super::data_stream::DataStream;
 use super::either::Either;
 use crate::key::Key;
 use crate::operator::OutputTag;
-use crate::window::{Aggregate, Elements, Window, WindowKind};
+use crate::window::{Aggregate, Elements, Kept, Window, WindowKind, sort_kept};
 
 /// The result is made of each pair; see [`DataStream::join`].
 pub struct Join;
@@ -163,7 +164,7 @@ where
 
     fn both<O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
-        emit: impl FnMut(&K, Window, (Vec<A>, Vec<B>)) -> I + Clone + Send + 'static,
+        emit: impl FnMut(&K, Window, Sides<A, B>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
         let windowed = self.connected.keyed().window(self.windows).allowed_lateness(self.allowed_lateness);
         let windowed = match self.late_tag {
@@ -188,10 +189,11 @@ where
         self,
         mut function: impl FnMut(&A, &B) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        let pairs = move |_: &K, _, (lefts, rights): (Vec<A>, Vec<B>)| {
-            let mut results = Vec::new();
-            for left in &lefts {
-                rights.iter().for_each(|right| results.extend(function(left, right)));
+        let pairs = move |_: &K, _, (lefts, rights): Sides<A, B>| {
+            // Most keys have few pairs in a window.
+            let mut results: SmallVec<[O; 2]> = SmallVec::new();
+            for (_, left) in &lefts {
+                rights.iter().for_each(|(_, right)| results.extend(function(left, right)));
             }
             results
         };
@@ -213,9 +215,17 @@ where
         self,
         mut function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        self.both(move |key: &K, window, (lefts, rights)| function(key, window, lefts, rights)).name("Window Co-Group")
+        let groups = move |key: &K, window, (lefts, rights): Sides<A, B>| {
+            let lefts = lefts.into_iter().map(|(_, left)| left).collect();
+            let rights = rights.into_iter().map(|(_, right)| right).collect();
+            function(key, window, lefts, rights)
+        };
+        self.both(groups).name("Window Co-Group")
     }
 }
+
+/// The records of both sides.
+type Sides<A, B> = (Kept<A>, Kept<B>);
 
 /// Keeps the records of both sides, each in the order they came.
 #[derive(Clone, Default)]
@@ -225,11 +235,11 @@ struct BothSides {
 }
 
 impl<A: Data, B: Data> Aggregate<Either<A, B>> for BothSides {
-    type Accumulator = (Vec<(u64, A)>, Vec<(u64, B)>);
-    type Output = (Vec<A>, Vec<B>);
+    type Accumulator = Sides<A, B>;
+    type Output = Sides<A, B>;
 
     fn create(&self) -> Self::Accumulator {
-        (Vec::new(), Vec::new())
+        (Kept::new(), Kept::new())
     }
 
     fn add(&mut self, (lefts, rights): &mut Self::Accumulator, value: Either<A, B>) {
@@ -249,8 +259,10 @@ impl<A: Data, B: Data> Aggregate<Either<A, B>> for BothSides {
         Aggregate::<B>::restored(&mut self.right, rights);
     }
 
-    fn result(&mut self, (lefts, rights): Self::Accumulator) -> Self::Output {
-        (Aggregate::<A>::result(&mut self.left, lefts), Aggregate::<B>::result(&mut self.right, rights))
+    fn result(&mut self, (mut lefts, mut rights): Self::Accumulator) -> Self::Output {
+        sort_kept(&mut lefts);
+        sort_kept(&mut rights);
+        (lefts, rights)
     }
 }
 

@@ -9,6 +9,7 @@ use tidemill_core::{Data, Error, Result};
 
 use super::data_stream::{DataStream, fresh};
 use super::rolling::{extreme_by, extreme_field, sum};
+use super::selector::KeySelector;
 use crate::driver::build::TaskBuilder;
 use crate::key::Key;
 use crate::operator::{Operator, OutputTag};
@@ -66,7 +67,7 @@ impl<T: Data> DataStream<T> {
     }
 }
 
-impl<T: Data, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static, W: WindowKind<T>> WindowedStream<T, K, F, W> {
+impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, K, F, W> {
     pub(crate) fn new(stream: DataStream<T>, selector: F, windows: W) -> Self {
         WindowedStream {
             stream,

@@ -1,5 +1,6 @@
 //! What a group of records becomes: a running value wherever one will do, all elements only where they are asked for.
 
+use smallvec::SmallVec;
 use tidemill_core::Data;
 
 /// A running aggregation (Flink's `AggregateFunction`). `merge` joins what two slices of a window have gathered.
@@ -82,6 +83,17 @@ impl<T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> Aggregate<T> for Red
     }
 }
 
+/// Records that are kept, with their order of arrival on this subtask. Most keys have few in a window: the first needs no
+/// memory of its own.
+pub type Kept<T> = SmallVec<[(u64, T); 1]>;
+
+/// Puts records into the order they came in; they are not when they come of several slices.
+pub(crate) fn sort_kept<T>(kept: &mut Kept<T>) {
+    if !kept.is_sorted_by_key(|(order, _)| *order) {
+        kept.sort_by_key(|(order, _)| *order);
+    }
+}
+
 /// Keeps all records, in the order they came, also across slices.
 #[derive(Clone, Default)]
 pub struct Elements {
@@ -89,12 +101,11 @@ pub struct Elements {
 }
 
 impl<T: Data> Aggregate<T> for Elements {
-    /// Records with their order of arrival on this subtask.
-    type Accumulator = Vec<(u64, T)>;
+    type Accumulator = Kept<T>;
     type Output = Vec<T>;
 
     fn create(&self) -> Self::Accumulator {
-        Vec::new()
+        Kept::new()
     }
 
     fn add(&mut self, accumulator: &mut Self::Accumulator, value: T) {
@@ -114,7 +125,7 @@ impl<T: Data> Aggregate<T> for Elements {
     }
 
     fn result(&mut self, mut accumulator: Self::Accumulator) -> Vec<T> {
-        accumulator.sort_by_key(|(order, _)| *order);
+        sort_kept(&mut accumulator);
         accumulator.into_iter().map(|(_, value)| value).collect()
     }
 }

@@ -15,6 +15,7 @@ use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
 use crate::state::{Restored, Table};
+use crate::stream::KeySelector;
 
 /// Windows over a number of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl<T: Data> WindowKind<T> for CountWindows {
     where
         K: Key,
         O: Data,
-        S: FnMut(&T) -> K + Send + 'static,
+        S: KeySelector<T, K>,
         A: Aggregate<T>,
         W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
         I: IntoIterator<Item = O>,
@@ -146,7 +147,7 @@ where
     T: Data,
     O: Data,
     G: Data,
-    S: FnMut(&T) -> K + Send + 'static,
+    S: KeySelector<T, K>,
     N: Fn() -> G + Send + 'static,
     F: FnMut(&mut G, T, &K) -> Step<I> + Send + 'static,
     I: IntoIterator<Item = O>,
@@ -159,7 +160,7 @@ where
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
         for (timestamp_ms, value) in batch {
-            let key = (self.selector)(&value);
+            let key = self.selector.key(&value);
             let group = self.groups.get_or_insert_with(&key, &self.new);
             let results = match (self.add)(group, value, &key) {
                 Step::Keep(results) => results,

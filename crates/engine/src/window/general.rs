@@ -20,7 +20,7 @@ use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
 use crate::state::{KeyedStore, Restored, SectionKind, Table, Timers, Writer};
-use crate::stream::{RuntimeContext, TimeDomain};
+use crate::stream::{KeySelector, RuntimeContext, TimeDomain};
 
 /// A window of a key.
 #[derive(Clone, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ where
     T: Data,
     O: Data,
     W: WindowKind<T>,
-    S: FnMut(&T) -> K + Send + 'static,
+    S: KeySelector<T, K>,
     A: Aggregate<T>,
     F: ProcessWindowFunction<K, A::Output, O>,
 {
@@ -402,7 +402,7 @@ where
 
     fn add<O: 'static>(&mut self, timestamp_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
     where
-        S: FnMut(&T) -> K,
+        S: KeySelector<T, K>,
         F: ProcessWindowFunction<K, A::Output, O>,
     {
         let windows = &mut self.windows;
@@ -414,7 +414,7 @@ where
         let time_ms = if event_time { timestamp_ms } else { windows.now.processing_time_ms };
         self.assigned.clear();
         windows.kind.assign(&value, time_ms, &mut self.assigned)?;
-        let mut at = WindowKey { key: (self.selector)(&value), window: None };
+        let mut at = WindowKey { key: self.selector.key(&value), window: None };
         let panes = self.panes.get_or_insert_with(&at.key, Vec::new);
         let (mut left, mut refused, mut taken) = (Some(value), None, false);
         let last = self.assigned.len().saturating_sub(1);
@@ -452,7 +452,7 @@ where
     T: Data,
     O: Data,
     W: WindowKind<T, Trigger = G>,
-    S: FnMut(&T) -> K + Send + 'static,
+    S: KeySelector<T, K>,
     G: Trigger<T>,
     A: Aggregate<T>,
     F: ProcessWindowFunction<K, A::Output, O>,

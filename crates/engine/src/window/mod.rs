@@ -29,7 +29,8 @@ mod time;
 mod trigger;
 mod window_key;
 
-pub use aggregate::{Aggregate, Count, Elements, Reduce};
+pub(crate) use aggregate::sort_kept;
+pub use aggregate::{Aggregate, Count, Elements, Kept, Reduce};
 pub use custom::{Evicted, Triggered};
 pub use evictor::{AnyEvictor, CountEvictor, DeltaEvictor, Evictor, EvictorContext, TimeEvictor, Timed};
 pub use function::{ProcessWindowFunction, WindowContext, WindowState};
@@ -50,7 +51,7 @@ use tidemill_core::{Data, Result};
 
 use crate::key::Key;
 use crate::operator::Operator;
-use crate::stream::RuntimeContext;
+use crate::stream::{KeySelector, RuntimeContext};
 
 /// A window: `[start_ms, end_ms)` in time; for count and global windows the range of the records' timestamps is not known
 /// and both are `i64::MAX`, as in Flink's global window.
@@ -183,7 +184,7 @@ pub trait WindowKind<T: Data>: Clone + Send + 'static {
     where
         K: Key,
         O: Data,
-        S: FnMut(&T) -> K + Send + 'static,
+        S: KeySelector<T, K>,
         A: Aggregate<T>,
         W: FnMut(&K, Window, A::Output) -> I + Clone + Send + 'static,
         I: IntoIterator<Item = O> + 'static,

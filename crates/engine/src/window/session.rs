@@ -9,6 +9,7 @@ use super::session_operator::SessionOperator;
 use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, millis};
 use crate::key::Key;
 use crate::operator::Operator;
+use crate::stream::KeySelector;
 
 /// Session windows.
 ///
@@ -137,7 +138,7 @@ impl<T: Data, G: Gap<T>> WindowKind<T> for SessionWindows<G> {
     where
         K: Key,
         O: Data,
-        S: FnMut(&T) -> K + Send + 'static,
+        S: KeySelector<T, K>,
         A: Aggregate<T>,
         W: FnMut(&K, Window, A::Output) -> I + Clone + Send + 'static,
         I: IntoIterator<Item = O> + 'static,

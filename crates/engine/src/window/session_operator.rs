@@ -15,6 +15,7 @@ use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
 use crate::state::{Restored, SectionKind, Table, Writer};
+use crate::stream::KeySelector;
 
 /// A session of one key.
 #[derive(Clone, Serialize, Deserialize)]
@@ -126,12 +127,12 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
     #[inline]
     fn add<O: 'static, I>(&mut self, timestamp_ms: i64, time_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
     where
-        S: FnMut(&T) -> K,
+        S: KeySelector<T, K>,
         W: FnMut(&K, Window, A::Output) -> I,
         I: IntoIterator<Item = O>,
     {
         let window = Window { start_ms: time_ms, end_ms: time_ms.saturating_add(self.gap.gap_ms(&value)?) };
-        let key = (self.selector)(&value);
+        let key = self.selector.key(&value);
         let Some(sessions) = self.keys.get_mut(&key) else {
             let last_ms = window.max_timestamp_ms();
             if last_ms.saturating_add(self.lateness_ms) <= self.now_ms {
@@ -275,7 +276,7 @@ where
     T: Data,
     O: Data,
     G: Gap<T>,
-    S: FnMut(&T) -> K + Send + 'static,
+    S: KeySelector<T, K>,
     A: Aggregate<T>,
     W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
     I: IntoIterator<Item = O>,

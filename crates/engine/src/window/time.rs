@@ -22,6 +22,7 @@ use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
 use crate::state::{Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
+use crate::stream::KeySelector;
 
 /// Windows of equal size that follow each other without overlap.
 pub struct Tumbling;
@@ -135,7 +136,7 @@ impl<T: Data> WindowKind<T> for TimeWindows {
     where
         K: Key,
         O: Data,
-        S: FnMut(&T) -> K + Send + 'static,
+        S: KeySelector<T, K>,
         A: Aggregate<T>,
         W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
         I: IntoIterator<Item = O>,
@@ -148,6 +149,7 @@ impl<T: Data> WindowKind<T> for TimeWindows {
                 aggregate: parts.aggregate,
                 emit: parts.emit,
                 slices: Vec::new(),
+                spare: None,
                 already_fired: BTreeMap::new(),
             },
             leaving: Vec::new(),
@@ -173,6 +175,8 @@ struct Contents<K, T, A: Aggregate<T>, W> {
     emit: W,
     /// Ascending by start. Few: those between the oldest window that is kept and the newest record.
     slices: Vec<Slice<K, A::Accumulator>>,
+    /// The empty table of a slice that is over. The next one is mostly as large, and fresh memory costs.
+    spare: Option<Table<K, A::Accumulator>>,
     /// After a restore with another parallelism some keys' windows have fired that others' have not: window end → keys.
     already_fired: BTreeMap<i64, HashSet<K, TableHasher>>,
 }
@@ -245,15 +249,17 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
             return (at - 1, false);
         }
         let expected = self.slices.last().map_or(0, |slice| slice.values.len());
-        self.slices.insert(at, Slice { start_ms, values: Table::with_capacity(expected) });
+        let values = self.spare.take().unwrap_or_else(|| Table::with_capacity(expected));
+        self.slices.insert(at, Slice { start_ms, values });
         (at, true)
     }
 
     /// Takes a record into the slice at a place.
     #[inline]
-    fn add(&mut self, at: usize, key: K, value: T) {
+    fn add<S: KeySelector<T, K>>(&mut self, at: usize, selector: &mut S, value: T) {
         let aggregate = &mut self.aggregate;
-        let held = self.slices[at].values.get_or_insert_owned(key, || aggregate.create());
+        let values = &mut self.slices[at].values;
+        let held = values.get_or_insert_found::<S::Lookup, _>(selector.find(&value), S::own, || aggregate.create());
         aggregate.add(held, value);
     }
 
@@ -275,8 +281,11 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
             [] => Ok(()),
             [only] if last_use && !only.values.is_copying() => {
                 let (aggregate, emit) = (&mut self.aggregate, &mut self.emit);
-                let all = std::mem::take(&mut only.values).into_entries();
-                emit_all(aggregate, emit, window, &skip, all, out)
+                let mut values = std::mem::take(&mut only.values);
+                let entries = values.len();
+                emit_all(aggregate, emit, window, &skip, values.drain(), out)?;
+                self.spare = (values.is_large() && !values.is_wide_for(entries)).then_some(values);
+                Ok(())
             }
             [only] => {
                 let (aggregate, emit) = (&mut self.aggregate, &mut self.emit);
@@ -414,13 +423,12 @@ where
     #[inline]
     fn add<O: 'static, I>(&mut self, timestamp_ms: i64, time_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
     where
-        S: FnMut(&T) -> K,
+        S: KeySelector<T, K>,
         W: FnMut(&K, Window, A::Output) -> I,
         I: IntoIterator<Item = O>,
     {
         if time_ms >= self.hot.start_ms && time_ms < self.hot.end_ms {
-            let key = (self.selector)(&value);
-            self.contents.add(self.hot.at, key, value);
+            self.contents.add(self.hot.at, &mut self.selector, value);
             return Ok(());
         }
         self.add_slowly(timestamp_ms, time_ms, value, out)
@@ -429,7 +437,7 @@ where
     #[inline(never)]
     fn add_slowly<O: 'static, I>(&mut self, timestamp_ms: i64, time_ms: i64, value: T, out: &mut Out<O>) -> Result<()>
     where
-        S: FnMut(&T) -> K,
+        S: KeySelector<T, K>,
         W: FnMut(&K, Window, A::Output) -> I,
         I: IntoIterator<Item = O>,
     {
@@ -449,16 +457,15 @@ where
         if between {
             return Ok(());
         }
-        let key = (self.selector)(&value);
         let slice_start_ms = floor(time_ms, self.slice_ms, self.windows.offset_ms);
         let late = self.windows.first_end(time_ms) - 1 <= self.now_ms;
-        let again = late.then(|| key.clone());
+        let again = late.then(|| self.selector.key(&value));
         let (at, is_new) = self.contents.slice(slice_start_ms);
         if is_new {
             // Slices behind the new one have moved.
             self.hot = Hot::default();
         }
-        self.contents.add(at, key, value);
+        self.contents.add(at, &mut self.selector, value);
         if !late {
             self.hot = Hot { start_ms: slice_start_ms, end_ms: slice_start_ms + self.slice_ms, at };
         }
@@ -493,7 +500,7 @@ where
     K: Key,
     T: Data,
     O: Data,
-    S: FnMut(&T) -> K + Send + 'static,
+    S: KeySelector<T, K>,
     A: Aggregate<T>,
     W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
     I: IntoIterator<Item = O>,

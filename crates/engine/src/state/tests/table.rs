@@ -142,6 +142,28 @@ fn copies_are_of_their_moment_and_chains_replay_to_it() {
 }
 
 #[test]
+fn a_drained_table_is_a_new_one_with_its_memory() {
+    for keys in [10, 3_000, 50_000] {
+        let mut random = Random(keys);
+        let (mut table, mut reference) = (Table::default(), BTreeMap::new());
+        for _ in 0..3 {
+            (0..keys).for_each(|_| change(&mut random, keys, &mut table, &mut reference));
+            let mut parts = SnapshotParts::new(SnapshotMode::Checkpoint { fresh: false });
+            table.begin_snapshot("one", &mut parts).unwrap();
+            let mut run = CopyRun::whole();
+            assert!(table.copy_some(&mut run).unwrap());
+            parts.sections.append(&mut run.sections);
+            assert_eq!(content(&restored(parts.sections)), reference, "all of it, since it begins anew");
+            let (was_large, entries) = (table.is_large(), table.len());
+            assert_eq!(table.drain().collect::<BTreeMap<_, _>>(), std::mem::take(&mut reference));
+            assert!(table.is_empty() && table.is_large() == was_large);
+            assert!(keys < 3_000 || !table.is_wide_for(entries));
+        }
+        assert!(keys < 3_000 || table.is_wide_for(1));
+    }
+}
+
+#[test]
 fn a_delta_holds_what_changed_and_nothing_else() {
     let mut table: Table<u32, u64> = (0..100_000).map(|key| (key, 0)).collect();
     let checkpoint = |table: &mut Table<u32, u64>| {
