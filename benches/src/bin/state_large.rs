@@ -3,7 +3,8 @@
 //!
 //! Figures wanted: checkpoints leave at least 80 % of the rate, no pause above 50 ms, a restart within 10 s.
 //!
-//! `state_large [MB of state] [seconds of each phase] [memory|disk]`
+//! `state_large [MB of state] [seconds of each phase] [memory|disk] [large|few|small]`: all keys change between checkpoints; one
+//! in a hundred does; values of 16 bytes instead of 1000
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +21,6 @@ use tidemill_engine::{Environment, JobSettings};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Of a value.
-const VALUE_BYTES: usize = 1000;
 const CHECKPOINT_INTERVAL_MS: i64 = 5_000;
 
 /// What the operator tells while it runs.
@@ -36,6 +35,7 @@ struct Watch {
 #[derive(Clone)]
 struct Update {
     held: ValueState<(u64, Vec<u8>)>,
+    value_bytes: usize,
     watch: Arc<Watch>,
     before: Option<Instant>,
 }
@@ -43,9 +43,9 @@ struct Update {
 impl KeyedProcessFunction<u64, u64, u64> for Update {
     fn process(&mut self, _: u64, context: &mut KeyedContext<'_, u64, u64>) -> Result<()> {
         let key = *context.key();
-        let held = self.held.get_or(context, || (0, vec![key as u8; VALUE_BYTES]))?;
+        let held = self.held.get_or(context, || (0, vec![key as u8; self.value_bytes]))?;
         held.0 += 1;
-        held.1[key as usize % VALUE_BYTES] ^= 1;
+        held.1[key as usize % self.value_bytes] ^= 1;
         let now = Instant::now();
         match self.before.replace(now) {
             Some(before) => {
@@ -70,14 +70,24 @@ fn settings(folder: &Path, backend: StateBackend) -> JobSettings {
     }
 }
 
-fn build(env: &Environment, keys: u64, watch: &Arc<Watch>) {
+/// What is done with the state.
+#[derive(Clone, Copy)]
+struct Work {
+    keys: u64,
+    /// Those that change once all are there.
+    changing: u64,
+    value_bytes: usize,
+}
+
+fn build(env: &Environment, work: Work, watch: &Arc<Watch>) {
+    let Work { keys, changing, value_bytes } = work;
     // First each key once, then keys at random.
     let key = move |index: u64| match index < keys {
         true => index,
-        false => (index ^ (index >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) % keys,
+        false => (index ^ (index >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) % changing,
     };
     let source = GeneratorSource::new("keys", key).split_count(1);
-    let update = Update { held: ValueState::new("held"), watch: watch.clone(), before: None };
+    let update = Update { held: ValueState::new("held"), value_bytes, watch: watch.clone(), before: None };
     env.from_source(source, WatermarkStrategy::none(), "keys").key_by(|key: &u64| *key).process(update).collect();
 }
 
@@ -97,11 +107,15 @@ fn main() -> Result<(), Failure> {
         Some(text) => text.parse()?,
         None => StateBackend::Memory,
     };
-    let keys = megabytes * 1_000_000 / VALUE_BYTES as u64;
+    let mode = std::env::args().nth(4).unwrap_or_else(|| "large".to_string());
+    let value_bytes = if mode == "small" { 16 } else { 1000 };
+    let keys = megabytes * 1_000_000 / value_bytes as u64;
+    let changing = if mode == "few" { keys / 100 } else { keys };
+    let work = Work { keys, changing, value_bytes };
     let folder = tempfile::tempdir()?;
     let watch = Arc::new(Watch::default());
     let env = Environment::with_settings(settings(folder.path(), backend));
-    build(&env, keys, &watch);
+    build(&env, work, &watch);
     let job = env.execute_async("large")?;
     while watch.records.load(Ordering::Relaxed) < keys {
         std::thread::sleep(Duration::from_millis(50));
@@ -126,7 +140,10 @@ fn main() -> Result<(), Failure> {
     let resident = resident_mb("self");
     job.handle().fail("bench");
     drop(job.wait());
-    println!("{megabytes} MB of keyed state, {backend:?}, 1 worker, load {}, {resident:.0} MB resident", load());
+    println!(
+        "{megabytes} MB of keyed state, {backend:?}, {mode}, 1 worker, load {}, {resident:.0} MB resident",
+        load()
+    );
     println!("  without checkpoints   {:>9.0} k records/s   longest pause {:>7.1} ms", quiet.0 / 1e3, quiet.1);
     println!(
         "  with checkpoints      {:>9.0} k records/s   longest pause {:>7.1} ms   {:.0} % of the rate without",
@@ -138,7 +155,7 @@ fn main() -> Result<(), Failure> {
 
     let watch = Arc::new(Watch::default());
     let env = Environment::with_settings(settings(folder.path(), backend));
-    build(&env, keys, &watch);
+    build(&env, work, &watch);
     let started = Instant::now();
     let job = env.execute_async("again")?;
     let first = loop {

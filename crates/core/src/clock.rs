@@ -16,6 +16,11 @@ pub trait Clock: Send + Sync + 'static {
         self.now_ms()
     }
 
+    /// The same in microseconds, for shares of a millisecond.
+    fn steady_us(&self) -> i64 {
+        self.steady_ms().saturating_mul(1000)
+    }
+
     /// Has `waker` called once the clock shows `at_ms` (at once when it does already). `false`, the default, says that
     /// this clock runs with the machine's: whoever waits then sleeps for the time that is left.
     fn wake_at(&self, at_ms: i64, waker: &Waker) -> bool {
@@ -40,8 +45,12 @@ impl Clock for SystemClock {
     }
 
     fn steady_ms(&self) -> i64 {
+        self.steady_us() / 1000
+    }
+
+    fn steady_us(&self) -> i64 {
         static BEGIN: OnceLock<Instant> = OnceLock::new();
-        i64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 }
 

@@ -11,10 +11,10 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use tidemill_core::sink::PreCommit;
-use tidemill_core::{Error, Result, WATERMARK_MAX};
+use tidemill_core::{Error, Result, SharedClock, WATERMARK_MAX};
 
 use crate::driver::{BATCH_ROWS, Records};
-use crate::state::{Restored, Section};
+use crate::state::{Buffers, Restored, Section};
 
 /// One operator from records of `I` to records of `O`.
 pub trait Operator<I: 'static, O: 'static>: 'static {
@@ -111,6 +111,8 @@ pub struct SnapshotParts {
     pub roster: Vec<String>,
     /// Closes a sink's epoch; run on a background thread.
     pub pre_commit: Option<PreCommit>,
+    /// For the sections of large tables.
+    pub buffers: Buffers,
 }
 
 impl SnapshotParts {
@@ -127,7 +129,19 @@ pub struct CopyRun {
     /// What is left to be read from files, on the checkpoint writer's thread.
     pub(crate) deferred: Vec<DeferredCopy>,
     left: usize,
+    until: Option<Until>,
 }
+
+/// A step that also ends at a time.
+struct Until {
+    clock: SharedClock,
+    at_us: i64,
+    /// Bytes until the clock is looked at again.
+    unlooked: usize,
+}
+
+/// The clock is looked at once for so many bytes: a few microseconds.
+const LOOK_BYTES: usize = 8 * 1024;
 
 /// Gives sections of a snapshot to the function it is called with, on whichever thread.
 pub(crate) type DeferredCopy = Box<dyn FnOnce(&mut dyn FnMut(Section) -> Result<()>) -> Result<()> + Send>;
@@ -135,7 +149,7 @@ pub(crate) type DeferredCopy = Box<dyn FnOnce(&mut dyn FnMut(Section) -> Result<
 impl CopyRun {
     /// A step of about so many bytes.
     pub fn new(bytes: usize) -> Self {
-        CopyRun { sections: Vec::new(), deferred: Vec::new(), left: bytes }
+        CopyRun { sections: Vec::new(), deferred: Vec::new(), left: bytes, until: None }
     }
 
     /// A step to the end.
@@ -143,14 +157,31 @@ impl CopyRun {
         Self::new(usize::MAX)
     }
 
+    /// The same step, which also ends when `clock`'s steady time comes to `at_us` (microseconds).
+    pub fn until(self, clock: SharedClock, at_us: i64) -> Self {
+        CopyRun { until: Some(Until { clock, at_us, unlooked: LOOK_BYTES }), ..self }
+    }
+
     /// Whether the step goes on.
+    #[inline]
     pub fn room(&self) -> bool {
         self.left > 0
     }
 
     /// So many bytes were written, or as much work was done.
+    #[inline]
     pub fn spend(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
+        if let Some(until) = &mut self.until {
+            if until.unlooked > bytes {
+                until.unlooked -= bytes;
+            } else {
+                until.unlooked = LOOK_BYTES;
+                if until.clock.steady_us() >= until.at_us {
+                    self.left = 0;
+                }
+            }
+        }
     }
 }
 
@@ -199,6 +230,7 @@ pub(crate) enum Signal<'a> {
     Barrier {
         epoch: u64,
         mode: SnapshotMode,
+        buffers: &'a Buffers,
         snapshots: &'a mut Vec<OperatorSnapshot>,
     },
     /// The task runs, perhaps because somebody has woken it.
@@ -421,9 +453,9 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
                     **earliest = Some(earliest.map_or(at, |known| known.min(at)));
                 }
             }
-            Signal::Barrier { epoch, mode, snapshots } => {
+            Signal::Barrier { epoch, mode, buffers, snapshots } => {
                 self.out.flush()?;
-                let mut parts = SnapshotParts::new(*mode);
+                let mut parts = SnapshotParts { buffers: buffers.clone(), ..SnapshotParts::new(*mode) };
                 self.operator.snapshot(*epoch, &mut parts)?;
                 if !parts.sections.is_empty() || !parts.roster.is_empty() || parts.pre_commit.is_some() {
                     snapshots.push(OperatorSnapshot { uid: self.uid.clone(), parts });

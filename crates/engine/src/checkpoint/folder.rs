@@ -245,6 +245,11 @@ impl StateFiles {
         StateFiles { storage, folder: folder.to_path_buf(), known: Mutex::default() }
     }
 
+    /// How many sections are worth reading at once.
+    pub fn reads_at_once(&self) -> usize {
+        self.storage.reads_at_once()
+    }
+
     /// A piece of state, checked against its checksum.
     pub fn section(&self, place: &SectionPlace) -> Result<Vec<u8>> {
         let path = self.folder.join(&place.file);

@@ -8,6 +8,7 @@
 pub(crate) mod coordinator;
 mod folder;
 pub mod manifest;
+mod read_ahead;
 pub(crate) mod restore;
 mod savepoint;
 mod shape;

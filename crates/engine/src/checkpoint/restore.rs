@@ -1,6 +1,7 @@
-//! What a job starts from: the newest complete checkpoint or a savepoint, read once a process and shared by its workers.
+//! What a job starts from: the newest complete checkpoint or a savepoint. Each subtask reads what it needs of it, while it
+//! takes it in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,24 +10,23 @@ use tidemill_core::{Error, Result};
 
 use super::folder::{StateFiles, read_manifest};
 use super::manifest::{Manifest, SectionPlace};
+use super::read_ahead::Readers;
 use super::storage::Storages;
 use crate::key::{groups_of, owner};
-use crate::state::{Restored, RestoredSection, SectionKind};
-
-type SectionCache = HashMap<(String, usize), Arc<[u8]>>;
+use crate::state::{Restored, RestoredSection, SectionBytes, SectionKind};
 
 /// A checkpoint to restore from, or none.
 #[derive(Default)]
 pub(crate) struct RestorePoint {
     folder: PathBuf,
     manifest: Option<Manifest>,
-    files: Option<StateFiles>,
-    cache: Mutex<SectionCache>,
+    /// Until all workers have what they need.
+    readers: Mutex<Option<Readers>>,
 }
 
 /// The first and the last of the subtasks that read a section now: those whose keys it can hold. Keys of the subtask that
 /// wrote it lie in its range of key groups.
-fn readers(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usize, usize) {
+fn read_by(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usize, usize) {
     let own = || (written_by > 0).then(|| groups_of(place.subtask, written_by)).flatten();
     match place.groups.or_else(own) {
         Some((first, last)) if place.kind == SectionKind::Keyed => {
@@ -41,8 +41,8 @@ impl RestorePoint {
     pub fn open(storages: &Storages, folder: &Path) -> Result<Self> {
         let storage = storages.at(folder)?;
         let manifest = read_manifest(&*storage, folder)?;
-        let files = Some(StateFiles::new(storage, folder));
-        Ok(RestorePoint { folder: folder.to_path_buf(), manifest: Some(manifest), files, cache: Mutex::default() })
+        let readers = Readers::start(Arc::new(StateFiles::new(storage, folder)))?;
+        Ok(RestorePoint { folder: folder.to_path_buf(), manifest: Some(manifest), readers: Mutex::new(Some(readers)) })
     }
 
     /// The epoch it closed; 0 for a fresh start.
@@ -79,33 +79,25 @@ impl RestorePoint {
     pub fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Result<Restored> {
         let mut restored = Restored { uid: uid.to_string(), subtask, parallelism, sections: Vec::new() };
         let operator = self.manifest.as_ref().and_then(|manifest| manifest.operators.get(uid));
-        let (Some(operator), Some(files)) = (operator, &self.files) else {
-            return Ok(restored);
+        let Some(operator) = operator else { return Ok(restored) };
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let readers = readers.ok_or_else(|| Error::bug("state is restored behind the start"))?;
+        let reads = |place: &&SectionPlace| {
+            let (first, last) = read_by(place, operator.parallelism, parallelism);
+            (first..=last).contains(&subtask)
         };
-        for (index, place) in operator.sections.iter().enumerate() {
-            let (first, last) = readers(place, operator.parallelism, parallelism);
-            if !(first..=last).contains(&subtask) {
-                continue;
-            }
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            let bytes = match cache.get(&(uid.to_string(), index)) {
-                Some(bytes) => bytes.clone(),
-                None => {
-                    let bytes: Arc<[u8]> = files.section(place)?.into();
-                    cache.insert((uid.to_string(), index), bytes.clone());
-                    bytes
-                }
-            };
-            restored.sections.push(RestoredSection {
-                subtask: place.subtask,
-                name: place.name.clone(),
-                kind: place.kind,
-                entries: place.entries,
-                bytes,
-                removal: place.removal,
-                groups: place.groups,
-            });
-        }
+        let places: Vec<SectionPlace> = operator.sections.iter().filter(reads).cloned().collect();
+        let ahead = readers.ahead_of(places.clone());
+        let section = |(at, place): (usize, SectionPlace)| RestoredSection {
+            subtask: place.subtask,
+            name: place.name,
+            kind: place.kind,
+            entries: place.entries,
+            bytes: SectionBytes::Stored { sections: ahead.clone(), at },
+            removal: place.removal,
+            groups: place.groups,
+        };
+        restored.sections = places.into_iter().enumerate().map(section).collect();
         Ok(restored)
     }
 
@@ -117,8 +109,8 @@ impl RestorePoint {
         operator.tokens.iter().map(|entry| entry.bytes()).collect()
     }
 
-    /// Lets go of what was read; called when all workers are built.
-    pub fn forget_bytes(&self) {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// All workers are built: nobody asks for more, and the threads that read end with what they were asked for.
+    pub fn built(&self) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

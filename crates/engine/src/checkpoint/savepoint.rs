@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tidemill_core::{Data, Error, Result};
@@ -12,7 +13,7 @@ use super::manifest::{Manifest, SectionPlace};
 use super::shape::{Decoded, Shape};
 use super::storage::{Storages, location};
 use crate::key::{GroupRange, Key, groups_of, key_group};
-use crate::state::{RestoredSection, SectionKind};
+use crate::state::{RestoredSection, SectionBytes, SectionKind};
 
 /// Reads the states of a complete checkpoint or savepoint.
 ///
@@ -157,7 +158,7 @@ impl SavepointReader {
         let mut held: HashMap<K, V> = HashMap::new();
         for section in self.sections(operator, name, SectionKind::Keyed)? {
             let counts = |key: &K| in_groups(section.groups, || Ok(key_group(key)));
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             if section.removal {
                 while let Some(key) = reader.entry::<K>()? {
                     if counts(&key)? {
@@ -179,7 +180,7 @@ impl SavepointReader {
     pub fn operator_state<E: DeserializeOwned>(&self, operator: &str, name: &str) -> Result<Vec<E>> {
         let mut entries = Vec::new();
         for section in self.sections(operator, name, SectionKind::Operator)? {
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             while let Some(entry) = reader.entry()? {
                 entries.push(entry);
             }
@@ -203,7 +204,8 @@ impl SavepointReader {
         let Some(key_shape) = key else {
             let mut entries = Vec::new();
             for section in self.sections(operator, name, SectionKind::Operator)? {
-                let mut rest = &section.bytes[..];
+                let bytes = section.bytes()?;
+                let mut rest = &bytes[..];
                 for _ in 0..section.entries {
                     let value = value.take(&mut rest).map_err(told)?.into_json();
                     entries.push(ShapedEntry { subtask: section.subtask, key: None, value });
@@ -214,7 +216,8 @@ impl SavepointReader {
         };
         let mut held: BTreeMap<Vec<u8>, ShapedEntry> = BTreeMap::new();
         for section in self.sections(operator, name, SectionKind::Keyed)? {
-            let mut rest = &section.bytes[..];
+            let bytes = section.bytes()?;
+            let mut rest = &bytes[..];
             for _ in 0..section.entries {
                 let before = rest;
                 let key = key_shape.take(&mut rest).map_err(told)?;
@@ -267,7 +270,7 @@ impl SavepointReader {
                 name: place.name.clone(),
                 kind: place.kind,
                 entries: place.entries,
-                bytes: self.files.section(place)?.into(),
+                bytes: SectionBytes::Here(Arc::new(self.files.section(place)?)),
                 removal: place.removal,
                 groups: place.groups,
             })

@@ -22,7 +22,7 @@ use super::manifest::SectionPlace;
 use super::storage::{Storage, Storages};
 use crate::operator::{OperatorSnapshot, SnapshotMode};
 use crate::runtime::control::{BarrierTimes, HandIn, TaskSnapshot};
-use crate::state::Section;
+use crate::state::{Buffers, Section};
 
 /// A task's own state below this many bytes travels with the acknowledgement and shares one file with others.
 const INLINE_MAX: usize = 20 * 1024;
@@ -67,6 +67,8 @@ pub(crate) struct CheckpointWriter {
     pub target: Target,
     /// Bytes of pieces that wait to be taken.
     pub queued: Arc<AtomicUsize>,
+    /// Where the buffers of written sections go.
+    pub buffers: Buffers,
     pub storages: Arc<Storages>,
     /// The folder of checkpoints, in which `shared` stands; `None` keeps nothing on disk.
     pub root: Option<PathBuf>,
@@ -104,11 +106,12 @@ struct Open {
 }
 
 impl Open {
-    /// Counts bytes that are written for an operator.
-    fn wrote(&mut self, uid: &str, bytes: usize) {
-        if let Some(operator) = self.operators.iter_mut().find(|operator| operator.uid == uid) {
-            operator.written_bytes += bytes as u64;
-        }
+    /// Where an operator stands. One that had nothing to save at once may still have tables to copy.
+    fn operator(&mut self, uid: &str) -> usize {
+        self.operators.iter().position(|operator| operator.uid == uid).unwrap_or_else(|| {
+            self.operators.push(AcknowledgedOperator { uid: uid.to_string(), ..AcknowledgedOperator::default() });
+            self.operators.len() - 1
+        })
     }
 }
 
@@ -249,7 +252,9 @@ impl CheckpointWriter {
             }
         };
         chain.push(file.append(&section, subtask)?);
-        open.wrote(uid, section.bytes.len());
+        let at = open.operator(uid);
+        open.operators[at].written_bytes += section.bytes.len() as u64;
+        self.buffers.give_back(section.bytes);
         Ok(())
     }
 
@@ -301,12 +306,10 @@ impl CheckpointWriter {
 
     /// Saves a section that stands for itself: with the acknowledgement while all of them are small, else in a file.
     fn save_own(&self, open: &mut Open, (task, subtask): (usize, usize), uid: &str, section: Section) -> Result<()> {
+        let at = open.operator(uid);
         // The epoch was given up meanwhile, or nothing is kept: nobody waits for its state.
         let Some((storage, folder)) = &open.folder else { return Ok(()) };
         open.own_bytes += section.bytes.len();
-        let Some(at) = open.operators.iter().position(|operator| operator.uid == uid) else {
-            return Err(Error::bug(format!("state of `{uid}` came before its snapshot began")));
-        };
         if open.own.is_none() && open.own_bytes > INLINE_MAX {
             // What another attempt, believed dead, still writes has another name.
             let name = format!("task-{task}-{subtask}-{}.state", self.attempt);
@@ -320,7 +323,10 @@ impl CheckpointWriter {
         }
         open.operators[at].written_bytes += section.bytes.len() as u64;
         match &mut open.own {
-            Some(file) => open.operators[at].places.push(file.append(&section, subtask)?),
+            Some(file) => {
+                open.operators[at].places.push(file.append(&section, subtask)?);
+                self.buffers.give_back(section.bytes);
+            }
             None => open.operators[at].inline.push(section),
         }
         Ok(())
@@ -368,6 +374,7 @@ mod tests {
             clock: Arc::new(tidemill_core::ManualClock::new(0)),
             target: Target::default(),
             queued: Arc::default(),
+            buffers: Buffers::default(),
             storages: Arc::default(),
             root: None,
             attempt: 1,
@@ -405,6 +412,7 @@ mod tests {
             clock: Arc::new(tidemill_core::ManualClock::new(0)),
             target: target.clone(),
             queued: Arc::default(),
+            buffers: Buffers::default(),
             storages: Arc::default(),
             root: Some(root.path().to_path_buf()),
             attempt: 1,

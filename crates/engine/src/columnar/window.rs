@@ -160,7 +160,7 @@ impl Operator<ColumnBatch, ColumnBatch> for WindowOperator {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let own = self.content();
         for section in state.take(CONTENT) {
-            let saved = section.reader().entry::<String>()?.unwrap_or_default();
+            let saved = section.reader()?.entry::<String>()?.unwrap_or_default();
             if saved != own {
                 return Err(Error::input(format!("the restored windows hold {saved}, but now hold {own}"))
                     .hint("give the changed aggregation another uid"));

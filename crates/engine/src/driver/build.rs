@@ -349,6 +349,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             batch: self.shared.batch,
             closed: false,
             copying: false,
+            copied_us: 0,
             save_afresh: Arc::default(),
             aligning_since_ms: None,
         })
@@ -488,7 +489,7 @@ pub(crate) fn build<'scope>(scope: Scope<'scope, Ts>, shared: &BuildShared) -> R
         }
     }
     if shared.building.fetch_sub(1, Ordering::AcqRel) == 1 {
-        shared.restore.forget_bytes();
+        shared.restore.built();
     }
     Ok(())
 }

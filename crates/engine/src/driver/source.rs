@@ -83,7 +83,7 @@ pub(crate) fn beginning<T: 'static>(source: &dyn Source<T>, mut state: Restored)
     // Who had written no stage was in the first.
     let mut stage_of = BTreeMap::new();
     for section in state.take(STAGE) {
-        let saved: Stage = serde_json::from_slice(&section.bytes).map_err(|e| unreadable(&state.uid, STAGE, e))?;
+        let saved: Stage = serde_json::from_slice(&section.bytes()?).map_err(|e| unreadable(&state.uid, STAGE, e))?;
         stage_of.insert(section.subtask, saved.number);
         if saved.number > stage.number {
             stage = saved;
@@ -96,7 +96,7 @@ pub(crate) fn beginning<T: 'static>(source: &dyn Source<T>, mut state: Restored)
     let mut splits: Vec<Split> = Vec::new();
     for section in state.take(SPLITS) {
         let saved: Vec<Split> =
-            serde_json::from_slice(&section.bytes).map_err(|e| unreadable(&state.uid, SPLITS, e))?;
+            serde_json::from_slice(&section.bytes()?).map_err(|e| unreadable(&state.uid, SPLITS, e))?;
         // A subtask that was still in the stage before had nothing left to read of it.
         if stage_of.get(&section.subtask).copied().unwrap_or(0) < stage.number {
             continue;

@@ -29,8 +29,14 @@ use crate::runtime::metrics::SubtaskMetrics;
 /// Nobody sleeps longer than this, whatever the clock says.
 const WAKE_MS_MAX: i64 = 60_000;
 
-/// A step of copying state is about so many bytes: a part of a millisecond.
-const COPY_STEP_BYTES: usize = 64 * 1024;
+/// A step of copying state is at most so many bytes, if time does not end it before.
+const COPY_STEP_BYTES: usize = 1024 * 1024;
+
+/// A step takes at most this part of the time since the last one, in hundredths ...
+const COPY_PERCENT: i64 = 15;
+
+/// ... but so many microseconds at least, since a task without work has all the time, and at most, for its records' sake.
+const COPY_STEP_US: std::ops::RangeInclusive<i64> = 100..=2_000;
 
 /// How long a task waits with a copy when the checkpoint writer does not keep up.
 const COPY_PAUSE_MS: i64 = 5;
@@ -56,6 +62,8 @@ pub(crate) struct TaskCore {
     pub closed: bool,
     /// State of an earlier epoch is being copied.
     pub copying: bool,
+    /// When the last step of copying was over, by the steady clock.
+    pub copied_us: i64,
     /// Set by the checkpoint writer when it could not save what it was given.
     pub save_afresh: Arc<AtomicBool>,
     /// Since when some of the inputs, but not all, have brought everything of the current epoch.
@@ -95,7 +103,8 @@ impl TaskCore {
             }
             other => other,
         };
-        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut operators })?;
+        let buffers = self.control.buffers(self.subtask);
+        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, buffers, snapshots: &mut operators })?;
         let milliseconds = |from: i64, to: i64| to.saturating_sub(from).max(0) as u64;
         let times = BarrierTimes {
             at_ms,
@@ -127,7 +136,12 @@ impl TaskCore {
             self.wake_at(now_ms + COPY_PAUSE_MS, now_ms);
             return Ok(());
         }
-        self.copy(CopyRun::new(COPY_STEP_BYTES))?;
+        let clock = self.control.clock().clone();
+        let now_us = clock.steady_us();
+        let share_us = now_us.saturating_sub(self.copied_us) * COPY_PERCENT / (100 - COPY_PERCENT);
+        let step_us = share_us.clamp(*COPY_STEP_US.start(), *COPY_STEP_US.end());
+        self.copy(CopyRun::new(COPY_STEP_BYTES).until(clock, now_us.saturating_add(step_us)))?;
+        self.copied_us = self.control.clock().steady_us();
         if self.copying {
             self.activator.activate();
         }

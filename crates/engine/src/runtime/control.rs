@@ -12,7 +12,7 @@ use super::board::{Board, Mark, StageEnd};
 use super::cluster::leader::Members;
 use crate::checkpoint::coordinator::Event;
 use crate::operator::{DeferredCopy, OperatorSnapshot, SnapshotMode};
-use crate::state::Section;
+use crate::state::{Buffers, Section};
 
 /// A snapshot on its way from a task to the checkpoint writer of its worker: its beginning, copied pieces, its end.
 pub(crate) enum TaskSnapshot {
@@ -53,6 +53,8 @@ pub(crate) struct WriterLink {
     pub sender: Mutex<Sender<HandIn>>,
     /// Bytes of pieces that the writer has not taken yet.
     pub queued: Arc<AtomicUsize>,
+    /// What the writer has done with.
+    pub buffers: Buffers,
 }
 
 impl TaskSnapshot {
@@ -244,6 +246,11 @@ impl JobControl {
     /// Whether a subtask's checkpoint writer takes more copied state now.
     pub fn writer_has_room(&self, subtask: usize) -> bool {
         self.writer(subtask).queued.load(Ordering::Acquire) < QUEUED_BYTES_MAX
+    }
+
+    /// Where a subtask's checkpoint writer puts the buffers it has done with.
+    pub fn buffers(&self, subtask: usize) -> &Buffers {
+        &self.writer(subtask).buffers
     }
 
     /// Hands a part of a snapshot to the subtask's checkpoint writer.

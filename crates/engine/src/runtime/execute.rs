@@ -31,6 +31,7 @@ use crate::checkpoint::{self, CheckpointFolder};
 use crate::driver::build::{self, BuildShared};
 use crate::driver::timestamp::Ts;
 use crate::graph::{Graph, Plan, ShipKind};
+use crate::state::Buffers;
 
 /// A worker looks at least this often whether the job has failed elsewhere.
 const PARK_MAX: Duration = Duration::from_secs(1);
@@ -233,9 +234,9 @@ pub(crate) fn execute(
     let writers = (0..workers)
         .map(|_| {
             let (sender, receiver) = channel();
-            let queued: Arc<AtomicUsize> = Arc::default();
-            writer_inboxes.push((receiver, queued.clone()));
-            WriterLink { sender: Mutex::new(sender), queued }
+            let (queued, buffers): (Arc<AtomicUsize>, _) = (Arc::default(), Buffers::default());
+            writer_inboxes.push((receiver, queued.clone(), buffers.clone()));
+            WriterLink { sender: Mutex::new(sender), queued, buffers }
         })
         .collect();
     let board = plan.board();
@@ -292,12 +293,12 @@ pub(crate) fn execute(
         let checkpoints = settings.checkpoint_dir.clone();
         (network.follow(&control, inbox, &plan, (&metrics, user.clone()), target.clone(), checkpoints)?, None)
     };
-    for (inbox, queued) in writer_inboxes {
+    for (inbox, queued, buffers) in writer_inboxes {
         let (events, target, root, tasks) =
             (events.clone(), target.clone(), settings.checkpoint_dir.clone(), HashMap::new());
         let clock = settings.clock.clone();
         let storages = storages.clone();
-        let writer = CheckpointWriter { events, clock, target, queued, storages, root, attempt, tasks };
+        let writer = CheckpointWriter { events, clock, target, queued, buffers, storages, root, attempt, tasks };
         spawn_guarded("checkpoint-writer", &control, move || writer.run(inbox))?;
     }
     let state = settings.state_home()?;

@@ -7,10 +7,13 @@
 
 use tidemill_core::{Data, Error, Result};
 
+use super::buffers::{Buffers, SECTION_BYTES};
+use super::codec::unwritable;
+use super::encode::encode;
 use super::table::SHARDS;
-use super::{ChainPart, Section, SectionKind, Writer};
+use super::{ChainPart, Section, SectionKind};
 use crate::key::Key;
-use crate::operator::{CopyRun, SnapshotMode};
+use crate::operator::{SnapshotMode, SnapshotParts};
 
 /// Units of a table with more entries than [`ONE_UNIT_MAX`].
 const UNITS: usize = 8;
@@ -21,13 +24,11 @@ const ONE_UNIT_MAX: usize = 64 * 1024;
 /// A unit is due for a new base after this many deltas.
 const DELTAS_MAX: u32 = 32;
 
-/// A section is closed when it has this many bytes.
-pub(super) const SECTION_BYTES: usize = 1024 * 1024;
-
 /// The chain of a table: what its last checkpoint left behind.
-pub(crate) struct Chain<K> {
+#[derive(Default)]
+pub(crate) struct Chain {
     /// Empty until the first checkpoint.
-    units: Vec<Unit<K>>,
+    units: Vec<Unit>,
 }
 
 /// What the files of a unit hold.
@@ -70,30 +71,27 @@ pub(super) fn due<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> Vec<bool
     urgencies.iter().copied().enumerate().map(due).collect()
 }
 
-struct Unit<K> {
+#[derive(Default)]
+struct Unit {
     weight: Weight,
-    /// Keys removed since the last delta began.
-    removed: Vec<K>,
+    /// Keys removed since the last delta began, as they are written.
+    removed: Vec<u8>,
+    removed_keys: usize,
     /// More keys were removed than are worth noting: the next checkpoint writes a base.
     overflown: bool,
 }
 
-impl<K> Default for Chain<K> {
-    fn default() -> Self {
-        Chain { units: Vec::new() }
+impl Unit {
+    /// The removed keys noted so far, which are forgotten.
+    fn take_removed(&mut self) -> (u64, Vec<u8>) {
+        (std::mem::take(&mut self.removed_keys) as u64, std::mem::take(&mut self.removed))
     }
 }
 
-impl<K> Default for Unit<K> {
-    fn default() -> Self {
-        Unit { weight: Weight::default(), removed: Vec::new(), overflown: false }
-    }
-}
-
-impl<K: Key> Chain<K> {
+impl Chain {
     /// A key was removed from a shard; `left` entries are left in the table.
     #[inline]
-    pub fn removed(&mut self, shard: usize, shards: usize, key: K, left: usize) {
+    pub fn removed(&mut self, shard: usize, shards: usize, key: &impl Key, left: usize) {
         if self.units.is_empty() || shards != SHARDS {
             return;
         }
@@ -103,54 +101,57 @@ impl<K: Key> Chain<K> {
         if unit.overflown {
             return;
         }
-        if unit.removed.len() >= limit {
-            unit.removed = Vec::new();
+        // A key that cannot be written will be told of by the base.
+        if unit.removed_keys >= limit || encode(key, &mut unit.removed).is_err() {
+            unit.take_removed();
             unit.overflown = true;
         } else {
-            unit.removed.push(key);
+            unit.removed_keys += 1;
         }
     }
 
     /// Decides what a snapshot of this moment writes.
-    pub fn plan(&mut self, name: &str, entries: usize, mode: SnapshotMode) -> Copying<K> {
-        let wanted = units_wanted(entries);
+    pub fn plan(&mut self, name: &str, entries: usize, parts: &SnapshotParts) -> Copying {
+        let (wanted, mode) = (units_wanted(entries), parts.mode);
         let chained = matches!(mode, SnapshotMode::Checkpoint { .. });
         if chained && (mode == (SnapshotMode::Checkpoint { fresh: true }) || self.units.len() < wanted) {
-            *self = Chain { units: Vec::new() };
+            self.units.clear();
         }
         let fresh = self.units.is_empty();
         let count = if fresh { wanted } else { self.units.len() };
-        let due = due(self.units.iter().map(|unit| &unit.weight));
-        let units = (0..count).map(|at| {
-            let mut copy =
-                UnitCopy { base: true, removed: Vec::new(), writer: writer(name), sections: Vec::new(), bytes: 0 };
-            if chained && !fresh {
-                let unit = &mut self.units[at];
-                copy.base = unit.overflown || due[at];
-                // All of them were removed up to this moment. A base does without them.
-                let removed = std::mem::take(&mut unit.removed);
-                unit.overflown = false;
-                if !copy.base {
-                    copy.removed = removed;
-                }
-            }
-            copy
-        });
-        let units = units.collect();
-        if chained && fresh {
-            // From now on removals are noted: the base under way holds the keys.
-            self.units = (0..count).map(|_| Unit::default()).collect();
+        let mut copying = Copying {
+            name: name.to_string(),
+            chained,
+            next: 0,
+            units: (0..count).map(|_| UnitCopy { base: true, ..UnitCopy::default() }).collect(),
+            ready: Vec::new(),
+            buffers: parts.buffers.clone(),
+            failure: None,
+        };
+        if !chained {
+            return copying;
         }
-        Copying { name: name.to_string(), chained, next: 0, units, failure: None }
+        let due = due(self.units.iter().map(|unit| &unit.weight));
+        for (at, (unit, due)) in self.units.iter_mut().zip(due).enumerate() {
+            // All of them were removed up to this moment. A base does without them.
+            let (entries, bytes) = unit.take_removed();
+            copying.units[at].base = std::mem::take(&mut unit.overflown) || due;
+            if entries > 0 && !copying.units[at].base {
+                copying.close(at, entries, bytes, true);
+            }
+        }
+        // From now on removals are noted: the base under way holds the keys.
+        self.units.resize_with(count, Unit::default);
+        copying
     }
 
     /// A copy is complete.
-    pub fn copied(&mut self, copying: Copying<K>) {
+    pub fn copied(&mut self, copying: Copying) {
         if !copying.chained {
             return;
         }
         for (unit, copy) in self.units.iter_mut().zip(&copying.units) {
-            unit.weight.copied(copy.base, copy.bytes);
+            unit.weight.copied(copy.base, copy.closed_bytes);
         }
     }
 }
@@ -159,30 +160,32 @@ fn unit_of(shard: usize, units: usize) -> usize {
     shard * units / SHARDS
 }
 
-fn writer(name: &str) -> Writer {
-    Writer::new(name, SectionKind::Keyed)
-}
-
 /// A copy under way.
-pub(crate) struct Copying<K> {
+pub(crate) struct Copying {
     name: String,
     chained: bool,
+    /// The shard to be walked now.
     next: usize,
-    units: Vec<UnitCopy<K>>,
+    units: Vec<UnitCopy>,
+    /// Sections that are complete and wait for the next step. Of each unit, those of removed keys come first.
+    ready: Vec<Section>,
+    buffers: Buffers,
     /// A value could not be written when it was about to change.
     failure: Option<Error>,
 }
 
-struct UnitCopy<K> {
+#[derive(Default)]
+struct UnitCopy {
     base: bool,
-    removed: Vec<K>,
-    writer: Writer,
-    /// Closed before the walk came here.
-    sections: Vec<Section>,
-    bytes: usize,
+    /// The section being filled.
+    bytes: Vec<u8>,
+    entries: u64,
+    /// Sections closed before.
+    closed: usize,
+    closed_bytes: usize,
 }
 
-impl<K: Key> Copying<K> {
+impl Copying {
     /// The shard to be walked now; `None` behind the last.
     pub fn next_shard(&mut self) -> Result<Option<usize>> {
         match self.failure.take() {
@@ -201,71 +204,65 @@ impl<K: Key> Copying<K> {
         self.chained
     }
 
-    /// Bytes written for the unit of a shard that wait for their section to be closed.
-    pub fn bytes(&self, shard: usize) -> usize {
-        self.units[unit_of(shard, self.units.len())].writer.len()
-    }
-
-    /// Writes an entry.
+    /// Writes an entry; tells how many bytes it has.
     #[inline]
-    pub fn write<V: Data>(&mut self, shard: usize, key: &K, value: &V) -> Result<()> {
+    pub fn write(&mut self, shard: usize, key: &impl Key, value: &impl Data) -> Result<usize> {
         let at = unit_of(shard, self.units.len());
-        self.units[at].writer.entry(&(key, value))
+        let unit = &mut self.units[at];
+        if unit.bytes.capacity() == 0 {
+            unit.bytes = self.buffers.take();
+        }
+        let before = unit.bytes.len();
+        encode(&(key, value), &mut unit.bytes).map_err(|e| unwritable(&self.name, &e))?;
+        unit.entries += 1;
+        let length = unit.bytes.len();
+        if length >= SECTION_BYTES {
+            self.close_open(at);
+        }
+        Ok(length - before)
     }
 
     /// An entry is about to change or to be removed, for the first time since the moment.
-    pub fn capture<V: Data>(&mut self, shard: usize, changed_before: bool, key: &K, value: &V) {
+    pub fn capture(&mut self, shard: usize, changed_before: bool, key: &impl Key, value: &impl Data) {
         if shard < self.next || !(changed_before || self.is_base(shard)) {
             return;
         }
         if let Err(error) = self.write(shard, key, value) {
             self.failure.get_or_insert(error);
         }
-        let at = unit_of(shard, self.units.len());
-        if self.units[at].writer.len() >= SECTION_BYTES {
-            self.close_section(at);
-        }
     }
 
-    fn close_section(&mut self, at: usize) {
-        let fresh = writer(&self.name);
+    /// Closes the section a unit fills.
+    fn close_open(&mut self, at: usize) {
         let unit = &mut self.units[at];
-        let section = std::mem::replace(&mut unit.writer, fresh).finish();
-        unit.sections.push(section);
+        let (entries, bytes) = (std::mem::take(&mut unit.entries), std::mem::take(&mut unit.bytes));
+        self.close(at, entries, bytes, false);
     }
 
-    /// A shard was walked; what is complete goes to `run`.
-    pub fn shard_done(&mut self, shard: usize, run: &mut CopyRun) {
+    fn close(&mut self, at: usize, entries: u64, bytes: Vec<u8>, removal: bool) {
+        let unit = &mut self.units[at];
+        let begins = unit.base && unit.closed == 0;
+        unit.closed += 1;
+        unit.closed_bytes += bytes.len();
+        let chain = self.chained.then(|| ChainPart { table: self.name.clone(), unit: at as u16, begins });
+        let section = Section::new(self.name.clone(), SectionKind::Keyed, entries, bytes);
+        self.ready.push(Section { chain, removal, ..section });
+    }
+
+    /// A shard was walked.
+    pub fn shard_done(&mut self, shard: usize) {
         self.next = shard + 1;
-        let (at, units) = (unit_of(shard, self.units.len()), self.units.len());
-        let first = shard == 0 || unit_of(shard - 1, units) != at;
-        let last = self.next == SHARDS || unit_of(self.next, units) != at;
-        if first && !self.units[at].removed.is_empty() {
-            let removed = std::mem::take(&mut self.units[at].removed);
-            let mut writer = writer(&self.name);
-            for key in &removed {
-                if let Err(error) = writer.entry(key) {
-                    self.failure.get_or_insert(error);
-                }
-            }
-            let section = Section { removal: true, ..writer.finish() };
-            self.units[at].sections.insert(0, section);
-        }
-        // A base begins with a section even if it is empty: the writer then forgets what it had of the unit.
-        let nothing_yet = self.units[at].bytes == 0 && self.units[at].sections.is_empty();
+        let at = unit_of(shard, self.units.len());
+        let last = self.next == SHARDS || unit_of(self.next, self.units.len()) != at;
         let unit = &self.units[at];
-        if unit.writer.len() >= SECTION_BYTES || (last && (unit.writer.len() > 0 || (unit.base && nothing_yet))) {
-            self.close_section(at);
+        // A base begins with a section even if it is empty: the writer then forgets what it had of the unit.
+        if last && (unit.entries > 0 || (self.chained && unit.base && unit.closed == 0)) {
+            self.close_open(at);
         }
-        let unit = &mut self.units[at];
-        for section in std::mem::take(&mut unit.sections) {
-            let begins = unit.base && unit.bytes == 0;
-            // At least 1, so that only one section begins the base.
-            unit.bytes += section.bytes.len().max(1);
-            let chain = self.chained.then(|| ChainPart { table: self.name.clone(), unit: at as u16, begins });
-            if self.chained || section.entries > 0 {
-                run.sections.push(Section { chain, ..section });
-            }
-        }
+    }
+
+    /// What is complete, to be saved while the walk goes on.
+    pub fn take_ready(&mut self) -> Vec<Section> {
+        std::mem::take(&mut self.ready)
     }
 }

@@ -1,10 +1,18 @@
 //! Values as bytes in state: postcard, one entry behind the other.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_core::{Error, Result};
 
+use super::encode::{Unwritable, encode};
 use super::{Section, SectionKind};
+
+/// A value of a state cannot be written.
+pub(super) fn unwritable(state: &str, why: &Unwritable) -> Error {
+    Error::input(format!("state `{state}` holds a value that cannot be written as bytes: {why}"))
+}
 
 /// Writes the entries of a section.
 pub struct Writer {
@@ -27,17 +35,9 @@ impl Writer {
 
     /// Appends an entry. A keyed section's entries are tuples that begin with the key.
     pub fn entry(&mut self, entry: &impl Serialize) -> Result<()> {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.bytes = postcard::to_extend(entry, bytes).map_err(|e| {
-            Error::input(format!("state `{}` holds a value that cannot be written as bytes: {e}", self.name))
-        })?;
+        encode(entry, &mut self.bytes).map_err(|e| unwritable(&self.name, &e))?;
         self.entries += 1;
         Ok(())
-    }
-
-    /// Bytes written so far.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
     }
 
     /// The finished section.
@@ -49,25 +49,27 @@ impl Writer {
 /// Reads the entries of a section.
 pub struct Reader<'a> {
     name: &'a str,
-    rest: &'a [u8],
+    bytes: Arc<Vec<u8>>,
+    /// So many bytes are read.
+    at: usize,
     left: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(name: &'a str, bytes: &'a [u8], entries: u64) -> Self {
-        Reader { name, rest: bytes, left: entries }
+    pub(crate) fn new(name: &'a str, bytes: Arc<Vec<u8>>, entries: u64) -> Self {
+        Reader { name, bytes, at: 0, left: entries }
     }
 
     /// The next entry, `None` behind the last.
     pub fn entry<E: DeserializeOwned>(&mut self) -> Result<Option<E>> {
         if self.left == 0 {
-            return match self.rest.len() {
+            return match self.bytes.len() - self.at {
                 0 => Ok(None),
                 bytes => Err(Error::corrupt(format!("state `{}` has {bytes} bytes behind its last entry", self.name))
                     .hint("if its type was changed: give the new one another name, and `migrated_from` the old one")),
             };
         }
-        let (entry, rest) = postcard::take_from_bytes(self.rest).map_err(|e| {
+        let (entry, rest) = postcard::take_from_bytes(&self.bytes[self.at..]).map_err(|e| {
             Error::input(format!(
                 "state `{}` does not hold entries of type {}: {e}",
                 self.name,
@@ -75,7 +77,7 @@ impl<'a> Reader<'a> {
             ))
             .hint("a state's type must not change: give the new one another name, and `migrated_from` the old one")
         })?;
-        self.rest = rest;
+        self.at = self.bytes.len() - rest.len();
         self.left -= 1;
         Ok(Some(entry))
     }

@@ -16,7 +16,7 @@ use super::latency::{Latencies, Measurement};
 use super::migrate::{Before, Slot};
 use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, TableHasher};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group, owner};
-use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
+use crate::operator::{CopyRun, DeferredCopy, SnapshotMode, SnapshotParts};
 use crate::stream::RuntimeContext;
 
 /// All states of one keyed operator.
@@ -24,6 +24,8 @@ pub struct KeyedStore<K> {
     tables: Vec<NamedTable<K>>,
     /// Saved tables that nobody has asked for yet.
     waiting: Vec<Waiting>,
+    /// What the snapshot under way passes on of them.
+    passed_on: Option<DeferredCopy>,
     subtask: usize,
     parallelism: usize,
     /// For state that expires.
@@ -71,8 +73,17 @@ impl<K: Key, V: Data> AnyTable<K> for StateTable<K, V> {
 
 impl<K: Key> Default for KeyedStore<K> {
     fn default() -> Self {
-        let (tables, waiting, home) = (Vec::new(), Vec::new(), StateHome::default());
-        KeyedStore { tables, waiting, subtask: 0, parallelism: 1, clock: None, reserved: &[], home, latencies: None }
+        KeyedStore {
+            tables: Vec::new(),
+            waiting: Vec::new(),
+            passed_on: None,
+            subtask: 0,
+            parallelism: 1,
+            clock: None,
+            reserved: &[],
+            home: StateHome::default(),
+            latencies: None,
+        }
     }
 }
 
@@ -135,6 +146,7 @@ impl<K: Key> KeyedStore<K> {
 
     /// Goes on with the copy; true when it is done.
     pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
+        run.deferred.extend(self.passed_on.take());
         for named in &mut self.tables {
             if !named.table.copy_some(run)? {
                 return Ok(false);
@@ -143,9 +155,11 @@ impl<K: Key> KeyedStore<K> {
         Ok(true)
     }
 
-    /// Untouched sections are written once, and from then on only named.
+    /// Untouched sections are written once, and from then on only named. The checkpoint writer's thread passes them on, as
+    /// they may still have to be read.
     fn pass_on_waiting(&mut self, parts: &mut SnapshotParts) {
         let (mode, own) = (parts.mode, groups_of(self.subtask, self.parallelism));
+        let mut passed = Vec::new();
         if mode == SnapshotMode::Nothing {
             return;
         }
@@ -163,15 +177,17 @@ impl<K: Key> KeyedStore<K> {
                 }
                 _ => None,
             };
-            parts.sections.push(Section {
-                name: section.name.clone(),
-                kind: section.kind,
-                entries: section.entries,
-                bytes: section.bytes.to_vec(),
-                removal: section.removal,
-                groups: Some(groups),
-                chain,
-            });
+            passed.push((RestoredSection { groups: Some(groups), ..section.clone() }, chain));
+        }
+        if !passed.is_empty() {
+            self.passed_on = Some(Box::new(move |give| {
+                for (section, chain) in passed {
+                    let bytes = section.keep_bytes()?.to_vec();
+                    let whole = Section::new(section.name, section.kind, section.entries, bytes);
+                    give(Section { removal: section.removal, groups: section.groups, chain, ..whole })?;
+                }
+                Ok(())
+            }));
         }
     }
 
@@ -512,7 +528,17 @@ mod tests {
         for (from, store) in stores.iter_mut().enumerate() {
             let mut parts = SnapshotParts::default();
             store.begin_snapshot(&mut parts).unwrap();
-            sections.extend(parts.sections.into_iter().map(|section| section.into_restored(from)));
+            let mut run = CopyRun::whole();
+            assert!(store.copy_some(&mut run).unwrap());
+            let mut all = parts.sections;
+            for passed_on in run.deferred {
+                let mut give = |section| {
+                    all.push(section);
+                    Ok(())
+                };
+                passed_on(&mut give).unwrap();
+            }
+            sections.extend(all.into_iter().map(|section| section.into_restored(from)));
         }
         Restored { uid: "test".into(), subtask, parallelism, sections }
     }

@@ -17,6 +17,20 @@ fn bit(bucket: usize) -> (usize, u64) {
     (bucket >> 6, 1 << (bucket & 63))
 }
 
+/// The first bit from `from` on that is set.
+#[inline]
+fn first_set(words: impl Iterator<Item = u64>, from: usize) -> Option<usize> {
+    let (first, bit) = bit(from);
+    let mut mask = !(bit - 1);
+    for (at, word) in words.enumerate().skip(first) {
+        let left = word & std::mem::replace(&mut mask, u64::MAX);
+        if left != 0 {
+            return Some(at * 64 + left.trailing_zeros() as usize);
+        }
+    }
+    None
+}
+
 impl Marks {
     /// No marks for the buckets of a table.
     pub fn of<T>(entries: &HashTable<T>) -> Self {
@@ -78,15 +92,12 @@ impl Marks {
 
     /// The first bucket from `from` on that has changed before the last moment and not since.
     pub fn next_only_before(&self, from: usize) -> Option<usize> {
-        let (first, bit) = bit(from);
-        let mut mask = !(bit - 1);
-        for (at, (before, now)) in self.before.iter().zip(&self.now).enumerate().skip(first) {
-            let left = before & !now & std::mem::replace(&mut mask, u64::MAX);
-            if left != 0 {
-                return Some(at * 64 + left.trailing_zeros() as usize);
-            }
-        }
-        None
+        first_set(self.before.iter().zip(&self.now).map(|(before, now)| before & !now), from)
+    }
+
+    /// The first bucket from `from` on that has not changed since the last moment; it may be one behind the last.
+    pub fn next_unchanged(&self, from: usize) -> Option<usize> {
+        first_set(self.now.iter().map(|now| !now), from)
     }
 
     /// Counts how often the entries have moved to other buckets.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tidemill_core::{Data, Error, Result};
 
-use super::RestoredSection;
+use super::encode::encode;
 use super::keyed::{FieldMap, ListState, MapState, ValueState};
+use super::{RestoredSection, SectionBytes};
 use crate::key::Key;
 
 /// Reads an old value from the beginning of some bytes, appends the new one to others, and tells how many it has read.
@@ -49,8 +50,7 @@ impl Before {
         let rewrite = move |from: &[u8], to: &mut Vec<u8>| {
             let (old, rest) = postcard::take_from_bytes::<Old>(from)
                 .map_err(|e| format!("does not hold values of type {}: {e}", std::any::type_name::<Old>()))?;
-            *to = postcard::to_extend(&map(old), std::mem::take(to))
-                .map_err(|e| format!("becomes a value that cannot be written as bytes: {e}"))?;
+            encode(&map(old), to).map_err(|e| format!("becomes a value that cannot be written as bytes: {e}"))?;
             Ok(from.len() - rest.len())
         };
         Before { name, becomes: TypeId::of::<New>(), rewrite: Arc::new(rewrite) }
@@ -66,11 +66,12 @@ impl Before {
             Error::input(format!("state `{}`, from which `{name}` is to come, {what}", self.name))
                 .hint("tell `migrated_from` the type the old state had")
         };
-        let mut bytes = Vec::with_capacity(old.bytes.len());
+        let old_bytes = old.bytes()?;
+        let mut bytes = Vec::with_capacity(old_bytes.len());
         if old.removal {
-            bytes.extend_from_slice(&old.bytes);
+            bytes.extend_from_slice(&old_bytes);
         } else {
-            let mut rest = &old.bytes[..];
+            let mut rest = &old_bytes[..];
             for _ in 0..old.entries {
                 let (_, value) = postcard::take_from_bytes::<K>(rest)
                     .map_err(|e| told(format!("does not have keys of type {}: {e}", std::any::type_name::<K>())))?;
@@ -81,7 +82,7 @@ impl Before {
                 return Err(told(format!("has {} bytes behind its last value", rest.len())));
             }
         }
-        Ok(RestoredSection { name: name.to_string(), bytes: bytes.into(), ..old.clone() })
+        Ok(RestoredSection { name: name.to_string(), bytes: SectionBytes::Here(Arc::new(bytes)), ..old.clone() })
     }
 }
 

@@ -2,9 +2,11 @@
 //! keyed state on top of them.
 
 mod backend;
+mod buffers;
 mod chain;
 mod codec;
 mod disk;
+mod encode;
 mod keyed;
 mod keys;
 mod latency;
@@ -17,6 +19,7 @@ mod ttl;
 
 pub(crate) use backend::StateHome;
 pub use backend::{STATE_MEMORY_BYTES, StateBackend};
+pub use buffers::Buffers;
 pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
@@ -83,12 +86,38 @@ pub struct RestoredSection {
     pub kind: SectionKind,
     /// How many entries the bytes hold.
     pub entries: u64,
-    /// The entries.
-    pub bytes: Arc<[u8]>,
+    pub(crate) bytes: SectionBytes,
     /// The entries are keys that are gone.
     pub removal: bool,
     /// Only entries of these key groups count; `None` when all do.
     pub groups: Option<GroupRange>,
+}
+
+/// The bytes of a section.
+#[derive(Clone)]
+pub(crate) enum SectionBytes {
+    Here(Arc<Vec<u8>>),
+    /// Not read yet, or read ahead.
+    Stored {
+        sections: Arc<dyn StoredSections>,
+        at: usize,
+    },
+}
+
+/// Sections of a checkpoint, by number.
+pub(crate) trait StoredSections: Send + Sync {
+    /// Reads the bytes of a section, or waits for those that are being read. With `keep` they stay in memory, as the files
+    /// may go once a checkpoint of this run is complete.
+    fn bytes(self: Arc<Self>, at: usize, keep: bool) -> Result<Arc<Vec<u8>>>;
+}
+
+impl std::fmt::Debug for SectionBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SectionBytes::Here(bytes) => write!(f, "{} bytes", bytes.len()),
+            SectionBytes::Stored { at, .. } => write!(f, "stored section {at}"),
+        }
+    }
 }
 
 /// Everything saved under one operator's id, for one subtask to take its share of.
@@ -165,7 +194,7 @@ impl Section {
             name: self.name,
             kind: self.kind,
             entries: self.entries,
-            bytes: self.bytes.into(),
+            bytes: SectionBytes::Here(Arc::new(self.bytes)),
             removal: self.removal,
             groups: self.groups,
         }
@@ -173,8 +202,25 @@ impl Section {
 }
 
 impl RestoredSection {
+    /// The bytes of the entries. They are read from the checkpoint now, unless that was done ahead; what a job starts
+    /// from may be gone once it has completed a checkpoint of its own.
+    pub fn bytes(&self) -> Result<Arc<Vec<u8>>> {
+        match &self.bytes {
+            SectionBytes::Here(bytes) => Ok(bytes.clone()),
+            SectionBytes::Stored { sections, at } => sections.clone().bytes(*at, false),
+        }
+    }
+
+    /// The same bytes, which from now on are in memory.
+    pub(crate) fn keep_bytes(&self) -> Result<Arc<Vec<u8>>> {
+        match &self.bytes {
+            SectionBytes::Here(bytes) => Ok(bytes.clone()),
+            SectionBytes::Stored { sections, at } => sections.clone().bytes(*at, true),
+        }
+    }
+
     /// Reads the entries one by one.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.name, &self.bytes, self.entries)
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        Ok(Reader::new(&self.name, self.bytes()?, self.entries))
     }
 }

@@ -43,8 +43,8 @@ pub struct Table<K, V> {
     /// One shard while the table is small, else `SHARDS`.
     shards: Vec<Shard<K, V>>,
     len: usize,
-    chain: Chain<K>,
-    copying: Option<Box<Copying<K>>>,
+    chain: Chain,
+    copying: Option<Box<Copying>>,
     /// How far the shard that is copied now has been walked: the next bucket, and how often entries had moved by then.
     walk: (usize, u32),
     /// The shard to be swept next, and for how many entries that has been paid.
@@ -224,7 +224,7 @@ impl<K: Key, V: Data> Table<K, V> {
         marks.replace(bucket, false);
         self.len -= 1;
         let ((key, value), _) = held.remove();
-        self.chain.removed(at, shards, key, self.len);
+        self.chain.removed(at, shards, &key, self.len);
         Some(value)
     }
 
@@ -312,54 +312,19 @@ impl<K: Key, V: Data> Table<K, V> {
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
         }
-        self.copying = Some(Box::new(self.chain.plan(name, self.len, parts.mode)));
+        self.copying = Some(Box::new(self.chain.plan(name, self.len, parts)));
         Ok(())
     }
 
     /// Goes on with the copy until it is done or `run` has no room left. True when it is done.
     pub fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
         let Some(copying) = &mut self.copying else { return Ok(true) };
-        while let Some(at) = copying.next_shard()? {
-            if !run.room() {
-                return Ok(false);
-            }
-            let Shard { entries, marks } = &mut self.shards[at];
-            let base = copying.is_base(at);
-            // Entries that have moved may stand before the bucket that was reached. Those written twice do no harm.
-            let (mut bucket, moves) = self.walk;
-            if moves != marks.moves() {
-                bucket = 0;
-            }
-            loop {
-                let next = match base {
-                    true => (bucket..entries.num_buckets()).next(),
-                    false => marks.next_only_before(bucket),
-                };
-                let Some(next) = next else { break };
-                if !run.room() {
-                    self.walk = (bucket, marks.moves());
-                    return Ok(false);
-                }
-                bucket = next + 1;
-                if !marks.is_now(next)
-                    && let Some((key, value)) = entries.get_bucket(next)
-                {
-                    let before = copying.bytes(at);
-                    copying.write(at, key, value)?;
-                    run.spend(copying.bytes(at) - before);
-                }
-            }
-            if copying.is_chained() {
-                marks.settle();
-            }
-            self.walk = (0, 0);
-            run.spend(SHARD_COST);
-            copying.shard_done(at, run);
-        }
-        if let Some(copying) = self.copying.take() {
+        let done = walk(copying, &mut self.shards, &mut self.walk, run);
+        run.sections.append(&mut copying.take_ready());
+        if done? && let Some(copying) = self.copying.take() {
             self.chain.copied(*copying);
         }
-        Ok(true)
+        Ok(self.copying.is_none())
     }
 
     /// Whether a copy is under way.
@@ -376,7 +341,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Takes in sections of this table, in the order they were written, as far as `owns` says.
     pub fn load(&mut self, sections: &[RestoredSection], owns: impl Fn(&K) -> bool) -> Result<()> {
         for section in sections {
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             if section.removal {
                 while let Some(key) = reader.entry::<K>()? {
                     if owns(&key) {
@@ -395,13 +360,55 @@ impl<K: Key, V: Data> Table<K, V> {
     }
 }
 
-/// What walking a shard counts for besides what is written, in bytes.
+/// What walking counts for besides what is written, in bytes: a shard, and a bucket that is looked at.
 const SHARD_COST: usize = 512;
+const BUCKET_COST: usize = 8;
+
+/// Writes entries that have not changed since the moment, from where the walk had come to; whether it came to the end.
+fn walk<K: Key, V: Data>(
+    copying: &mut Copying,
+    shards: &mut [Shard<K, V>],
+    reached: &mut (usize, u32),
+    run: &mut CopyRun,
+) -> Result<bool> {
+    while let Some(at) = copying.next_shard()? {
+        let Shard { entries, marks } = &mut shards[at];
+        let base = copying.is_base(at);
+        // Entries that have moved may stand before the bucket that was reached. Those written twice do no harm.
+        let (mut bucket, moves) = *reached;
+        if moves != marks.moves() {
+            bucket = 0;
+        }
+        loop {
+            if !run.room() {
+                *reached = (bucket, marks.moves());
+                return Ok(false);
+            }
+            let next = match base {
+                true => marks.next_unchanged(bucket).filter(|next| *next < entries.num_buckets()),
+                false => marks.next_only_before(bucket),
+            };
+            let Some(next) = next else { break };
+            bucket = next + 1;
+            run.spend(BUCKET_COST);
+            if let Some((key, value)) = entries.get_bucket(next) {
+                run.spend(copying.write(at, key, value)?);
+            }
+        }
+        if copying.is_chained() {
+            marks.settle();
+        }
+        *reached = (0, 0);
+        run.spend(SHARD_COST);
+        copying.shard_done(at);
+    }
+    Ok(true)
+}
 
 /// An entry is about to change or to go.
 #[inline]
 fn changing<K: Key, V: Data>(
-    copying: &mut Option<Box<Copying<K>>>,
+    copying: &mut Option<Box<Copying>>,
     at: usize,
     marks: &mut Marks,
     bucket: usize,
@@ -416,7 +423,7 @@ fn changing<K: Key, V: Data>(
 #[cold]
 #[inline(never)]
 fn before_change<K: Key, V: Data>(
-    copying: &mut Option<Box<Copying<K>>>,
+    copying: &mut Option<Box<Copying>>,
     at: usize,
     changed_before: bool,
     (key, value): &(K, V),

@@ -360,7 +360,7 @@ impl<I: Data, O: Data, F: AsyncFunction<I, O>> Operator<I, O> for AsyncOperator<
             if section.subtask % state.parallelism != state.subtask {
                 continue;
             }
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             while let Some((timestamp_ms, input)) = reader.entry::<(i64, I)>()? {
                 self.calls.push(timestamp_ms, input);
             }

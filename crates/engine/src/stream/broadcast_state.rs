@@ -122,7 +122,7 @@ impl<K: Key, V: Data> AnyMap for BroadcastMap<K, V> {
     }
 
     fn restore(&mut self, copy: &RestoredSection) -> Result<()> {
-        let mut reader = copy.reader();
+        let mut reader = copy.reader()?;
         while let Some((key, value)) = reader.entry::<(K, V)>()? {
             self.0.insert(key, value);
         }

@@ -370,7 +370,7 @@ where
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let mut reached_ms = None::<i64>;
         for section in state.take(PROGRESS) {
-            if let Some(watermark_ms) = section.reader().entry::<i64>()? {
+            if let Some(watermark_ms) = section.reader()?.entry::<i64>()? {
                 reached_ms = Some(reached_ms.map_or(watermark_ms, |slowest| slowest.min(watermark_ms)));
             }
         }

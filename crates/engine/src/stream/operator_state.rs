@@ -53,7 +53,7 @@ impl<'a> OperatorStateReader<'a> {
 fn entries<V: Data>(sections: &[RestoredSection]) -> Result<Vec<V>> {
     let mut entries = Vec::new();
     for section in sections {
-        let mut reader = section.reader();
+        let mut reader = section.reader()?;
         while let Some(entry) = reader.entry()? {
             entries.push(entry);
         }

@@ -55,7 +55,7 @@ use crate::graph::Logic;
 use crate::key::{KEY_GROUPS, Key, key_group, owner};
 use crate::operator::{ChainCopy, CopyRun, Link, OutputTag, Signal, SnapshotMode};
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
-use crate::state::StateHome;
+use crate::state::{Buffers, StateHome};
 use crate::stream::{DataStream, Environment};
 
 /// How long [`Harness::end`] waits to be woken.
@@ -178,7 +178,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
         restored.check_all_claimed(&plan.uids.iter().cloned().collect::<BTreeSet<_>>())?;
         let (clock, woken) = (Arc::new(ManualClock::new(self.now_ms)), Arc::new(Woken::default()));
         let ((events, heard), (writer, written)) = (channel(), channel());
-        let writer = WriterLink { sender: Mutex::new(writer), queued: Arc::default() };
+        let writer = WriterLink { sender: Mutex::new(writer), queued: Arc::default(), buffers: Buffers::default() };
         let control = JobControl::new(clock.clone(), plan.board(), 0, events, true, vec![writer]);
         let shared = BuildShared {
             plan,
@@ -283,7 +283,8 @@ impl<I: Data, O: Data> Harness<I, O> {
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshots = Vec::new();
         let mode = SnapshotMode::Detached;
-        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, snapshots: &mut snapshots })?;
+        let buffers = &Buffers::default();
+        self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, buffers, snapshots: &mut snapshots })?;
         self.epoch += 1;
         let mut copy = ChainCopy { run: CopyRun::whole(), pieces: Vec::new(), deferred: Vec::new(), done: true };
         self.head.signal(&mut Signal::Copy(&mut copy))?;

@@ -22,7 +22,7 @@ impl Snapshot {
 
     /// Bytes of state.
     pub fn bytes(&self) -> usize {
-        self.sections.iter().map(|(_, section)| section.bytes.len()).sum()
+        self.sections.iter().map(|(_, section)| section.bytes().map_or(0, |bytes| bytes.len())).sum()
     }
 
     /// What the operators have written at once, and what was copied behind it.

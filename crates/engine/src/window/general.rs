@@ -460,7 +460,7 @@ where
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let mut progress = Vec::new();
         for section in state.take(PROGRESS) {
-            progress.extend(section.reader().entry::<i64>()?);
+            progress.extend(section.reader()?.entry::<i64>()?);
         }
         // Event time goes on from the slowest. What faster subtasks had fired has no timers any more.
         self.windows.now.watermark_ms = progress.into_iter().min().unwrap_or(WATERMARK_MIN);

@@ -284,7 +284,7 @@ where
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let mut progress = Vec::new();
         for section in state.take(PROGRESS) {
-            progress.extend(section.reader().entry::<i64>()?);
+            progress.extend(section.reader()?.entry::<i64>()?);
         }
         // Time goes on from the slowest; each session knows whether it has fired.
         self.now_ms = progress.into_iter().min().unwrap_or(WATERMARK_MIN);

@@ -227,7 +227,7 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
 
     fn restore_fired(&mut self, state: &mut Restored) -> Result<()> {
         for section in state.take(FIRED) {
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             while let Some((key, end_ms)) = reader.entry::<(K, i64)>()? {
                 if state.owns(&key) {
                     self.already_fired.entry(end_ms).or_default().insert(key);
@@ -509,7 +509,7 @@ where
         self.contents.restore_fired(&mut state)?;
         let mut progress = BTreeMap::new();
         for section in state.take(PROGRESS) {
-            if let Some(reached_ms) = section.reader().entry::<i64>()? {
+            if let Some(reached_ms) = section.reader()?.entry::<i64>()? {
                 progress.insert(section.subtask, reached_ms);
             }
         }
@@ -529,7 +529,7 @@ where
         }
         for section in state.take(VALUES) {
             let reached_ms = progress.get(&section.subtask).copied().unwrap_or(WATERMARK_MIN);
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             while let Some((key, slice_start_ms, value)) = reader.entry::<(K, i64, A::Accumulator)>()? {
                 if state.owns(&key) {
                     self.take_back(slice_start_ms, reached_ms, std::iter::once((key, value)));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemill_core::Result;
 use tidemill_engine::checkpoint::{CheckpointFolder, SavepointReader, Shape, dispose_savepoint};
@@ -194,4 +196,81 @@ fn states_are_read_without_their_job_also_after_another_parallelism_has_passed_t
         assert!(reader.raw("nobody", "x").unwrap_err().to_string().contains("`keeps`"));
         assert!(!reader.raw("numbers", "splits").unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_savepoint_holds_a_large_table_that_is_all_an_operator_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = endless(settings(&folder.path().join("checkpoints"), 1)).unwrap();
+    let read = || job.handle().report().vertices.iter().flat_map(|v| &v.subtasks).map(|s| s.records_in).sum::<u64>();
+    assert!(comes_about(|| read() > 10_000));
+    let savepoint = job.handle().savepoint(Some(folder.path().join("savepoints")), false, false).unwrap();
+    job.cancel().unwrap();
+    let reader = SavepointReader::open(savepoint).unwrap();
+    let name = &reader.states().iter().find(|state| state.operator == "largest").unwrap().name.clone();
+    assert_eq!(reader.keyed_state::<i64, i64>("largest", name).unwrap().len(), KEYS as usize);
+}
+
+/// Writes a state, leaves it alone, or counts where it is as it was written.
+#[derive(Clone)]
+struct Rarely {
+    state: ValueState<i64>,
+    /// 0, 1 or 2.
+    does: Arc<AtomicU64>,
+    found: Arc<AtomicU64>,
+    records: Arc<AtomicU64>,
+}
+
+impl KeyedProcessFunction<i64, i64, ()> for Rarely {
+    fn process(&mut self, _: i64, context: &mut KeyedContext<'_, i64, ()>) -> Result<()> {
+        let key = *context.key();
+        match self.does.load(Ordering::Relaxed) {
+            0 => self.state.set(context, key * 7)?,
+            2 if self.state.get(context)? == Some(&(key * 7)) => drop(self.found.fetch_add(1, Ordering::Relaxed)),
+            2 => return Err(tidemill_core::Error::input(format!("the state of {key} is gone"))),
+            _ => {}
+        }
+        self.records.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn state_that_nobody_touches_outlives_the_files_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (does, found, records): (Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+    let start = || {
+        let env = Environment::with_settings(JobSettings { checkpoints_retained: 1, ..settings(folder.path(), 2) });
+        let rarely = Rarely {
+            state: ValueState::new("rare"),
+            does: does.clone(),
+            found: found.clone(),
+            records: records.clone(),
+        };
+        let numbers = env.from_sequence(1, 1 << 40).uid("numbers");
+        let _nobody_reads = numbers.key_by(|n| n % KEYS).process(rarely).uid("rarely");
+        env.execute_async("rarely").unwrap()
+    };
+    let job = start();
+    let more = |than: u64| {
+        let from = records.load(Ordering::Relaxed);
+        assert!(comes_about(|| records.load(Ordering::Relaxed) > from + than));
+    };
+    more(100_000);
+    job.handle().checkpoint().unwrap();
+    job.handle().fail("crash");
+    assert!(job.wait().is_err());
+    does.store(1, Ordering::Relaxed);
+    let job = start();
+    more(10_000);
+    let first = CheckpointFolder::open(folder.path()).unwrap().complete().unwrap();
+    for _ in 0..3 {
+        job.handle().checkpoint().unwrap();
+        more(10_000);
+    }
+    let last = CheckpointFolder::open(folder.path()).unwrap().complete().unwrap();
+    assert!(first.iter().all(|epoch| !last.contains(epoch)), "{first:?} {last:?}");
+    does.store(2, Ordering::Relaxed);
+    assert!(comes_about(|| found.load(Ordering::Relaxed) > 10_000));
+    job.cancel().unwrap();
 }

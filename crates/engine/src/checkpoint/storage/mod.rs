@@ -17,6 +17,9 @@ use tidemill_core::{Error, Result};
 use local::LocalStorage;
 use object::{ObjectStorage, Requests};
 
+/// Threads that read a file system at a restore: one for the disk, while another checks what it has read.
+const READS_AT_ONCE: usize = 2;
+
 /// Files named by locations. Whatever returns without an error is durable and can be seen by everybody.
 pub(crate) trait Storage: Send + Sync {
     /// Makes a folder ready for files.
@@ -30,6 +33,10 @@ pub(crate) trait Storage: Send + Sync {
     fn publish(&self, file: &Path, bytes: &[u8]) -> Result<()>;
     /// The bytes of a file, or a range of them. What is not there is a [`tidemill_core::Kind::External`] error.
     fn read(&self, file: &Path, range: Option<Range<u64>>) -> Result<Vec<u8>>;
+    /// How many threads that read make a restore faster; 0 when it must not have any.
+    fn reads_at_once(&self) -> usize {
+        READS_AT_ONCE
+    }
     /// Whether a file is there.
     fn exists(&self, file: &Path) -> Result<bool>;
     /// The names of what stands in a folder, which need not be there.

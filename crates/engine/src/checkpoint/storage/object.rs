@@ -31,6 +31,9 @@ const RETRIES_MAX: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// Requests at a restore: each waits longer than it transfers.
+const READS_AT_ONCE: usize = 8;
+
 /// One request may take so long, and connecting so long of it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -287,6 +290,10 @@ impl Storage for ObjectStorage {
             }
             _ => Ok(bytes),
         }
+    }
+
+    fn reads_at_once(&self) -> usize {
+        READS_AT_ONCE
     }
 
     fn exists(&self, file: &Location) -> Result<bool> {

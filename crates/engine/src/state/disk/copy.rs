@@ -10,7 +10,8 @@ use tidemill_core::Result;
 use super::spool::SpoolReader;
 use super::store::{Entries, LAPSE_BYTES, group_of, lapsed, without_group};
 use crate::key::GroupRange;
-use crate::state::chain::{SECTION_BYTES, Weight};
+use crate::state::buffers::SECTION_BYTES;
+use crate::state::chain::Weight;
 use crate::state::{ChainPart, Section, SectionKind};
 
 /// Weights of a table's units, as the last copies left them.

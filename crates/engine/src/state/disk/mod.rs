@@ -28,7 +28,9 @@ use tidemill_core::{Data, Error, Result, SharedClock};
 use self::copy::{FileCopy, Units, Weights};
 use self::spool::Spool;
 use self::store::{LAPSE_BYTES, Store, lapsed, put_group, without_group};
-use super::chain::{SECTION_BYTES, due, units_wanted};
+use super::buffers::SECTION_BYTES;
+use super::chain::{due, units_wanted};
+use super::codec::unwritable;
 use super::{RestoredSection, TableHasher};
 use crate::key::{GroupRange, Key, key_group};
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
@@ -138,10 +140,7 @@ fn shard_of(hash: u64) -> usize {
 }
 
 fn encode(what: &impl serde::Serialize, name: &str, into: &mut Vec<u8>) -> Result<()> {
-    let taken = std::mem::take(into);
-    *into = postcard::to_extend(what, taken)
-        .map_err(|e| Error::input(format!("state `{name}` holds a value that cannot be written as bytes: {e}")))?;
-    Ok(())
+    super::encode::encode(what, into).map_err(|e| unwritable(name, &e))
 }
 
 impl<K: Key, V> Entry<K, V> {
@@ -546,7 +545,7 @@ impl<K: Key, V: Data> DiskTable<K, V> {
 
     /// Takes in sections of this table, in the order they were written, as far as `owns` says.
     pub fn load(&mut self, section: &RestoredSection, owns: impl Fn(&K) -> bool) -> Result<()> {
-        let mut reader = section.reader();
+        let mut reader = section.reader()?;
         if section.removal {
             while let Some(key) = reader.entry::<K>()? {
                 if owns(&key) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::state::Section;
+use crate::state::buffers::SECTION_BYTES;
 
 /// A small generator of numbers, so that a failure can be repeated from its seed.
 pub(crate) struct Random(pub u64);
@@ -206,4 +207,58 @@ fn bases_are_written_anew_one_unit_at_a_time() {
     }
     // All of it takes about 900 kB; a unit an eighth of that.
     assert!(bytes_max < 250_000, "{bytes_max}");
+}
+
+/// Each look at it takes 100 µs.
+struct Ticking(std::sync::atomic::AtomicI64);
+
+impl tidemill_core::Clock for Ticking {
+    fn now_ms(&self) -> i64 {
+        0
+    }
+
+    fn steady_us(&self) -> i64 {
+        self.0.fetch_add(100, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_step_ends_with_its_time_and_the_next_goes_on() {
+    let reference: BTreeMap<u32, u64> = (0..100_000).map(|key| (key, u64::from(key) * 3)).collect();
+    let mut table: Table<u32, u64> = reference.clone().into_iter().collect();
+    let mut parts = SnapshotParts::new(SnapshotMode::Detached);
+    table.begin_snapshot("state", &mut parts).unwrap();
+    let clock: tidemill_core::SharedClock = std::sync::Arc::new(Ticking(0.into()));
+    let (mut sections, mut steps) = (Vec::new(), 0);
+    loop {
+        let until_us = clock.steady_us() + 1_000;
+        let mut run = CopyRun::new(usize::MAX).until(clock.clone(), until_us);
+        let done = table.copy_some(&mut run).unwrap();
+        sections.append(&mut run.sections);
+        steps += 1;
+        if done {
+            break;
+        }
+        assert!((until_us..until_us + 300).contains(&clock.steady_us()));
+    }
+    assert!(steps > 5, "{steps}");
+    assert_eq!(content(&restored(sections)), reference);
+}
+
+#[test]
+fn what_is_captured_leaves_with_the_next_step_in_sections_of_one_size() {
+    const VALUE_BYTES: usize = 10_000;
+    let mut table: Table<u32, Vec<u8>> = (0..4_000).map(|key| (key, vec![1; VALUE_BYTES])).collect();
+    let mut parts = SnapshotParts::new(SnapshotMode::Checkpoint { fresh: false });
+    table.begin_snapshot("state", &mut parts).unwrap();
+    (0..4_000).for_each(|key| table.get_mut(&key).unwrap()[0] = 2);
+    let mut run = CopyRun::new(1);
+    assert!(!table.copy_some(&mut run).unwrap(), "a step of a byte");
+    let left: usize = run.sections.iter().map(|section| section.bytes.len()).sum();
+    assert!(left > 4_000 * VALUE_BYTES * 3 / 4, "{left} bytes");
+    let fits = |section: &Section| (SECTION_BYTES..SECTION_BYTES + 2 * VALUE_BYTES).contains(&section.bytes.len());
+    assert!(run.sections.iter().all(fits));
+    let begun: BTreeSet<u16> = run.sections.iter().map(|section| section.chain.as_ref().unwrap().unit).collect();
+    let begins = run.sections.iter().filter(|section| section.chain.as_ref().unwrap().begins).count();
+    assert_eq!(begins, begun.len(), "a base begins once");
 }

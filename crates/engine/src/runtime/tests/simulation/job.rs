@@ -230,7 +230,7 @@ impl Counts {
 impl Operator<Item, Item> for Counts {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         for section in state.take("counts") {
-            let mut reader = section.reader();
+            let mut reader = section.reader()?;
             while let Some((key, count)) = reader.entry::<Item>()? {
                 if state.owns(&key) {
                     self.counts.insert(key, count);
@@ -276,7 +276,8 @@ impl Operator<Item, Item> for Counts {
             && let Some(section) = self.copying.pop()
         {
             run.sections.push(section);
-            run.spend(64 * 1024);
+            // One a step.
+            run.spend(usize::MAX);
         }
         Ok(self.copying.is_empty())
     }

@@ -29,7 +29,7 @@ use crate::runtime::cluster::{Cluster, Secret};
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::runtime::execute::{recover_sinks, restore_point};
 use crate::runtime::metrics::SubtaskMetrics;
-use crate::state::StateHome;
+use crate::state::{Buffers, StateHome};
 
 /// A start that has not ended after so many steps never will.
 const STEPS_MAX: usize = 60_000;
@@ -281,9 +281,11 @@ impl Simulation {
             let (events, inbox) = channel();
             let (mut writers, mut inboxes) = (Vec::new(), Vec::new());
             for _ in 0..per_process {
-                let ((sender, receiver), queued) = (channel(), Arc::default());
-                writers.push(WriterLink { sender: Mutex::new(sender), queued: Arc::clone(&queued) });
-                inboxes.push((receiver, queued));
+                let ((sender, receiver), queued, buffers) = (channel(), Arc::default(), Buffers::default());
+                let link =
+                    WriterLink { sender: Mutex::new(sender), queued: Arc::clone(&queued), buffers: buffers.clone() };
+                writers.push(link);
+                inboxes.push((receiver, queued, buffers));
             }
             let (plan, restore) = match (first.take(), &restored) {
                 (Some(first), _) => first,
@@ -328,12 +330,13 @@ impl Simulation {
                     done: false,
                 });
             }
-            let writer = |(receiver, queued)| {
+            let writer = |(receiver, queued, buffers)| {
                 let writer = CheckpointWriter {
                     events: events.clone(),
                     clock: clock.clone(),
                     target: own_target.clone(),
                     queued,
+                    buffers,
                     storages: storages.clone(),
                     root: Some(root()),
                     attempt,

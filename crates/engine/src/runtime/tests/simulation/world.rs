@@ -371,6 +371,11 @@ impl Output for Writing {
 
 /// The disk, as a file system: what is written is seen at once, and durable when it is synced, its name with its folder.
 impl Storage for World {
+    /// All happens in one thread.
+    fn reads_at_once(&self) -> usize {
+        0
+    }
+
     fn make_folder(&self, folder: &Path) -> Result<()> {
         self.effect(&format!("make {}", short(folder)), |_, _| {})
     }
