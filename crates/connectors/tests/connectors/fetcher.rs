@@ -203,7 +203,7 @@ const MIXED: u64 = 20_000;
 impl Mixed {
     fn is_bad(number: u64) -> bool {
         // Some alone, some in a row.
-        number % 97 == 0 || (number / 50) % 31 == 7
+        number.is_multiple_of(97) || (number / 50) % 31 == 7
     }
 }
 

@@ -45,7 +45,7 @@ impl<T: 'static, K: Key, F: FnMut(&T) -> K + Clone + Send + 'static> KeySelector
     type Found<'a> = K;
 
     #[inline]
-    fn find<'a>(&mut self, value: &'a T) -> K {
+    fn find(&mut self, value: &T) -> K {
         self(value)
     }
 
