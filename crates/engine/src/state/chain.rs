@@ -110,8 +110,9 @@ impl Chain {
         }
     }
 
-    /// Decides what a snapshot of this moment writes.
-    pub fn plan(&mut self, name: &str, entries: usize, parts: &SnapshotParts) -> Copying {
+    /// Decides what a snapshot of this moment writes. Of each shard: how many entries have changed, and how many it has.
+    pub fn plan(&mut self, name: &str, shards: &[(usize, usize)], parts: &SnapshotParts) -> Copying {
+        let entries = shards.iter().map(|shard| shard.1).sum();
         let (wanted, mode) = (units_wanted(entries), parts.mode);
         let chained = matches!(mode, SnapshotMode::Checkpoint { .. });
         if chained && (mode == (SnapshotMode::Checkpoint { fresh: true }) || self.units.len() < wanted) {
@@ -135,7 +136,7 @@ impl Chain {
         for (at, (unit, due)) in self.units.iter_mut().zip(due).enumerate() {
             // All of them were removed up to this moment. A base does without them.
             let (entries, bytes) = unit.take_removed();
-            copying.units[at].base = std::mem::take(&mut unit.overflown) || due;
+            copying.units[at].base = std::mem::take(&mut unit.overflown) || due || mostly_changed(shards, at, count);
             if entries > 0 && !copying.units[at].base {
                 copying.close(at, entries, bytes, true);
             }
@@ -158,6 +159,13 @@ impl Chain {
 
 fn unit_of(shard: usize, units: usize) -> usize {
     shard * units / SHARDS
+}
+
+/// Whether a base of a unit is less than twice its delta. It is written then, since it spares a restore all that was before.
+fn mostly_changed(shards: &[(usize, usize)], unit: usize, units: usize) -> bool {
+    let own = shards.iter().enumerate().filter(|(shard, _)| unit_of(*shard, units) == unit);
+    let (changed, entries) = own.fold((0, 0), |sum, (_, shard)| (sum.0 + shard.0, sum.1 + shard.1));
+    entries < 2 * changed
 }
 
 /// A copy under way.

@@ -78,11 +78,14 @@ impl Marks {
         }
     }
 
-    /// A snapshot's moment: what has changed until now has changed before it.
-    pub fn moment(&mut self) {
+    /// A snapshot's moment: what has changed until now has changed before it. Tells how many entries these are.
+    pub fn moment(&mut self) -> usize {
+        let mut changed = 0;
         for (before, now) in self.before.iter_mut().zip(&mut self.now) {
             *before |= std::mem::take(now);
+            changed += before.count_ones() as usize;
         }
+        changed
     }
 
     /// A checkpoint holds what had changed before its moment.

@@ -308,11 +308,12 @@ impl<K: Key, V: Data> Table<K, V> {
             return Ok(());
         }
         debug_assert!(self.copying.is_none(), "a copy is taken to its end before the next begins");
-        self.shards.iter_mut().for_each(|shard| shard.marks.moment());
+        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(), shard.entries.len()));
+        let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
         }
-        self.copying = Some(Box::new(self.chain.plan(name, self.len, parts)));
+        self.copying = Some(Box::new(self.chain.plan(name, &changed, parts)));
         Ok(())
     }
 

@@ -262,3 +262,20 @@ fn what_is_captured_leaves_with_the_next_step_in_sections_of_one_size() {
     let begins = run.sections.iter().filter(|section| section.chain.as_ref().unwrap().begins).count();
     assert_eq!(begins, begun.len(), "a base begins once");
 }
+
+#[test]
+fn when_most_has_changed_a_base_takes_the_place_of_all_before() {
+    let mut table: Table<u32, u64> = (0..100_000).map(|key| (key, 0)).collect();
+    let mut checkpoint = |changed: u32| {
+        (0..changed).for_each(|key| *table.get_mut(&key).unwrap() += 1);
+        let mut parts = SnapshotParts::new(SnapshotMode::Checkpoint { fresh: false });
+        table.begin_snapshot("state", &mut parts).unwrap();
+        let mut run = CopyRun::whole();
+        assert!(table.copy_some(&mut run).unwrap());
+        let begun = run.sections.iter().filter(|section| section.chain.as_ref().is_some_and(|part| part.begins));
+        (begun.count(), run.sections.iter().map(|section| section.entries).sum::<u64>())
+    };
+    assert_eq!(checkpoint(0), (8, 100_000));
+    assert_eq!(checkpoint(20_000), (0, 20_000));
+    assert_eq!(checkpoint(80_000), (8, 100_000));
+}
