@@ -129,7 +129,16 @@ impl Lease {
         loop {
             let folder = data.to_path_buf();
             let begun_ms = clock.steady_ms();
-            let look = blocking(move || look(&folder)).await?;
+            let look = match blocking(move || look(&folder)).await {
+                Ok(look) => look,
+                // Who waits may wait for the disk, too; and a term may go while it is looked at.
+                Err(error) if told => {
+                    tracing::warn!(%error, "the lease cannot be looked at");
+                    tokio::time::sleep(RENEW_EVERY).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match watched.judge(&look, clock.steady_ms()) {
                 Verdict::Refused(whom) => {
                     return Err(Error::external(format!(

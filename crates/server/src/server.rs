@@ -143,8 +143,8 @@ impl Server {
         aborted.abort();
         let flushed = self.flushing.await;
         self.release.send_replace(true);
-        // It ends by itself; what it could not write expires.
-        let _ = self.renewing.await;
+        // What it cannot write in time expires.
+        let _ = tokio::time::timeout(DRAIN_DEADLINE, self.renewing).await;
         flushed.map_err(|e| Error::bug(format!("storing the live tables broke: {e}")))?;
         match served {
             Ok(Ok(Err(e))) => Err(Error::io("serve requests", e)),
