@@ -33,10 +33,18 @@ pub fn agent_of(servers: &[&Server], secret: &str, name: &str) -> Process {
     Process::start(command.stdout(log.try_clone().unwrap()).stderr(log))
 }
 
-pub fn alive(server: &Server) -> Vec<String> {
+fn alive(server: &Server) -> Vec<String> {
     let agents = server.http.get("/api/agents");
     let agents = agents["agents"].as_array().unwrap().clone();
     agents.iter().filter(|agent| agent["alive"] == true).map(|agent| agent["name"].as_str().unwrap().into()).collect()
+}
+
+/// Waits until so many hosts are there, the server's own among them.
+pub fn joined(server: &Server, hosts: usize) {
+    eventually("the agents have joined", || match alive(server) {
+        all if all.len() == hosts => Ok(()),
+        all => Err(format!("{all:?}\n{}", server.said())),
+    });
 }
 
 /// Waits until the job runs with so many workers and has completed a checkpoint since.
@@ -65,10 +73,7 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     let (mut server, secret) = server(secrets.path());
     let mut one = agent(&server, &secret, "one");
     let _two = agent(&server, &secret, "two");
-    eventually("both agents have joined", || match alive(&server) {
-        all if all.len() == 3 => Ok(()),
-        all => Err(format!("{all:?}")),
-    });
+    joined(&server, 3);
     let topics = Topics::open(server.topics()).unwrap();
     let entries = topics.create("entries", &TopicConfig { partitions: 3, ..TopicConfig::default() }).unwrap();
     let lines = lines(5, RECORDS as u64);
@@ -131,10 +136,7 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     server.ready();
     more();
     runs_with(&server, &job, 6);
-    eventually("the agents have come back", || match alive(&server) {
-        all if all.len() == 3 => Ok(()),
-        all => Err(format!("{all:?}")),
-    });
+    joined(&server, 3);
     assert_eq!(processes(), running, "the same processes as before\n{}", server.logs(&job));
 
     // A host is lost, with all that ran on it: the job goes on with what is left.

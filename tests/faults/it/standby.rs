@@ -4,7 +4,7 @@
 use serde_json::json;
 use tidemill_topic::{TopicConfig, Topics};
 
-use crate::agents::{agent_of, alive, runs_with};
+use crate::agents::{agent_of, joined, runs_with};
 use crate::sum_kills::{append, lines, published, published_sums, sums};
 use crate::support::process::{halt, with_variable};
 use crate::support::server::Server;
@@ -20,13 +20,7 @@ fn a_standby_takes_over_from_a_killed_and_from_a_halted_server_and_jobs_go_on() 
     let mut first = Server::start_with(&["--join-secret-file", &secret, "--slots", "2"]);
     let mut second = first.standby();
     let _agent = agent_of(&[&first, &second], &secret, "one");
-    let both_hosts = |server: &Server| {
-        eventually("the agent has joined", || match alive(server) {
-            all if all.len() == 2 => Ok(()),
-            all => Err(format!("{all:?}\n{}", server.said())),
-        });
-    };
-    both_hosts(&first);
+    joined(&first, 2);
     eventually("the second waits", || match second.said() {
         said if said.contains("standing by") => Ok(()),
         said => Err(said),
@@ -58,7 +52,7 @@ fn a_standby_takes_over_from_a_killed_and_from_a_halted_server_and_jobs_go_on() 
     first.kill();
     second.ready();
     more();
-    both_hosts(&second);
+    joined(&second, 2);
     runs_with(&second, &job, 4);
     assert_eq!(processes(), running, "{}", second.logs(&job));
 
@@ -68,7 +62,7 @@ fn a_standby_takes_over_from_a_killed_and_from_a_halted_server_and_jobs_go_on() 
     halt(halted, true);
     more();
     first.ready();
-    both_hosts(&first);
+    joined(&first, 2);
     runs_with(&first, &job, 4);
 
     // Who wakes up finds that it was replaced, and ends with the reason.

@@ -132,6 +132,21 @@ fn visits(scale: i8) -> SchemaRef {
     ]))
 }
 
+/// The fourth visit has its columns and its time, and the batches of the source come once, wherever reading goes on.
+fn are_visits_once_also_after_restores(source: impl Source<ColumnBatch>, batches: &[ColumnBatch]) {
+    let first = batches.iter().find(|batch| batch.rows() == 1024).unwrap().slice(3, 1);
+    let cells: Vec<String> = first
+        .columns()
+        .columns()
+        .iter()
+        .map(|column| format!("{column:?}").lines().nth(2).unwrap().trim().to_string())
+        .collect();
+    assert_eq!(cells, ["1970-01-01T00:00:00.004,", "-75,", "\"user 3\",", "\"buy\",", "3,", "null,"]);
+    assert_eq!(first.times_ms(), [4]);
+    let texts: Vec<String> = batches.iter().map(text).collect();
+    check_bounded_source(&AsText(source), &texts, 1);
+}
+
 #[test]
 fn avro_files_give_the_columns_asked_for_once_also_after_restores() {
     let folder = tempfile::tempdir().unwrap();
@@ -144,17 +159,7 @@ fn avro_files_give_the_columns_asked_for_once_also_after_restores() {
     assert!(
         refused[0].ends_with("a.avro record 1501: field `count`: \"many\" where a whole number of 64 bits is expected")
     );
-    let first = batches.iter().find(|batch| batch.rows() == 1024).unwrap().slice(3, 1);
-    let cells: Vec<String> = first
-        .columns()
-        .columns()
-        .iter()
-        .map(|column| format!("{column:?}").lines().nth(2).unwrap().trim().to_string())
-        .collect();
-    assert_eq!(cells, ["1970-01-01T00:00:00.004,", "-75,", "\"user 3\",", "\"buy\",", "3,", "null,"]);
-    assert_eq!(first.times_ms(), [4]);
-    let texts: Vec<String> = batches.iter().map(text).collect();
-    check_bounded_source(&AsText(source), &texts, 1);
+    are_visits_once_also_after_restores(source, &batches);
 }
 
 #[test]
@@ -207,17 +212,7 @@ fn parquet_files_give_the_columns_asked_for_once_also_after_restores() {
     assert_eq!(rows(&batches), 3_029);
     assert_eq!(refused.len(), 1);
     assert!(refused[0].ends_with("a.parquet record 1501: field `kind` is missing"), "{refused:?}");
-    let first = batches.iter().find(|batch| batch.rows() == 1024).unwrap().slice(3, 1);
-    let cells: Vec<String> = first
-        .columns()
-        .columns()
-        .iter()
-        .map(|column| format!("{column:?}").lines().nth(2).unwrap().trim().to_string())
-        .collect();
-    assert_eq!(cells, ["1970-01-01T00:00:00.004,", "-75,", "\"user 3\",", "\"buy\",", "3,", "null,"]);
-    assert_eq!(first.times_ms(), [4]);
-    let texts: Vec<String> = batches.iter().map(text).collect();
-    check_bounded_source(&AsText(source), &texts, 1);
+    are_visits_once_also_after_restores(source, &batches);
 }
 
 #[test]
