@@ -137,9 +137,9 @@ pub fn run_staged(stages: Vec<Vec<Sale>>) -> Ran {
                 sent += stage.len() as u64;
                 newest_ms = stage.iter().map(|sale| sale.time_ms).chain([newest_ms]).max().unwrap();
                 wait(&job, |report| {
-                    let ledger = report.vertices.iter().find(|v| v.operators.iter().any(|o| o.uid == "ledger"));
-                    let reached = ledger.and_then(|vertex| vertex.subtasks[0].watermark_ms);
-                    records_in(report, "orders") == sent && reached.is_some_and(|reached| reached >= newest_ms - 3001)
+                    let mut subtasks = report.vertices.iter().flat_map(|vertex| &vertex.subtasks);
+                    let reached = subtasks.all(|subtask| subtask.watermark_ms.is_some_and(|at| at >= newest_ms - 3001));
+                    reached && records_in(report, "orders") == sent
                 });
             }
             drain(&job, savepoint);
