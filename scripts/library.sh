@@ -42,6 +42,9 @@ step() {
   fi
   passed=$((passed + pass))
   failed=$((failed + fail))
+  if [ "$fail" -gt 0 ] && [ -n "${TIDEMILL_TALLY:-}" ]; then
+    { say "== what failed in: $name"; awk -f scripts/failures.awk "$log"; } >>"$TIDEMILL_TALLY.failures"
+  fi
   say "== $name: $pass passed, $fail failed ($((SECONDS - begin)) s)"
 }
 
