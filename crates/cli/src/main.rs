@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", failure.one_line());
+            tidemill_core::say(format_args!("error: {}", failure.one_line()));
             ExitCode::from(failure.code)
         }
     }

@@ -32,7 +32,7 @@ pub async fn run(launch: &Launch) -> Result<(JobState, Option<String>)> {
         let Some(delay_ms) = backoff.failed(SystemClock.now_ms(), ran_ms, random::unit()) else {
             return Ok((JobState::Failed, Some(why)));
         };
-        eprintln!("job `{}` failed: {why}; starting again in {delay_ms} ms", launch.spec.name);
+        tidemill_core::say(format_args!("job `{}` failed: {why}; starting again in {delay_ms} ms", launch.spec.name));
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(delay_ms)) => {}
             () = wait_true(&mut interrupted) => return Ok((JobState::Canceled, None)),

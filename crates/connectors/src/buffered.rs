@@ -16,7 +16,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tidemill_core::sink::{PreCommit, SinkWriter, Token};
-use tidemill_core::{Error, Kind, Result};
+use tidemill_core::{Error, Kind, Result, WATERMARK_MIN};
 
 /// What one sink does on its own thread.
 pub trait Deliver: Send + 'static {
@@ -27,6 +27,11 @@ pub trait Deliver: Send + 'static {
     /// it is called again with the same items, so what had arrived of them must not count twice; other errors fail the
     /// job.
     fn deliver(&mut self, items: &[Self::Item]) -> Result<()>;
+
+    /// The watermark at the end of the epoch that is closed next.
+    fn watermark(&mut self, watermark_ms: i64) {
+        let _ = watermark_ms;
+    }
 
     /// All items of the epoch were delivered: makes them durable and returns the tokens to commit them by. Called again
     /// after a failure like [`Deliver::deliver`].
@@ -67,7 +72,7 @@ enum Entry<I> {
     /// What was written at once.
     Items(Vec<I>),
     /// The end of an epoch.
-    Mark { epoch: u64, answer: SyncSender<Result<Vec<Token>>> },
+    Mark { epoch: u64, watermark_ms: i64, answer: SyncSender<Result<Vec<Token>>> },
 }
 
 struct State<I> {
@@ -75,6 +80,7 @@ struct State<I> {
     /// Items in the queue.
     queued: usize,
     worker_waits: bool,
+    watermark_ms: i64,
     /// The writer is gone.
     dropped: bool,
     /// Closures of `pre_commit` that wait, or may come to.
@@ -136,8 +142,15 @@ impl<I: Send + 'static> Buffered<I> {
         options: BufferOptions,
         deliver: D,
     ) -> Result<Buffered<I>> {
-        let state =
-            State { queue: VecDeque::new(), queued: 0, worker_waits: false, dropped: false, closures: 0, failed: None };
+        let state = State {
+            queue: VecDeque::new(),
+            queued: 0,
+            worker_waits: false,
+            watermark_ms: WATERMARK_MIN,
+            dropped: false,
+            closures: 0,
+            failed: None,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), waker, options });
         let theirs = Arc::clone(&shared);
         let title = name.to_string();
@@ -185,6 +198,11 @@ impl<I: Send + 'static> Buffered<I> {
         Ok(())
     }
 
+    /// What [`Deliver::watermark`] is told at the end of the epoch.
+    pub fn watermark(&self, watermark_ms: i64) {
+        self.shared.lock().watermark_ms = watermark_ms;
+    }
+
     /// Closes an epoch: the closure waits until all pushed before was delivered and [`Deliver::close`] has its tokens.
     pub fn pre_commit(&self, epoch: u64) -> Result<PreCommit> {
         let (answer, answered): (_, Receiver<Result<Vec<Token>>>) = sync_channel(1);
@@ -192,7 +210,8 @@ impl<I: Send + 'static> Buffered<I> {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        state.queue.push_back(Entry::Mark { epoch, answer });
+        let watermark_ms = state.watermark_ms;
+        state.queue.push_back(Entry::Mark { epoch, watermark_ms, answer });
         state.closures += 1;
         drop(state);
         self.shared.changed.notify_all();
@@ -258,6 +277,11 @@ impl<T, I: Send + 'static> SinkWriter<T> for BufferedWriter<T, I> {
         self.buffer.push((self.convert)(batch)?)
     }
 
+    fn watermark(&mut self, watermark_ms: i64) -> Result<()> {
+        self.buffer.watermark(watermark_ms);
+        Ok(())
+    }
+
     fn pre_commit(&mut self, epoch: u64) -> Result<PreCommit> {
         self.buffer.pre_commit(epoch)
     }
@@ -286,7 +310,8 @@ fn run<D: Deliver>(mut deliver: D, shared: &Shared<D::Item>) -> Result<()> {
                     state.queued -= items.len();
                     batch.append(&mut items);
                 }
-                Some(Entry::Mark { epoch, answer }) => {
+                Some(Entry::Mark { epoch, watermark_ms, answer }) => {
+                    deliver.watermark(watermark_ms);
                     mark = Some((epoch, answer));
                     break;
                 }

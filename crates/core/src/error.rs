@@ -101,6 +101,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Writes a line on standard error. Where that is closed or on a full disk nobody reads it, and the program goes on:
+/// `eprintln!` would panic there, and an exit code be lost.
+pub fn say(line: impl fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,5 +25,5 @@ pub mod source;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use columns::{ColumnBatch, RowKind};
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Result, say};
 pub use event::{Data, DeadLetter, NO_TIMESTAMP, WATERMARK_MAX, WATERMARK_MIN};

@@ -94,6 +94,12 @@ pub trait SinkWriter<T> {
     /// Writes records with their timestamps. Never waits: work on the network is handed to the sink's own thread.
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()>;
 
+    /// Event time has reached this: no earlier records come, except late ones. `i64::MAX` is the end of the input.
+    fn watermark(&mut self, watermark_ms: i64) -> Result<()> {
+        let _ = watermark_ms;
+        Ok(())
+    }
+
     /// Closes the epoch; see the head of this module.
     fn pre_commit(&mut self, epoch: u64) -> Result<PreCommit>;
 }

@@ -157,12 +157,12 @@ impl Run {
             // Nothing can go on from a job that has done all its work. What stays is a folder too many, no error.
             let _ = std::fs::remove_dir_all(&dir);
         } else {
-            eprintln!(
+            tidemill_core::say(format_args!(
                 "job `{}` is {}; go on from here with `--job-dir {}`",
                 launch.spec.name,
                 state.name(),
                 dir.display()
-            );
+            ));
         }
         match state {
             JobState::Canceled => Err(Failure::new(CANCELLED, format!("job `{}` was cancelled", launch.spec.name))),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tidemill_core::{Error, NO_TIMESTAMP, Result};
 
@@ -11,6 +12,17 @@ pub trait Bucket<T>: Clone + Send + Sync + 'static {
     /// Writes the bucket's name to `name`, which is empty; left empty, it is the sink's own folder. `timestamp_ms` is the
     /// record's event time, `now_ms` the job's clock.
     fn name(&mut self, timestamp_ms: i64, record: &T, now_ms: i64, name: &mut String) -> Result<(), String>;
+
+    /// Whether [`Bucket::begins_ms`] finds times in names.
+    fn has_time(&self) -> bool {
+        false
+    }
+
+    /// The time in the name of a bucket, epoch ms: its records' times begin there. `None` in names of another form.
+    fn begins_ms(&self, name: &str) -> Option<i64> {
+        let _ = name;
+        None
+    }
 }
 
 /// Everything in the sink's own folder.
@@ -143,6 +155,42 @@ impl<T> Bucket<T> for ByTime {
         self.last = Some((second, name.clone()));
         Ok(())
     }
+
+    fn has_time(&self) -> bool {
+        self.pattern.contains(&Piece::Year)
+    }
+
+    fn begins_ms(&self, name: &str) -> Option<i64> {
+        // What the pattern leaves out begins with its first.
+        let (mut date, mut time, mut rest) = ([1i16, 1, 1], [0i8; 3], name);
+        for piece in &self.pattern {
+            let digits = match piece {
+                Piece::Text(text) => {
+                    rest = rest.strip_prefix(text.as_str())?;
+                    continue;
+                }
+                Piece::Year => 4,
+                _ => 2,
+            };
+            let (number, behind) = rest.split_at_checked(digits)?;
+            rest = behind;
+            match piece {
+                Piece::Year => date[0] = number.parse().ok()?,
+                Piece::Month => date[1] = number.parse().ok()?,
+                Piece::Day => date[2] = number.parse().ok()?,
+                Piece::Hour => time[0] = number.parse().ok()?,
+                Piece::Minute => time[1] = number.parse().ok()?,
+                Piece::Second => time[2] = number.parse().ok()?,
+                Piece::Text(_) => {}
+            }
+        }
+        let [year, month, day] = date;
+        let [hour, minute, second] = time;
+        let (month, day) = (i8::try_from(month).ok()?, i8::try_from(day).ok()?);
+        let begins = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
+        let begins = begins.to_zoned(self.zone.clone()).ok()?.timestamp().as_millisecond();
+        rest.is_empty().then_some(begins)
+    }
 }
 
 /// Whether a bucket's name stays below the folder and is nobody's hidden file.
@@ -174,6 +222,24 @@ mod tests {
         assert_eq!(named(ByTime::HOURLY, "Europe/Berlin", at_ms + 1000), "2026-03-29--03");
         assert_eq!(named("'day='yyyyMMdd/'m'mm.ss", "Asia/Shanghai", at_ms), "day=20260329/m59.59");
         assert_eq!(named("yyyy", "UTC", -1), "1969");
+    }
+
+    #[test]
+    fn the_time_in_a_name_is_found_again() {
+        let begins = |pattern: &str, zone: &str, name: &str| {
+            let by_time = ByTime::new(BucketTime::Event, pattern, zone).expect("a pattern");
+            Bucket::<()>::begins_ms(&by_time, name)
+        };
+        let hour_ms = 3_600_000;
+        // The hour before clocks in Berlin go from 2 to 3, and the hour after.
+        let at_ms = 1_774_746_000_000;
+        assert_eq!(begins(ByTime::HOURLY, "Europe/Berlin", "2026-03-29--01"), Some(at_ms - hour_ms));
+        assert_eq!(begins(ByTime::HOURLY, "Europe/Berlin", "2026-03-29--03"), Some(at_ms));
+        assert_eq!(begins("'day='yyyyMMdd/'m'mm", "UTC", "day=19700102/m05"), Some(24 * hour_ms + 300_000));
+        assert_eq!(begins("yyyy", "UTC", "1971"), Some(365 * 24 * hour_ms));
+        for name in ["", "2026-03-29", "2026-03-29--01x", "2026-13-29--01", "2026-03-29--0é"] {
+            assert_eq!(begins(ByTime::HOURLY, "UTC", name), None, "{name}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod avro;
 mod bucket;
+mod bucket_commit;
+mod commit;
 mod container;
 mod fetch;
 mod parquet;
@@ -12,6 +14,7 @@ mod source;
 
 pub use avro::AvroFiles;
 pub use bucket::{Bucket, BucketTime, ByRecord, ByTime, OneBucket};
+pub use bucket_commit::BucketCommit;
 pub use container::{Container, ContainerSource, Part, Records};
 pub use parquet::ParquetFiles;
 pub use sink::FileSink;

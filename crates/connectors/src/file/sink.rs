@@ -15,18 +15,18 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tidemill_core::format::Encode;
 use tidemill_core::sink::{Committer, Sink, SinkScope, SinkWriter, Token, WriterContext};
-use tidemill_core::{Error, Result, SharedClock};
+use tidemill_core::{Error, Result, SharedClock, WATERMARK_MIN};
 
 use super::bucket::{self, Bucket, BucketTime, ByRecord, ByTime, OneBucket};
+use super::bucket_commit::{BucketCommit, Marks};
+use super::commit::{
+    FileCommitter, IN_PROGRESS, PENDING, Parts, hidden, publish, remove_unpublished, scope_tag, sync_folder,
+};
 use crate::buffered::{BufferOptions, Buffered, BufferedWriter, Deliver};
-
-const TOKEN_VERSION: u8 = 1;
-const IN_PROGRESS: &str = ".inprogress";
-const PENDING: &str = ".pending";
 
 /// Writes records as lines into part files of a folder, exactly once: new files appear with each checkpoint.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub struct FileSink<E, B = OneBucket> {
     part_bytes_max: u64,
     part_age_max_ms: Option<i64>,
     part_silence_max_ms: Option<i64>,
+    marks: Option<Arc<Marks>>,
 }
 
 /// So many files are open at once; beyond, the one written longest ago is finished.
@@ -59,6 +60,7 @@ impl<E> FileSink<E> {
             part_bytes_max: Self::PART_BYTES_MAX,
             part_age_max_ms: None,
             part_silence_max_ms: None,
+            marks: None,
         }
     }
 }
@@ -88,7 +90,15 @@ impl<E, B> FileSink<E, B> {
             part_bytes_max: self.part_bytes_max,
             part_age_max_ms: self.part_age_max_ms,
             part_silence_max_ms: self.part_silence_max_ms,
+            marks: self.marks,
         }
+    }
+
+    /// Puts an empty file, `_SUCCESS`, into each bucket that is complete, for readers who wait for it; default: none. A
+    /// bucket that gets more records afterwards gets the file again.
+    pub fn bucket_commit(mut self, commit: BucketCommit) -> Self {
+        self.marks = Some(Arc::new(Marks::new(commit)));
+        self
     }
 
     /// A file that was begun so long ago is finished before more is written, in ms of the job's clock; default: never.
@@ -142,16 +152,6 @@ impl<E, B> FileSink<E, B> {
     }
 }
 
-/// Job and operator in 16 hex digits.
-fn scope_tag(scope: &SinkScope) -> String {
-    let name = format!("{}/{}", scope.job_id, scope.uid);
-    // FNV-1a: stable, and no two sinks of one folder meet by it.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
-}
-
 impl<T, E, B> Sink<T> for FileSink<E, B>
 where
     T: Send + 'static,
@@ -164,6 +164,9 @@ where
 
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         self.prepare()?;
+        if let Some(marks) = &self.marks {
+            marks.check(&self.bucket).map_err(|error| error.context(self.title()))?;
+        }
         let deliver = FileDeliver {
             records: PhantomData::<fn(T)>,
             sink: self.clone(),
@@ -172,6 +175,7 @@ where
             attempt: context.attempt,
             epoch: context.epoch,
             clock: context.clock.clone(),
+            watermark_ms: WATERMARK_MIN,
             parts: Vec::new(),
             open: BTreeMap::new(),
             name: String::new(),
@@ -185,86 +189,26 @@ where
     }
 
     fn committer(&self, _scope: &SinkScope) -> Result<Option<Box<dyn Committer>>> {
-        Ok(Some(Box::new(FileCommitter { folder: self.folder.clone() })))
+        let marks = self.marks.as_ref().map(|marks| (marks.clone(), marks.subtask()));
+        Ok(Some(Box::new(FileCommitter {
+            folder: self.folder.clone(),
+            bucket: self.bucket.clone(),
+            marks,
+            records: PhantomData,
+        })))
     }
 
     fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()> {
         self.prepare()?;
         publish(&self.folder, tokens)?;
-        remove_unpublished(&self.folder, &scope_tag(scope))
-            .map_err(|e| Error::io(format!("clean up `{}`", self.folder.display()), e))
-    }
-}
-
-/// Removes what this job has left unpublished in a folder and those below.
-fn remove_unpublished(folder: &Path, tag: &str) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if entry.file_type()?.is_dir() {
-            if !name.starts_with('.') {
-                remove_unpublished(&entry.path(), tag)?;
-            }
-            continue;
-        }
-        let unpublished = name.ends_with(IN_PROGRESS) || name.ends_with(PENDING);
-        if unpublished && name.starts_with('.') && name.contains(tag) {
-            fs::remove_file(entry.path())?;
+        let tag = scope_tag(scope);
+        let failed = |e| Error::io(format!("clean up `{}`", self.folder.display()), e);
+        remove_unpublished(&self.folder, &tag).map_err(failed)?;
+        match &self.marks {
+            Some(marks) => marks.find(&self.folder, &tag).map_err(failed),
+            None => Ok(()),
         }
     }
-    Ok(())
-}
-
-/// Where a part stands under another name until it is published; `part` may have a bucket in front.
-fn hidden(folder: &Path, part: &str, state: &str) -> PathBuf {
-    match part.rsplit_once('/') {
-        Some((bucket, name)) => folder.join(bucket).join(format!(".{name}{state}")),
-        None => folder.join(format!(".{part}{state}")),
-    }
-}
-
-/// The token: the files to publish, by their final names with their buckets in front.
-#[derive(Serialize, Deserialize)]
-struct Parts {
-    files: Vec<String>,
-}
-
-struct FileCommitter {
-    folder: PathBuf,
-}
-
-impl Committer for FileCommitter {
-    fn commit(&mut self, tokens: &[Token]) -> Result<()> {
-        publish(&self.folder, tokens)
-    }
-}
-
-fn publish(folder: &Path, tokens: &[Token]) -> Result<()> {
-    let mut renamed = BTreeSet::new();
-    for token in tokens {
-        let parts: Parts = match token.split_first() {
-            Some((&TOKEN_VERSION, json)) => serde_json::from_slice(json)
-                .map_err(|error| Error::corrupt(format!("a commit token does not read: {error}")))?,
-            _ => return Err(Error::corrupt("a commit token of an unknown version")),
-        };
-        for file in parts.files {
-            let published = folder.join(&file);
-            match fs::rename(hidden(folder, &file, PENDING), &published) {
-                Ok(()) => renamed.extend(published.parent().map(Path::to_path_buf)),
-                // It was on disk before the token was: it has been published, and perhaps used and taken away.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io(format!("publish `{file}` in `{}`", folder.display()), error)),
-            }
-        }
-    }
-    renamed.iter().try_for_each(|folder| sync_folder(folder))
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|e| Error::io(format!("write the folder `{}` to disk", folder.display()), e))
 }
 
 struct FileDeliver<T, E, B> {
@@ -276,6 +220,8 @@ struct FileDeliver<T, E, B> {
     /// The epoch that is open.
     epoch: u64,
     clock: SharedClock,
+    /// As of the end of the epoch that is being closed.
+    watermark_ms: i64,
     /// The files of the epoch, by final name; some may be open.
     parts: Vec<String>,
     /// By bucket.
@@ -416,20 +362,23 @@ where
         self.write_lines(now_ms)
     }
 
+    fn watermark(&mut self, watermark_ms: i64) {
+        self.watermark_ms = watermark_ms;
+    }
+
     fn close(&mut self, epoch: u64) -> Result<Vec<Token>> {
         let open: Vec<String> = self.open.keys().cloned().collect();
         open.iter().try_for_each(|bucket| self.finish_part(bucket))?;
+        let mut folders: BTreeSet<&Path> = BTreeSet::new();
+        for part in &self.parts {
+            // A bucket may be new, and so may the folders it stands in.
+            folders.extend(Path::new(part).ancestors().skip(1));
+        }
+        folders.iter().try_for_each(|below| sync_folder(&self.sink.folder.join(below)))?;
+        let reached_ms = self.sink.marks.as_ref().map(|marks| marks.reached(self.watermark_ms, self.clock.now_ms()));
         let mut tokens = Vec::new();
-        if !self.parts.is_empty() {
-            let mut folders: BTreeSet<&Path> = BTreeSet::new();
-            for part in &self.parts {
-                // A bucket may be new, and so may the folders it stands in.
-                folders.extend(Path::new(part).ancestors().skip(1));
-            }
-            folders.iter().try_for_each(|below| sync_folder(&self.sink.folder.join(below)))?;
-            let json = serde_json::to_vec(&Parts { files: self.parts.clone() })
-                .map_err(|error| Error::bug(format!("a token does not become JSON: {error}")))?;
-            tokens.push([&[TOKEN_VERSION], json.as_slice()].concat());
+        if !self.parts.is_empty() || reached_ms.is_some() {
+            tokens.push(Parts { files: self.parts.clone(), reached_ms }.token()?);
         }
         self.parts.clear();
         // Unique is enough: the number of the next epoch is at least this one.

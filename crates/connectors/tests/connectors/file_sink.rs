@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tidemill_connectors::conformance::{Alarm, Target, check_two_phase_sink, scope, write, writer_context};
-use tidemill_connectors::file::{BucketTime, ByTime, FileSink, FileSource};
+use tidemill_connectors::file::{BucketCommit, BucketTime, ByTime, FileSink, FileSource};
 use tidemill_connectors::format::{Csv, Json, Text};
 use tidemill_core::sink::{Sink, SinkScope, SinkWriter};
 use tidemill_core::source::Source;
@@ -226,4 +226,118 @@ fn many_buckets_do_not_keep_many_files_open() {
     all.sort();
     all.dedup();
     assert_eq!(all, (0..1200).collect::<Vec<_>>());
+}
+
+/// A sink's subtasks, and what a reader sees of them.
+struct Subtasks<'a> {
+    sink: &'a dyn Sink<u64>,
+    folder: &'a Path,
+    clock: std::sync::Arc<tidemill_core::ManualClock>,
+    writers: Vec<(Box<dyn SinkWriter<u64>>, std::sync::Arc<Alarm>, Box<dyn tidemill_core::sink::Committer>)>,
+}
+
+impl<'a> Subtasks<'a> {
+    fn start(sink: &'a dyn Sink<u64>, folder: &'a Path, count: usize, epoch: u64) -> Self {
+        let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
+        sink.recover(&scope(), &[]).unwrap();
+        let start = |subtask| {
+            let (alarm, waker) = Alarm::new();
+            let context = writer_context(subtask, count, epoch, 1, waker);
+            let context = tidemill_core::sink::WriterContext { clock: clock.clone(), ..context };
+            (sink.writer(context).unwrap(), alarm, sink.committer(&scope()).unwrap().unwrap())
+        };
+        Subtasks { sink, folder, clock: clock.clone(), writers: (0..count).map(start).collect() }
+    }
+
+    fn write(&mut self, subtask: usize, records: &[(i64, u64)], watermark_ms: i64) {
+        let (writer, alarm, _) = &mut self.writers[subtask];
+        write(&mut **writer, alarm, records.to_vec());
+        writer.watermark(watermark_ms).unwrap();
+    }
+
+    /// A checkpoint; which buckets are marked then.
+    fn checkpoint(&mut self, epoch: u64) -> Vec<String> {
+        let close = |(writer, ..): &mut (Box<dyn SinkWriter<u64>>, _, _)| writer.pre_commit(epoch).unwrap()().unwrap();
+        let tokens: Vec<_> = self.writers.iter_mut().map(close).collect();
+        for ((.., committer), tokens) in self.writers.iter_mut().zip(tokens) {
+            committer.commit(&tokens).unwrap();
+        }
+        self.marked()
+    }
+
+    fn marked(&self) -> Vec<String> {
+        let mark = |file: String| Some(file.strip_suffix("_SUCCESS")?.trim_end_matches('/').to_string());
+        files_below(self.folder).into_iter().filter_map(mark).collect()
+    }
+
+    /// Takes the marks away, and starts everything anew.
+    fn restart(self, epoch: u64, forget: &[&str]) -> Self {
+        for bucket in forget {
+            fs::remove_file(self.folder.join(bucket).join("_SUCCESS")).unwrap();
+        }
+        Self::start(self.sink, self.folder, self.writers.len(), epoch)
+    }
+}
+
+#[test]
+fn a_bucket_that_event_time_has_passed_everywhere_is_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let minute = 60_000;
+    let sink = FileSink::new(folder.path(), Json::<u64>::new());
+    let sink = sink.bucket_by_time(BucketTime::Event, "HH'/'mm'of'yyyyMMdd", "UTC").unwrap();
+    let sink = sink.bucket_commit(BucketCommit::by_event_time(minute));
+    let mut subtasks = Subtasks::start(&sink, folder.path(), 2, 1);
+    subtasks.write(0, &[(0, 1), (minute, 2)], minute + 1);
+    subtasks.write(1, &[(5, 3)], minute);
+    assert!(subtasks.checkpoint(1).is_empty(), "one subtask is not beyond the minute");
+    subtasks.write(1, &[(minute + 7, 4)], minute + 7);
+    assert_eq!(subtasks.checkpoint(2), ["00/00of19700101"]);
+    // Nothing new, and still the second minute is known to wait after a restart.
+    let mut subtasks = subtasks.restart(3, &[]);
+    assert_eq!(subtasks.checkpoint(3), ["00/00of19700101"]);
+    subtasks.write(0, &[], 2 * minute + 1);
+    subtasks.write(1, &[], 2 * minute + 1);
+    assert_eq!(subtasks.checkpoint(4), ["00/00of19700101", "00/01of19700101"]);
+    // Late records: readers are told again, once they are published.
+    fs::remove_file(folder.path().join("00/00of19700101/_SUCCESS")).unwrap();
+    subtasks.write(1, &[(9, 5)], 2 * minute + 1);
+    assert_eq!(subtasks.marked(), ["00/01of19700101"]);
+    assert_eq!(subtasks.checkpoint(5), ["00/00of19700101", "00/01of19700101"]);
+    subtasks.write(0, &[(9 * minute, 6)], i64::MAX);
+    subtasks.write(1, &[], i64::MAX);
+    assert_eq!(subtasks.checkpoint(6).len(), 3, "the end of the input is the end of all");
+}
+
+#[test]
+fn a_bucket_is_marked_so_long_after_its_first_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new()).bucket_by(|n: &u64| format!("b{n}"));
+    let at_once = sink.clone().bucket_commit(BucketCommit::by_processing_time(0));
+    let sink = sink.bucket_commit(BucketCommit::by_processing_time(100));
+    let mut subtasks = Subtasks::start(&sink, folder.path(), 1, 1);
+    for (epoch, at_ms, n, marked) in [(1, 10, 1, vec![]), (2, 110, 2, vec![]), (3, 111, 1, vec!["b1"])] {
+        subtasks.clock.set(at_ms);
+        subtasks.write(0, &[(0, n)], 0);
+        assert_eq!(subtasks.checkpoint(epoch), marked, "at {at_ms} ms");
+    }
+    drop(subtasks);
+    let mut subtasks = Subtasks::start(&at_once, folder.path(), 1, 4);
+    assert_eq!(subtasks.checkpoint(4), ["b1", "b2"]);
+    subtasks.write(0, &[(0, 3)], 0);
+    assert_eq!(subtasks.checkpoint(5), ["b1", "b2", "b3"]);
+}
+
+#[test]
+fn buckets_that_cannot_be_told_complete_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new());
+    let refused = |commit: BucketCommit| {
+        let sink = sink.clone().bucket_commit(commit);
+        Sink::<u64>::writer(&sink, writer_context(0, 1, 1, 1, Alarm::new().1)).err().unwrap().to_string()
+    };
+    assert!(refused(BucketCommit::by_event_time(0)).contains("no time in their names"));
+    assert!(refused(BucketCommit::by_processing_time(-1)).contains("before its time"));
+    for name in ["", ".done", "a/b"] {
+        assert!(refused(BucketCommit::by_processing_time(0).file_name(name)).contains("no name for a file"), "{name}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tidemill_core::{Kind, Result};
+use tidemill_core::{Kind, Result, say};
 
 use super::execute::{JobEnd, JobResult};
 use super::settings::JobSettings;
@@ -30,7 +30,7 @@ pub fn run_job_with(
     let settings = match JobSettings::from_process() {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -39,7 +39,7 @@ pub fn run_job_with(
     let job_dir = settings.job_dir.clone().filter(|_| first);
     let environment = Environment::with_settings(settings);
     if let Err(error) = build(&environment) {
-        eprintln!("error: {error}");
+        say(format_args!("error: {error}"));
         if let Some(dir) = &job_dir {
             write_outcome(dir, "FAILED", Some(&error.to_string()));
         }
@@ -61,7 +61,7 @@ pub fn run_job_with(
     match message {
         None => ExitCode::SUCCESS,
         Some(message) => {
-            eprintln!("error: {message}");
+            say(format_args!("error: {message}"));
             ExitCode::from(EXIT_FAILED)
         }
     }

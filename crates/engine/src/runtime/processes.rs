@@ -322,7 +322,10 @@ fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[C
         if control.failed() {
             if !workers_ended.wait(STUCK_AFTER) {
                 let why = control.failure().map(|error| error.to_string()).unwrap_or_default();
-                eprintln!("error: {why}; and a worker did not end within {} s", STUCK_AFTER.as_secs());
+                tidemill_core::say(format_args!(
+                    "error: {why}; and a worker did not end within {} s",
+                    STUCK_AFTER.as_secs()
+                ));
                 std::process::exit(EXIT_STUCK);
             }
             // A connection that is gone already is shut down well enough.

@@ -23,6 +23,11 @@ impl<T: Data> Operator<T, ()> for SinkOperator<T> {
         self.writer.write(batch)
     }
 
+    fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<()>) -> Result<()> {
+        self.writer.watermark(watermark_ms)?;
+        out.watermark(watermark_ms)
+    }
+
     fn snapshot(&mut self, epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
         parts.pre_commit = Some(self.writer.pre_commit(epoch)?);
         Ok(())

@@ -114,7 +114,10 @@ fn read(topic: &Topic, partition: u32, offset: &mut u64, left: &mut u64, output:
     let batches = match topic.read(partition, *offset, READ_BYTES_MAX)? {
         ReadOutcome::Batches(batches) => batches,
         ReadOutcome::BelowEarliest { earliest } => {
-            eprintln!("note: records {offset} to {} of partition {partition} were deleted by retention", earliest - 1);
+            tidemill_core::say(format_args!(
+                "note: records {offset} to {} of partition {partition} were deleted by retention",
+                earliest - 1
+            ));
             *offset = earliest;
             return Ok(());
         }

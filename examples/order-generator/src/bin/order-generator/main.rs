@@ -24,11 +24,11 @@ fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
         Ok(summary) => {
-            eprintln!("{summary}");
+            tidemill_core::say(format_args!("{summary}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tidemill_core::say(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
