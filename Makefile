@@ -1,6 +1,6 @@
 # The goals. Recipes are one or two lines; anything longer stands in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check web bench bench-flink soak torture simulate
+.PHONY: help demo test check web bench bench-flink soak torture simulate hdfs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,3 +31,6 @@ torture: ## random dataflow graphs under random faults, compared with a referenc
 
 simulate: ## the checkpoint protocol in one thread, lost at any effect (SEEDS=10000; TIDEMILL_SEED=7 tells the story of one)
 	@TIDEMILL_SIMULATE_SEEDS=$(or $(SEEDS),$(TIDEMILL_SIMULATE_SEEDS)) scripts/simulate.sh
+
+hdfs: ## checkpoints in a real HDFS, which is fetched by Maven (a build of its own, with the feature `hdfs`)
+	@scripts/hdfs.sh test

@@ -1,9 +1,11 @@
 //! Speaks to a server: one place that turns its refusals into exit codes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
+use tidemill::connectors::authority::trusting;
 use tidemill_core::Error;
 use ureq::http;
 
@@ -20,6 +22,9 @@ pub struct ServerArgs {
     /// The server's address
     #[arg(long, env = "TIDEMILL_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8081")]
     pub server: String,
+    /// The authorities, PEM, by which the server's certificate is checked [default: the system's]
+    #[arg(long, env = "TIDEMILL_SERVER_CA", hide_env_values = true, value_name = "FILE")]
+    pub server_ca: Option<PathBuf>,
     /// The administrator token, where the server wants one
     #[arg(long, env = "TIDEMILL_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -49,6 +54,7 @@ impl ServerArgs {
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, Failure> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .tls_config(trusting(self.server_ca.as_deref())?)
             .timeout_connect(Some(CONNECT_DEADLINE))
             .timeout_global(Some(CALL_DEADLINE))
             .build()

@@ -18,11 +18,13 @@
 //! | [`write_ahead`] | for authors: exactly once into a system without transactions |
 //! | [`async_sink`] | for authors: batches to a service, several requests at once, single entries tried again |
 //! | [`buffered`] | for authors: how a writer that blocks meets the worker |
+//! | [`authority`] | for authors: whom clients of a server believe its certificate |
 //! | [`conformance`] | for authors: what every source and sink must pass |
 //!
 //! A new connector is a new file and a line in [`CONNECTORS`].
 
 pub mod async_sink;
+pub mod authority;
 pub mod blackhole;
 pub mod buffered;
 pub mod conformance;

@@ -1,6 +1,7 @@
 //! A sink into the server's live tables: the newest row of each key, seen by pages within moments.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tidemill_core::sink::{Sink, SinkWriter, Token, WriterContext};
 use tidemill_core::{Error, Result};
 use ureq::Agent;
 
+use crate::authority::{SERVER_CA, trusting};
 use crate::buffered::{BufferOptions, Buffered, BufferedWriter, Deliver};
 
 /// How long one request may take before it is tried again.
@@ -33,7 +35,8 @@ pub struct LiveSink<T> {
 
 impl<T> LiveSink<T> {
     /// Into `table` of the server at `server` (`TIDEMILL_SERVER`, such as `http://127.0.0.1:8081`), which asks for
-    /// `token` (`TIDEMILL_TOKEN`). `row` gives a record's key and value; the value `None` deletes the row.
+    /// `token` (`TIDEMILL_TOKEN`). A certificate is checked by the authorities in the file `TIDEMILL_SERVER_CA`, or else by
+    /// the system's. `row` gives a record's key and value; the value `None` deletes the row.
     pub fn new(
         server: impl Into<String>,
         token: impl Into<String>,
@@ -71,7 +74,10 @@ impl<T: 'static> Sink<T> for LiveSink<T> {
             return Err(Error::input(format!("`{}` is no name for a live table", self.table))
                 .hint("use letters, digits, `.`, `_`, `-`"));
         }
+        let authority = std::env::var_os(SERVER_CA).map(PathBuf::from);
+        let tls = trusting(authority.as_deref()).map_err(|e| e.context(self.title()))?;
         let agent = Agent::config_builder()
+            .tls_config(tls)
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)

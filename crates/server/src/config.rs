@@ -8,6 +8,7 @@ use tidemill_core::{SharedClock, SystemClock};
 
 use crate::agents::message::JoinSecret;
 use crate::live::hub::LiveLimits;
+use crate::tls::TlsFiles;
 
 /// Configuration of a server; [`ServerConfig::new`] gives the defaults.
 #[derive(Clone)]
@@ -32,6 +33,9 @@ pub struct ServerConfig {
     pub slots: Option<usize>,
     /// Whether the processes of a job over several hosts speak to each other by TLS.
     pub job_tls: bool,
+    /// Speaks HTTPS instead of HTTP. Jobs of this host then reach the server by [`ServerConfig::host`], or else by the
+    /// address listened on, so the certificate must be valid for that.
+    pub tls: Option<TlsFiles>,
     /// Whether to wait while another server uses the folder, and to take over when that one is gone.
     pub standby: bool,
     /// Bounds of the live tables.
@@ -57,6 +61,7 @@ impl ServerConfig {
             host: None,
             slots: None,
             job_tls: false,
+            tls: None,
             standby: false,
             live: LiveLimits::default(),
             clock: Arc::new(SystemClock),

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod live;
 pub mod random;
 pub mod server;
+pub mod tls;
 pub mod topics;
 
 pub use config::ServerConfig;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::Router;
+use axum::serve::{Listener, ListenerExt};
 use tidemill_core::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ use crate::lease::Lease;
 use crate::live::hub::Live;
 use crate::live::persist;
 use crate::random;
+use crate::tls::{self, TlsListener};
 use crate::topics::TopicService;
 
 /// How long open requests may take to finish when the server ends.
@@ -33,6 +35,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// A running server. Dropping it does not end it: call [`Server::shutdown`].
 pub struct Server {
     address: SocketAddr,
+    url: String,
     app: Arc<App>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<std::io::Result<()>>,
@@ -52,6 +55,7 @@ impl Server {
     /// database of a newer build), `Kind::External` when the port or the folder cannot be had.
     pub async fn start(config: ServerConfig) -> Result<Server> {
         check_token(&config)?;
+        let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let data = create_folder(&config.data)?;
         let lease = Lease::take(&data, config.standby, config.listen, config.clock.clone()).await?;
         let listener = TcpListener::bind(config.listen).await.map_err(|e| bind_error(config.listen, e))?;
@@ -75,13 +79,15 @@ impl Server {
             Some(runner) => runner,
             None => std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
         };
+        let url = url_of(&config, address);
         let agents = agents(&config, address, &lease)?;
         let supervisor = SupervisorConfig {
             agents,
             data,
             programs,
             runner,
-            server: format!("http://{}", reachable(address)),
+            server: url.clone(),
+            authority: config.tls.as_ref().and_then(|files| files.authority.clone()),
             writer_token: writer_token.clone(),
             lease: lease.clone(),
         };
@@ -89,16 +95,21 @@ impl Server {
         let supervisor = Supervisor::start(supervisor, store, config.clock.clone()).await?;
         let app = App::new(&config, address, supervisor, live, topics, writer_token, stop.subscribe());
         let router = api::router(app.clone());
-        let mut ended = stop.subscribe();
-        let listener = listener.tap_io(|socket| {
-            // Small events must not wait for more bytes; a socket that refuses only is a little slower.
-            let _ = socket.set_nodelay(true);
-        });
-        let serving =
-            axum::serve(listener, router).with_graceful_shutdown(async move { persist::stopped(&mut ended).await });
-        let serving = tokio::spawn(serving.into_future());
+        let serving = match acceptor {
+            Some(acceptor) => {
+                let listener = TlsListener::new(listener, acceptor);
+                serve(listener.map_err(|e| Error::io("read the address listened on", e))?, router, stop.subscribe())
+            }
+            None => {
+                let listener = listener.tap_io(|socket| {
+                    // Small events must not wait for more bytes; a socket that refuses only is a little slower.
+                    let _ = socket.set_nodelay(true);
+                });
+                serve(listener, router, stop.subscribe())
+            }
+        };
         tracing::info!(%address, "server listens");
-        Ok(Server { address, app, stop, serving, flushing, lease, renewing, release })
+        Ok(Server { address, url, app, stop, serving, flushing, lease, renewing, release })
     }
 
     /// Where it listens.
@@ -108,7 +119,7 @@ impl Server {
 
     /// The base address for clients on this machine.
     pub fn url(&self) -> String {
-        format!("http://{}", reachable(self.address))
+        self.url.clone()
     }
 
     /// The token live sinks present.
@@ -150,6 +161,27 @@ impl Server {
             Ok(Ok(Err(e))) => Err(Error::io("serve requests", e)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Answers requests until the server ends.
+fn serve<L>(listener: L, router: Router, mut ended: watch::Receiver<bool>) -> JoinHandle<std::io::Result<()>>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(async move { persist::stopped(&mut ended).await });
+    tokio::spawn(serving.into_future())
+}
+
+/// The base address for clients on this machine. A certificate is for a name, so with one the host's counts.
+fn url_of(config: &ServerConfig, address: SocketAddr) -> String {
+    match (&config.tls, &config.host) {
+        (None, _) => format!("http://{}", reachable(address)),
+        (Some(_), None) => format!("https://{}", reachable(address)),
+        (Some(_), Some(host)) if host.contains(':') => format!("https://[{host}]:{}", address.port()),
+        (Some(_), Some(host)) => format!("https://{host}:{}", address.port()),
     }
 }
 

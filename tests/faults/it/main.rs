@@ -29,6 +29,7 @@ mod agents;
 mod bad_input;
 mod behaviour;
 mod full_disk;
+mod https;
 mod job_kills;
 // A real broker, as the connectors' own tests use it.
 #[path = "../../../crates/connectors/tests/connectors/kafka_broker.rs"]

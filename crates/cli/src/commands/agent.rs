@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tidemill::connectors::authority::trusting;
 use tidemill_core::{Clock, Error, Kind, Result, SystemClock};
 use tidemill_server::agents::host::{Host, HostConfig};
 use tidemill_server::agents::message::{ANSWER, Answer, BEAT, JoinSecret, MAC_HEADER};
+
+use ureq::tls::TlsConfig;
 
 use super::serve::log_to_stderr;
 use super::{DataArgs, Run, runtime};
@@ -25,9 +28,12 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// Run processes of the jobs of a server on this host, until Ctrl-C
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// The server's address, `http://host:port`; may be repeated, for servers that stand by for it
+    /// The server's address, `http://host:port` or `https://host:port`; may be repeated, for servers that stand by for it
     #[arg(long, value_name = "SERVER", required = true)]
     join: Vec<String>,
+    /// The authorities, PEM, by which the server's certificate is checked [default: the system's]
+    #[arg(long, env = "TIDEMILL_SERVER_CA", hide_env_values = true, value_name = "FILE")]
+    server_ca: Option<PathBuf>,
     /// Workers this host has room for [default: the number of cores]
     #[arg(long, value_name = "NUMBER")]
     slots: Option<usize>,
@@ -50,11 +56,13 @@ pub struct Agent {
 impl Run for Agent {
     fn run(self, _: &Context) -> std::result::Result<(), Failure> {
         log_to_stderr();
-        if let Some(server) = self.join.iter().find(|server| !server.starts_with("http://")) {
-            let text = format!("`{server}` is no address an agent can join: it must be `http://host:port`");
-            let hint = "TLS between agent and server is not built yet: use a private network or a tunnel";
-            return Err(Error::input(text).hint(hint).into());
+        let has_scheme = |server: &String| server.starts_with("http://") || server.starts_with("https://");
+        if let Some(server) = self.join.iter().find(|server| !has_scheme(server)) {
+            let text = format!("`{server}` is no address an agent can join");
+            return Err(Error::input(text).hint("write `http://host:port` or `https://host:port`").into());
         }
+        let tls = trusting(self.server_ca.as_deref())?;
+        let authority = self.server_ca.map(|file| file.canonicalize().unwrap_or(file));
         let secret = JoinSecret::read(&self.secret_file)?;
         let servers: Vec<String> = self.join.iter().map(|server| server.trim_end_matches('/').to_string()).collect();
         let host = match self.host_address {
@@ -73,6 +81,7 @@ impl Run for Agent {
             data,
             runner: std::env::current_exe().map_err(|e| Error::io("find this program's own file", e))?,
             server: servers[0].clone(),
+            authority,
         };
         runtime()?.block_on(async {
             let mut interrupted = interrupts()?;
@@ -80,7 +89,7 @@ impl Run for Agent {
             line(format_args!("agent {} with {} slots asks {asked}", config.name, config.slots))?;
             let mut host = Host::open(config, secret.clone())?;
             tokio::select! {
-                ended = serve(&mut host, &servers, &secret) => ended?,
+                ended = serve(&mut host, &servers, &secret, &tls) => ended?,
                 () = wait_true(&mut interrupted) => {}
             }
             host.end().await;
@@ -90,7 +99,9 @@ impl Run for Agent {
 }
 
 /// Beats until a server refuses this agent for good. Of several servers one acts; the others do not answer.
-async fn serve(host: &mut Host, servers: &[String], secret: &JoinSecret) -> Result<()> {
+async fn serve(host: &mut Host, servers: &[String], secret: &JoinSecret, tls: &TlsConfig) -> Result<()> {
+    let asking = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(BEAT_DEADLINE));
+    let asking: ureq::Agent = asking.tls_config(tls.clone()).build().into();
     let (mut boot, mut term, mut number) = (String::new(), 0u64, 0u64);
     // Which server is asked, and how many in a row have not answered.
     let (mut at, mut silent) = (0, 0);
@@ -101,7 +112,8 @@ async fn serve(host: &mut Host, servers: &[String], secret: &JoinSecret) -> Resu
         let beat = host.beat(&boot, term, number).await?;
         let body = serde_json::to_vec(&beat).map_err(|e| Error::bug(format!("a beat is no JSON: {e}")))?;
         let (url, mac, kept) = (format!("{server}/api/agents/beat"), secret.sign(BEAT, &body), secret.clone());
-        let asked = tokio::task::spawn_blocking(move || ask(&url, &body, &mac, &kept));
+        let asking = asking.clone();
+        let asked = tokio::task::spawn_blocking(move || ask(&asking, &url, &body, &mac, &kept));
         let unanswered = match asked.await.map_err(|e| Error::bug(format!("a beat broke: {e}")))? {
             Ok(answer) if answer.number != number => Error::external("it answered another beat"),
             Ok(answer) if answer.term < term => Error::external("another server has taken its place"),
@@ -131,9 +143,7 @@ async fn serve(host: &mut Host, servers: &[String], secret: &JoinSecret) -> Resu
     }
 }
 
-fn ask(url: &str, body: &[u8], mac: &str, secret: &JoinSecret) -> Result<Answer> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(BEAT_DEADLINE)).build().into();
+fn ask(agent: &ureq::Agent, url: &str, body: &[u8], mac: &str, secret: &JoinSecret) -> Result<Answer> {
     let sent = agent.post(url).header(MAC_HEADER, mac).content_type("application/json").send(body);
     let mut answer = sent.map_err(|e| Error::external(e.to_string()))?;
     let mac = answer.headers().get(MAC_HEADER).and_then(|mac| mac.to_str().ok()).unwrap_or_default().to_string();
@@ -154,7 +164,9 @@ fn ask(url: &str, body: &[u8], mac: &str, secret: &JoinSecret) -> Result<Answer>
 /// The address of this host on the way to the server.
 fn own_address(server: &str) -> Result<String> {
     let authority = server.split("://").nth(1).unwrap_or(server).split('/').next().unwrap_or_default();
-    let target = if authority.contains(':') { authority.to_string() } else { format!("{authority}:80") };
+    let default_port = if server.starts_with("https://") { 443 } else { 80 };
+    let has_port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
+    let target = if has_port { authority.to_string() } else { format!("{authority}:{default_port}") };
     let found = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         // Sends nothing: the system only chooses the way.
         socket.connect(&target)?;

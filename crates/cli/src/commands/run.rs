@@ -9,7 +9,7 @@ use clap::Args;
 use tidemill_core::Error;
 use tidemill_server::jobs::checkpoints::ClaimMode;
 use tidemill_server::jobs::model::JobState;
-use tidemill_server::jobs::process::Launch;
+use tidemill_server::jobs::process::{Launch, ServerAccess};
 use tidemill_server::jobs::program::{self, Program};
 use tidemill_server::jobs::spec::JobSpec;
 use tidemill_server::{Server, random};
@@ -66,6 +66,9 @@ pub struct Run {
     /// The server live sinks write to; its token is taken from the data folder
     #[arg(long, env = "TIDEMILL_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8081")]
     server: String,
+    /// The authorities, PEM, by which live sinks check that server's certificate [default: the system's]
+    #[arg(long, env = "TIDEMILL_SERVER_CA", hide_env_values = true, value_name = "FILE")]
+    server_ca: Option<PathBuf>,
 }
 
 impl super::Run for Run {
@@ -146,7 +149,11 @@ impl Run {
             job_id,
             dir: dir.clone(),
             data,
-            server: token.map(|token| (self.server.clone(), token.trim().to_owned())),
+            server: token.map(|token| ServerAccess {
+                url: self.server.clone(),
+                token: token.trim().to_owned(),
+                authority: self.server_ca.clone(),
+            }),
             spec,
             folder,
             member: None,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tidemill_core::Error;
 use tidemill_server::agents::message::JoinSecret;
+use tidemill_server::tls::TlsFiles;
 use tidemill_server::{Server, ServerConfig, ServerEnd};
 
 use super::{DataArgs, Run, runtime};
@@ -50,6 +51,15 @@ pub struct Serve {
     /// Processes of a job on several hosts speak to each other by TLS
     #[arg(long)]
     job_tls: bool,
+    /// Speak HTTPS by this certificate with its chain, PEM; jobs reach the server by `--host-address`
+    #[arg(long, env = "TIDEMILL_TLS_CERT", hide_env_values = true, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, PEM
+    #[arg(long, env = "TIDEMILL_TLS_KEY", hide_env_values = true, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The authorities, PEM, by which this server's jobs check that certificate [default: the system's]
+    #[arg(long, env = "TIDEMILL_SERVER_CA", hide_env_values = true, value_name = "FILE")]
+    server_ca: Option<PathBuf>,
     /// Wait while another server uses the data folder, and take over when that one is gone
     #[arg(long)]
     standby: bool,
@@ -70,6 +80,8 @@ impl Run for Serve {
         config.host = self.host_address;
         config.slots = self.slots;
         config.job_tls = self.job_tls;
+        let authority = self.server_ca.map(|file| file.canonicalize().unwrap_or(file));
+        config.tls = self.tls_cert.zip(self.tls_key).map(|(certificate, key)| TlsFiles { certificate, key, authority });
         config.standby = self.standby;
         let end = if self.keep_jobs { ServerEnd::LeaveJobs } else { ServerEnd::EndJobs };
         runtime()?.block_on(async {

@@ -11,6 +11,8 @@ mod columnar;
 mod connected;
 mod formats;
 mod harness;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod joins;
 mod joins_recovery;
 mod large_state;

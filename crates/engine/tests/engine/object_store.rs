@@ -170,7 +170,7 @@ fn what_cannot_be_reached_or_is_not_built_is_an_error_at_the_start() {
         env.from_sequence(1, 10).collect();
         env.execute("refused").unwrap_err().to_string()
     };
-    assert!(why("hdfs://name/checkpoints", |_| {}).contains("`hdfs://` are not built"));
+    assert!(why("gs://name/checkpoints", |_| {}).contains("`gs://` are not built"));
     assert!(why("s3://no-such-bucket/x", |_| {}).contains("no-such-bucket"));
     let wrong_secret = why("s3://checkpoints/x", |settings| {
         settings.storage_options.insert("secret_access_key".into(), "wrong".into());

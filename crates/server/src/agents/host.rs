@@ -11,7 +11,7 @@ use tidemill_core::{Error, Result};
 
 use super::hub::free_port;
 use super::message::{Assignment, Beat, JoinSecret, ProcessState};
-use crate::jobs::process::{Exit, Launch, Member, ProcessId, Running};
+use crate::jobs::process::{Exit, Launch, Member, ProcessId, Running, ServerAccess};
 use crate::jobs::{log, program};
 
 /// After SIGTERM a process has this long before it gets SIGKILL.
@@ -36,6 +36,8 @@ pub struct HostConfig {
     pub runner: PathBuf,
     /// The server's address, for live sinks.
     pub server: String,
+    /// The authorities by which they check its certificate, PEM; `None`: the system's.
+    pub authority: Option<PathBuf>,
 }
 
 /// A process as it is remembered on disk.
@@ -196,7 +198,11 @@ impl Host {
             job_id: job.clone(),
             dir,
             data: self.config.data.clone(),
-            server: Some((self.config.server.clone(), writer_token(&self.config.data))),
+            server: Some(ServerAccess {
+                url: self.config.server.clone(),
+                token: writer_token(&self.config.data),
+                authority: self.config.authority.clone(),
+            }),
             spec: spec.clone(),
             folder: None,
             inherit_output: false,

@@ -17,6 +17,17 @@ use crate::agents::message::Start;
 /// How often an adopted process is looked at.
 const ADOPTED_POLL: Duration = Duration::from_millis(250);
 
+/// A server as its jobs reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAccess {
+    /// Its base address.
+    pub url: String,
+    /// The token it asks of writers.
+    pub token: String,
+    /// The authorities by which its certificate is checked, PEM; `None`: the system's.
+    pub authority: Option<PathBuf>,
+}
+
 /// Everything a process is started with.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -30,8 +41,8 @@ pub struct Launch {
     pub dir: PathBuf,
     /// The data folder.
     pub data: PathBuf,
-    /// The server's address and the token it asks of writers.
-    pub server: Option<(String, String)>,
+    /// The server as the job reaches it.
+    pub server: Option<ServerAccess>,
     /// Arguments, environment and settings.
     pub spec: JobSpec,
     /// Working directory; default: the caller's.
@@ -209,8 +220,11 @@ fn command(launch: &Launch) -> tokio::process::Command {
         .env("TIDEMILL_JOB_ID", &launch.job_id)
         .env("TIDEMILL_JOB_DIR", &launch.dir)
         .env("TIDEMILL_DATA", &launch.data);
-    if let Some((server, token)) = &launch.server {
-        command.env("TIDEMILL_SERVER", server).env("TIDEMILL_TOKEN", token);
+    if let Some(ServerAccess { url, token, authority }) = &launch.server {
+        command.env("TIDEMILL_SERVER", url).env("TIDEMILL_TOKEN", token);
+        if let Some(authority) = authority {
+            command.env("TIDEMILL_SERVER_CA", authority);
+        }
     }
     command.envs(launch.spec.environment());
     if let Some(Member { process, start, secret_file }) = &launch.member {

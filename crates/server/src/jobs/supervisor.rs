@@ -29,6 +29,8 @@ pub struct SupervisorConfig {
     pub runner: PathBuf,
     /// The server's address, for live sinks.
     pub server: String,
+    /// The authorities by which they check its certificate, PEM; `None`: the system's.
+    pub authority: Option<PathBuf>,
     /// The token the server asks of writers.
     pub writer_token: String,
     /// Further hosts, where the server takes some.

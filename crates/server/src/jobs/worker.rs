@@ -15,7 +15,7 @@ use super::ending::{self, Ending, Wish};
 use super::job::Job;
 use super::log;
 use super::model::{JobRecord, JobState};
-use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, retryable};
+use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, ServerAccess, retryable};
 use super::program;
 use super::restart::Backoff;
 use super::store::{JobStore, blocking};
@@ -344,7 +344,11 @@ impl Worker {
             job_id: self.job.id.clone(),
             dir: self.job.dir.clone(),
             data: self.shared.config.data.clone(),
-            server: Some((self.shared.config.server.clone(), self.shared.config.writer_token.clone())),
+            server: Some(ServerAccess {
+                url: self.shared.config.server.clone(),
+                token: self.shared.config.writer_token.clone(),
+                authority: self.shared.config.authority.clone(),
+            }),
             spec,
             folder: None,
             inherit_output: false,

@@ -1,5 +1,6 @@
 //! The server's REST interface, as a client sees it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,10 +17,16 @@ pub struct Http {
 
 impl Http {
     pub fn new(url: String) -> Http {
+        Http::trusting(url, None)
+    }
+
+    /// Checks the server's certificate by the authorities of this file.
+    pub fn trusting(url: String, authority: Option<&Path>) -> Http {
         let config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(20)))
             .http_status_as_error(false)
             .proxy(None)
+            .tls_config(tidemill::connectors::authority::trusting(authority).unwrap())
             // A server killed in between leaves connections that are dead.
             .max_idle_connections(0);
         Http { agent: config.build().new_agent(), url }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tidemill_core::say(format_args!("error: {error}"));
+            tidemill::core::say(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

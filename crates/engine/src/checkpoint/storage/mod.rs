@@ -1,7 +1,7 @@
-//! Where checkpoints are kept: a file system, or an object store that speaks S3. Everything that touches their files
+//! Where checkpoints are kept: a file system, an object store that speaks S3, or HDFS (feature `hdfs`). Everything that touches their files
 //! goes through [`Storage`], on the threads of coordinator, checkpoint writers and restore, never on a worker's.
 //!
-//! A *location* is a path, `file:///path` or `s3://bucket/prefix`. It is carried as a [`Path`], whose `join`, `parent` and
+//! A *location* is a path, `file:///path`, `s3://bucket/prefix` or `hdfs://name:port/path`. It is carried as a [`Path`], whose `join`, `parent` and
 //! `strip_prefix` mean the same for both.
 
 mod local;
@@ -66,7 +66,8 @@ pub(crate) trait Output: Send {
 /// Opens storages by the scheme of a location, and keeps connections to object stores for all who ask.
 pub(crate) struct Storages {
     options: BTreeMap<String, String>,
-    buckets: Mutex<BTreeMap<String, Arc<ObjectStorage>>>,
+    /// By bucket, or by URL of a name node.
+    stores: Mutex<BTreeMap<String, Arc<ObjectStorage>>>,
     requests: Mutex<Option<Arc<Requests>>>,
     /// In the simulation, what stands for all storages.
     #[cfg(test)]
@@ -78,7 +79,7 @@ impl Storages {
     pub fn new(options: BTreeMap<String, String>) -> Self {
         Storages {
             options,
-            buckets: Mutex::default(),
+            stores: Mutex::default(),
             requests: Mutex::default(),
             #[cfg(test)]
             simulated: None,
@@ -98,32 +99,55 @@ impl Storages {
             return Ok(storage.clone());
         }
         let Some((scheme, rest)) = scheme(location) else { return Ok(Arc::new(LocalStorage)) };
+        let root = rest.split('/').next().filter(|root| !root.is_empty());
         match scheme {
             "s3" | "s3a" => {
-                let bucket = rest.split('/').next().filter(|bucket| !bucket.is_empty());
-                let bucket = bucket.ok_or_else(|| {
+                let bucket = root.ok_or_else(|| {
                     Error::input(format!("`{}` names no bucket", location.display())).hint("write `s3://bucket/prefix`")
                 })?;
-                let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(known) = buckets.get(bucket) {
-                    return Ok(known.clone());
-                }
-                let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-                let requests = match &*requests {
-                    Some(requests) => requests.clone(),
-                    None => requests.insert(Arc::new(Requests::start()?)).clone(),
-                };
-                let storage = Arc::new(ObjectStorage::open(bucket, &self.options, requests)?);
-                buckets.insert(bucket.to_string(), storage.clone());
-                Ok(storage)
+                self.object_storage(bucket, |requests| ObjectStorage::open(bucket, &self.options, requests))
             }
-            "hdfs" | "viewfs" | "gs" | "az" | "abfs" | "abfss" | "oss" => {
+            #[cfg(feature = "hdfs")]
+            "hdfs" | "viewfs" => {
+                let name = root.ok_or_else(|| {
+                    Error::input(format!("`{}` names no name node", location.display()))
+                        .hint("write `hdfs://name:port/path`, or the name of a name service")
+                })?;
+                let url = format!("{scheme}://{name}");
+                self.object_storage(&url, |requests| ObjectStorage::hdfs(&url, &self.options, requests))
+            }
+            #[cfg(not(feature = "hdfs"))]
+            "hdfs" | "viewfs" => {
+                Err(Error::input(format!("`{}`: this program was built without HDFS", location.display()))
+                    .hint("build it with the feature `hdfs`; or use a folder (HDFS can be mounted as one) or `s3://bucket/prefix`"))
+            }
+            "gs" | "az" | "abfs" | "abfss" | "oss" => {
                 Err(Error::input(format!("checkpoints in `{scheme}://` are not built: `{}`", location.display()))
-                    .hint("use a folder (HDFS can be mounted as one) or `s3://bucket/prefix`"))
+                    .hint("use a folder or `s3://bucket/prefix`"))
             }
             _ => Err(Error::input(format!("`{}` begins with an unknown scheme", location.display()))
                 .hint("give a path, `file:///path` or `s3://bucket/prefix`")),
         }
+    }
+
+    /// The store known by a name, opened the first time.
+    fn object_storage(
+        &self,
+        name: &str,
+        open: impl FnOnce(Arc<Requests>) -> Result<ObjectStorage>,
+    ) -> Result<Arc<dyn Storage>> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = stores.get(name) {
+            return Ok(known.clone());
+        }
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = match &*requests {
+            Some(requests) => requests.clone(),
+            None => requests.insert(Arc::new(Requests::start()?)).clone(),
+        };
+        let storage = Arc::new(open(requests)?);
+        stores.insert(name.to_string(), storage.clone());
+        Ok(storage)
     }
 }
 
@@ -166,7 +190,11 @@ mod tests {
         assert_eq!(location(Path::new("a/b")).unwrap(), Path::new("a/b"));
         assert!(location(Path::new("file://host/b")).unwrap_err().to_string().contains("names a host"));
         let refused = |text: &str| storages.at(Path::new(text)).err().unwrap().to_string();
-        assert!(refused("hdfs://name/checkpoints").contains("`hdfs://` are not built"));
+        #[cfg(not(feature = "hdfs"))]
+        assert!(refused("hdfs://name/checkpoints").contains("built without HDFS"));
+        #[cfg(feature = "hdfs")]
+        assert!(refused("hdfs:///checkpoints").contains("names no name node"));
+        assert!(refused("gs://name/checkpoints").contains("`gs://` are not built"));
         assert!(refused("ftp://name/checkpoints").contains("unknown scheme"));
         assert!(refused("s3:///prefix").contains("names no bucket"));
         let options = BTreeMap::from([("regoin".to_string(), "x".to_string())]);

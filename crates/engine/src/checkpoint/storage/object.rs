@@ -1,4 +1,5 @@
-//! Checkpoints in an object store that speaks S3. Files are objects, folders are prefixes.
+//! Checkpoints in an object store that speaks S3, or in HDFS behind the same interface. Files are objects, folders are
+//! prefixes.
 //!
 //! What a file system gives by renaming and syncing comes here from the store: an object is there whole when its writing
 //! is answered, and "only if it is not there yet" is a condition of the request. Calls block the thread that makes them,
@@ -77,14 +78,28 @@ impl Drop for Requests {
     }
 }
 
-/// A bucket.
+/// A bucket, or a file system of HDFS.
+#[derive(Clone)]
 pub(super) struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
+    /// What stands between `://` and the first `/` of its locations.
     bucket: String,
+    /// Folders are there by themselves, also without files.
+    has_folders: bool,
     requests: Arc<Requests>,
 }
 
 impl ObjectStorage {
+    /// The file system of a name node or name service, `hdfs://<authority>`. `options` are Hadoop's, and go before the
+    /// files in `HADOOP_CONF_DIR`. No request is made yet.
+    #[cfg(feature = "hdfs")]
+    pub fn hdfs(url: &str, options: &BTreeMap<String, String>, requests: Arc<Requests>) -> Result<Self> {
+        let store = hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(url).with_config(options.clone());
+        let store = store.build().map_err(|e| Error::input(format!("`{url}` cannot be opened: {}", told(&e))))?;
+        let bucket = url.split_once("://").map_or(url, |(_, authority)| authority).to_string();
+        Ok(ObjectStorage { store: Arc::new(store), bucket, has_folders: true, requests })
+    }
+
     /// A bucket, by `options` and the environment. No request is made yet.
     pub fn open(bucket: &str, options: &BTreeMap<String, String>, requests: Arc<Requests>) -> Result<Self> {
         static CRYPTOGRAPHY: Once = Once::new();
@@ -111,7 +126,7 @@ impl ObjectStorage {
             .with_bucket_name(bucket)
             .build()
             .map_err(|e| Error::input(format!("the bucket `{bucket}` cannot be opened: {}", told(&e))))?;
-        Ok(ObjectStorage { store: Arc::new(store), bucket: bucket.to_string(), requests })
+        Ok(ObjectStorage { store: Arc::new(store), bucket: bucket.to_string(), has_folders: false, requests })
     }
 
     /// The object of a location. `..` leads out of a folder, as in a path.
@@ -254,9 +269,12 @@ impl Storage for ObjectStorage {
     }
 
     fn create(&self, file: &Location) -> Result<Box<dyn Output>> {
-        let storage =
-            ObjectStorage { store: self.store.clone(), bucket: self.bucket.clone(), requests: self.requests.clone() };
-        Ok(Box::new(ObjectOutput { storage, location: file.to_path_buf(), waiting: Vec::new(), upload: None }))
+        Ok(Box::new(ObjectOutput {
+            storage: self.clone(),
+            location: file.to_path_buf(),
+            waiting: Vec::new(),
+            upload: None,
+        }))
     }
 
     fn write(&self, file: &Location, bytes: &[u8]) -> Result<()> {
@@ -327,7 +345,7 @@ impl Storage for ObjectStorage {
         for name in self.list(folder)? {
             self.remove_file(&folder.join(name))?;
         }
-        Ok(())
+        if self.has_folders { self.remove_file(folder) } else { Ok(()) }
     }
 
     fn copy(&self, from: &Location, to: &Location) -> Result<()> {
