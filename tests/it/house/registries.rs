@@ -6,8 +6,8 @@ use super::tree::Tree;
 use super::{Breaches, check};
 
 /// Modules of the connectors crate that serve authors, or stand around other connectors, and are none themselves.
-const FOR_AUTHORS: [&str; 8] =
-    ["async_sink", "buffered", "conformance", "fetcher", "format", "hybrid", "rate_limit", "write_ahead"];
+const FOR_AUTHORS: [&str; 9] =
+    ["async_sink", "authority", "buffered", "conformance", "fetcher", "format", "hybrid", "rate_limit", "write_ahead"];
 
 /// The names behind `pub mod …;` in a file.
 fn public_modules(text: &str) -> impl Iterator<Item = &str> {
