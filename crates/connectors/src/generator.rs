@@ -1,10 +1,11 @@
 //! A source that makes its records up: for demos, tests and benches.
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
-use tidemill_core::{Error, NO_TIMESTAMP, Result, SharedClock};
+use tidemill_core::{ColumnBatch, Error, NO_TIMESTAMP, Result, SharedClock};
 
 use crate::rate_limit::{Allowance, Tokens};
 
@@ -76,6 +77,7 @@ impl<T: 'static> Source<T> for GeneratorSource<T> {
             clock: context.clock,
             splits: Vec::new(),
             turn: 0,
+            record_rows: if TypeId::of::<T>() == TypeId::of::<ColumnBatch>() { BATCH_ROWS } else { 1 },
             tokens: Tokens::default(),
         }))
     }
@@ -105,7 +107,17 @@ struct GeneratorReader<T> {
     splits: Vec<Range>,
     /// The split that begins the next poll.
     turn: usize,
+    /// Rows of the last record: batches are made one by one, as the rows in them are what is processed.
+    record_rows: usize,
     tokens: Tokens,
+}
+
+/// Rows that a batch is thought to have until there was one.
+const BATCH_ROWS: usize = 1024;
+
+/// The rows of a record.
+fn rows<T: 'static>(record: &T) -> usize {
+    (record as &dyn Any).downcast_ref::<ColumnBatch>().map_or(1, ColumnBatch::rows)
 }
 
 impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
@@ -148,7 +160,8 @@ impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
             },
         };
         // All splits move on together, each by a run, so that the cost per record is the function's alone.
-        let budget = allowed.min(output.room() as u64);
+        let room = (output.room() / self.record_rows.max(1)).max(1);
+        let budget = allowed.min(room as u64);
         let run = budget.div_ceil(read as u64);
         let mut left = budget;
         let splits = self.splits.len();
@@ -161,7 +174,9 @@ impl<T: 'static> SourceReader<T> for GeneratorReader<T> {
             let indices_left = self.end.saturating_sub(range.next).div_ceil(range.step);
             let emitted = run.min(left).min(indices_left);
             for _ in 0..emitted {
-                output.push(index, NO_TIMESTAMP, (self.make)(range.next));
+                let record = (self.make)(range.next);
+                self.record_rows = rows(&record);
+                output.push(index, NO_TIMESTAMP, record);
                 range.next += range.step;
             }
             left -= emitted;

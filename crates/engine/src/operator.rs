@@ -42,6 +42,13 @@ pub trait Operator<I: 'static, O: 'static>: 'static {
         None
     }
 
+    /// The epoch is over and `snapshot` comes next: the last chance to emit something in it. For operators that hold back
+    /// what they would else have to save.
+    fn before_barrier(&mut self, out: &mut Out<O>) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
     /// Marks the state as it is at the end of `epoch`: small state is written to `parts` at once, large tables are only
     /// marked and then copied by `copy_some`.
     fn snapshot(&mut self, epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
@@ -454,6 +461,7 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
                 }
             }
             Signal::Barrier { epoch, mode, buffers, snapshots } => {
+                self.operator.before_barrier(&mut self.out)?;
                 self.out.flush()?;
                 let mut parts = SnapshotParts { buffers: buffers.clone(), ..SnapshotParts::new(*mode) };
                 self.operator.snapshot(*epoch, &mut parts)?;

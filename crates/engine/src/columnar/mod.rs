@@ -5,20 +5,29 @@
 //! |---|---|
 //! | `stream` | [`ColumnStream`]: the API |
 //! | `convert` | values to rows and back |
-//! | `row_key` | keys of several columns: their hash, their bytes in state |
+//! | `row_key` | a key of several columns in state: its hash, its bytes |
+//! | `key_columns` | key columns of a batch: their hash, their machine words |
 //! | `partition` | rows to the subtask of their key |
-//! | `aggregate` | what count, sum, min and max keep, as machine words |
-//! | `combine` | the part of an aggregation before the exchange |
-//! | `window` | the part behind it: windows of each key |
+//! | `parts`, `aggregate` | what count, sum, min and max keep, as machine words |
+//! | `groups` | tables of keys and parts, filled batch by batch |
+//! | `runs` | the rows of a batch by slice of time |
+//! | `window` | aggregations over windows: the API |
+//! | `combine` | their part before the exchange |
+//! | `slices` | their part behind it |
 //!
 //! An operator of this lane is an [`Operator`](crate::operator::Operator) on [`ColumnBatch`](tidemill_core::ColumnBatch)es.
-//! What it keeps for a key stands under a `RowKey`, in the same tables as on the typed lane.
+//! Its state is written by the chains of the typed lane's tables, each key as a `RowKey`.
 
 mod aggregate;
 mod combine;
 mod convert;
+mod groups;
+mod key_columns;
 mod partition;
+mod parts;
 mod row_key;
+mod runs;
+mod slices;
 mod stream;
 mod window;
 

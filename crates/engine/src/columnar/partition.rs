@@ -3,7 +3,7 @@
 use arrow_array::UInt32Array;
 use tidemill_core::{ColumnBatch, Result};
 
-use super::row_key::KeyColumns;
+use super::key_columns::KeyColumns;
 use crate::driver::Records;
 use crate::key::owner;
 use crate::stream::partition::{Partition, PartitionFactory};
@@ -26,7 +26,8 @@ impl Partition<ColumnBatch> for Spread {
             }
             self.rows.iter_mut().for_each(Vec::clear);
             let receivers = self.rows.len();
-            for (row, group) in KeyColumns::of(&columns, &self.places)?.groups().into_iter().enumerate() {
+            let keys = KeyColumns::of(&columns, self.places.iter().copied())?;
+            for (row, group) in keys.groups().enumerate() {
                 self.rows[owner(group, receivers)].push(row as u32);
             }
             for (to, rows) in self.rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {

@@ -11,8 +11,8 @@ use tidemill_core::columns::{failed, no_column};
 use tidemill_core::source::Source;
 use tidemill_core::{ColumnBatch, DeadLetter, Error, Result};
 
+use super::key_columns::check_key_type;
 use super::partition::ByColumns;
-use super::row_key::check_key_type;
 use super::window::WindowedColumnStream;
 use crate::driver::Records;
 use crate::graph::ShipKind;

@@ -361,8 +361,8 @@ impl<K: Key, V: Data> Table<K, V> {
 }
 
 /// What walking counts for besides what is written, in bytes: a shard, and a bucket that is looked at.
-const SHARD_COST: usize = 512;
-const BUCKET_COST: usize = 8;
+pub(crate) const SHARD_COST: usize = 512;
+pub(crate) const BUCKET_COST: usize = 8;
 
 /// Writes entries that have not changed since the moment, from where the walk had come to; whether it came to the end.
 fn walk<K: Key, V: Data>(

@@ -224,6 +224,9 @@ where
     fn next_processing_time(&self) -> Option<i64> {
         (**self).next_processing_time()
     }
+    fn before_barrier(&mut self, out: &mut crate::operator::Out<O>) -> Result<()> {
+        (**self).before_barrier(out)
+    }
     fn snapshot(&mut self, epoch: u64, parts: &mut crate::operator::SnapshotParts) -> Result<()> {
         (**self).snapshot(epoch, parts)
     }

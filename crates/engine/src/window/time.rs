@@ -33,8 +33,8 @@ pub struct Sliding;
 /// Tumbling or sliding windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeWindows {
-    size_ms: i64,
-    slide_ms: i64,
+    pub(crate) size_ms: i64,
+    pub(crate) slide_ms: i64,
     offset_ms: i64,
     event_time: bool,
 }
@@ -85,12 +85,12 @@ impl TimeWindows {
     }
 
     /// The start of the last window that begins at or before `time_ms`.
-    fn last_start(&self, time_ms: i64) -> i64 {
+    pub(crate) fn last_start(&self, time_ms: i64) -> i64 {
         floor(time_ms, self.slide_ms, self.offset_ms)
     }
 
     /// The end of the first window that covers `time_ms`; windows with a slide larger than their size may not cover it.
-    fn first_end(&self, time_ms: i64) -> i64 {
+    pub(crate) fn first_end(&self, time_ms: i64) -> i64 {
         let last = self.last_start(time_ms);
         let more = (self.size_ms - 1 - (time_ms - last)).max(0) / self.slide_ms;
         last - more * self.slide_ms + self.size_ms

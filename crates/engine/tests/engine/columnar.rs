@@ -159,6 +159,20 @@ fn crashes_at_random_points_with_changing_parallelism_lose_and_double_no_columns
 }
 
 #[test]
+fn crashes_with_more_keys_than_a_small_table_holds_lose_and_double_none() {
+    // Checkpoints of these write what has changed, while rows go on changing it.
+    let (size, slide) = (3_000, 1_500);
+    let mut expected: Vec<Row> =
+        reference((1..=EVENTS).map(|n| event(11, 20_000, n)), size, slide).into_iter().map(row).collect();
+    expected.sort();
+    let build = |env: &Environment, ledger: &Ledger| {
+        let windows = Sliding::event_time(Duration::from_millis(size as u64), Duration::from_millis(slide as u64));
+        totals(&events(env, 11, 20_000), windows).rows::<Total>().map(row).sink_to(ledger.clone()).uid("ledger");
+    };
+    crash_at_random(8, build, &expected);
+}
+
+#[test]
 fn several_processes_give_what_one_gives() {
     let expected = lines(reference((1..=EVENTS).map(|n| event(7, 300, n)), 100, 100));
     for (processes, parallelism) in [(2, 2), (2, 3), (3, 3)] {

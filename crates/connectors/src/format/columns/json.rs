@@ -80,7 +80,7 @@ impl JsonColumns {
         scan.white();
         let begin = scan.at;
         if let Some(known) = self.names.get(turn)
-            && scan.rest().starts_with(&known.written)
+            && begins_with(scan.rest(), &known.written)
         {
             scan.at += known.written.len();
             return Ok(known.column);
@@ -115,11 +115,13 @@ impl RowFormat for JsonColumns {
     }
 
     fn read(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), String> {
-        let text =
+        // Most records are ASCII, which is told faster.
+        if !bytes.is_ascii() {
             std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))?;
-        self.object(&mut Scan { text, at: 0 }, rows).map_err(|refused| match refused {
+        }
+        self.object(&mut Scan { text: bytes, at: 0 }, rows).map_err(|refused| match refused {
             Refused::Value(reason) => reason,
-            Refused::NotJson => why_not(text),
+            Refused::NotJson => why_not(bytes),
         })
     }
 }
@@ -132,7 +134,7 @@ enum Refused {
 }
 
 /// What a full parser says of text that is no JSON object.
-fn why_not(text: &str) -> String {
+fn why_not(text: &[u8]) -> String {
     struct Object;
     impl<'de> Visitor<'de> for Object {
         type Value = ();
@@ -144,7 +146,7 @@ fn why_not(text: &str) -> String {
             Ok(())
         }
     }
-    let mut json = serde_json::Deserializer::from_str(text);
+    let mut json = serde_json::Deserializer::from_slice(text);
     match json.deserialize_map(Object).and_then(|()| json.end()) {
         Ok(()) => format!("objects and lists in each other, deeper than {DEPTH_MAX}"),
         Err(error) => {
@@ -161,7 +163,7 @@ fn why_not(text: &str) -> String {
 
 /// A text of JSON with its quotes.
 struct Text<'a> {
-    written: &'a str,
+    written: &'a [u8],
     escaped: bool,
 }
 
@@ -169,34 +171,34 @@ impl<'a> Text<'a> {
     /// The text, if it stands there as it is.
     #[inline]
     fn plain(&self) -> Option<&'a str> {
-        if self.escaped { None } else { self.written.get(1..self.written.len() - 1) }
+        if self.escaped { None } else { std::str::from_utf8(self.written.get(1..self.written.len() - 1)?).ok() }
     }
 
     fn unescaped(&self) -> Result<String, Refused> {
-        serde_json::from_str(self.written).map_err(|_| Refused::NotJson)
+        serde_json::from_slice(self.written).map_err(|_| Refused::NotJson)
     }
 }
 
-/// Goes over the text of a record. Every place it stops at is ASCII, so all its parts are text again.
+/// Goes over the text of a record, which is UTF-8. Every place it stops at is ASCII, so all its parts are text again.
 struct Scan<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scan<'a> {
     #[inline]
     fn rest(&self) -> &'a [u8] {
-        self.text.as_bytes().get(self.at..).unwrap_or_default()
+        self.text.get(self.at..).unwrap_or_default()
     }
 
     #[inline]
     fn since(&self, begin: usize) -> &'a [u8] {
-        self.text.as_bytes().get(begin..self.at).unwrap_or_default()
+        self.text.get(begin..self.at).unwrap_or_default()
     }
 
     #[inline]
     fn white(&mut self) {
-        while matches!(self.text.as_bytes().get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
@@ -205,7 +207,7 @@ impl<'a> Scan<'a> {
     #[inline]
     fn peek(&mut self) -> Option<u8> {
         self.white();
-        self.text.as_bytes().get(self.at).copied()
+        self.text.get(self.at).copied()
     }
 
     /// The next byte that is no white space.
@@ -232,14 +234,14 @@ impl<'a> Scan<'a> {
     #[inline]
     fn string(&mut self) -> Result<Text<'a>, Refused> {
         let begin = self.at;
-        if self.text.as_bytes().get(begin) != Some(&b'"') {
+        if self.text.get(begin) != Some(&b'"') {
             return Err(Refused::NotJson);
         }
         self.at += 1;
         let mut escaped = false;
         loop {
             self.at += plain_bytes(self.rest());
-            match self.text.as_bytes().get(self.at) {
+            match self.text.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
                     let written = self.text.get(begin..self.at).ok_or(Refused::NotJson)?;
@@ -285,7 +287,8 @@ impl<'a> Scan<'a> {
         let rest = self.rest();
         let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
         let length = rest.iter().position(|byte| !in_word(byte)).unwrap_or(rest.len());
-        let word = self.text.get(self.at..self.at + length).ok_or(Refused::NotJson)?;
+        let word = self.text.get(self.at..self.at + length).and_then(|word| std::str::from_utf8(word).ok());
+        let word = word.ok_or(Refused::NotJson)?;
         self.at += length;
         match word {
             "true" | "false" | "null" => Ok(word),
@@ -361,6 +364,20 @@ impl<'a> Scan<'a> {
             },
         }
     }
+}
+
+/// Whether bytes begin with others, which are few: a call to compare memory would cost more than to compare it.
+#[inline]
+fn begins_with(bytes: &[u8], others: &[u8]) -> bool {
+    let Some(begin) = bytes.get(..others.len()) else { return false };
+    if let (Some(end), Some(other_end)) = (begin.last_chunk::<8>(), others.last_chunk::<8>()) {
+        let words = begin.as_chunks::<8>().0.iter().zip(others.as_chunks::<8>().0);
+        return end == other_end && words.into_iter().all(|(word, other)| word == other);
+    }
+    if let (Some(end), Some(other_end)) = (begin.last_chunk::<4>(), others.last_chunk::<4>()) {
+        return end == other_end && begin.first_chunk::<4>() == others.first_chunk::<4>();
+    }
+    begin == others
 }
 
 /// How many bytes there are in front of the first quote, backslash or control character; eight are looked at together.
