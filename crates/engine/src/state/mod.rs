@@ -17,17 +17,20 @@ mod table;
 mod timers;
 mod ttl;
 
-pub(crate) use backend::StateHome;
 pub use backend::{STATE_MEMORY_BYTES, StateBackend};
+pub(crate) use backend::{StateHome, StateTable};
 pub use buffers::Buffers;
 pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
+pub(crate) use disk::{AtTime, DiskTable, DiskTimers};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};
 pub use table::{Equivalent, Table, TableHasher};
 pub use timers::Timers;
 pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};
+#[cfg(test)]
+pub(crate) use {disk::tests::scratch, table::tests::Random};
 
 use std::sync::Arc;
 
