@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use tidemill_core::{Data, Error, Result, SharedClock};
 
-use super::disk::{DiskHome, DiskTable, Lapses};
+use super::disk::{AtTime, DiskHome, DiskTable, DiskTimers, Lapses};
 use super::{Equivalent, RestoredSection, Table};
-use crate::key::{GroupRange, Key};
+use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of};
 use crate::operator::{CopyRun, SnapshotParts};
 
 /// The memory for state on disk unless told otherwise, in bytes.
@@ -66,6 +66,36 @@ impl StateHome {
         StateHome { latency_sample_interval, ..self }
     }
 
+    /// On disk, with so little memory that a handful of entries goes to files.
+    #[cfg(test)]
+    pub fn tiny(folder: PathBuf) -> Result<Self> {
+        Ok(StateHome { disk: Some(DiskHome::tiny(folder)?), ..StateHome::default() })
+    }
+
+    /// Whether it is on disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// No timers yet, for a subtask of so many; `None` when they are in memory.
+    pub fn timers<K: Key>(&self, name: &'static str, at: (usize, usize)) -> Option<DiskTimers<K>> {
+        self.disk.as_ref().map(|home| DiskTimers::new(name, home, owned(at)))
+    }
+
+    /// An empty table of keys with times, for a subtask of so many; `None` when state is in memory.
+    pub fn timed_table<K: Key, V: Data>(
+        &self,
+        name: &'static str,
+        at: (usize, usize),
+    ) -> Result<Option<DiskTable<AtTime<K>, V>>> {
+        self.disk.as_ref().map(|home| DiskTable::new(name, home, owned(at), None, None)).transpose()
+    }
+
+    /// An empty table whose values never lapse, for a subtask of so many.
+    pub fn own_table<K: Key, V: Data>(&self, name: &'static str, at: (usize, usize)) -> Result<StateTable<K, V>> {
+        self.table(name, owned(at), None, || None)
+    }
+
     /// An empty table. `lapses` tells when a value is gone, `None` for never.
     pub fn table<K: Key, V: Data>(
         &self,
@@ -81,10 +111,21 @@ impl StateHome {
     }
 }
 
+/// A subtask, of so many, and its key groups.
+fn owned((subtask, parallelism): (usize, usize)) -> (usize, GroupRange) {
+    (subtask, groups_of(subtask, parallelism).unwrap_or((0, KEY_GROUPS - 1)))
+}
+
 /// A table of one or the other kind. One branch an access that always goes the same way; only the disk can fail.
 pub(crate) enum StateTable<K, V> {
     Memory(Table<K, V>),
     Disk(Box<DiskTable<K, V>>),
+}
+
+impl<K, V> Default for StateTable<K, V> {
+    fn default() -> Self {
+        StateTable::Memory(Table::default())
+    }
 }
 
 impl<K: Key, V: Data> StateTable<K, V> {
@@ -172,6 +213,14 @@ impl<K: Key, V: Data> StateTable<K, V> {
         match self {
             StateTable::Memory(table) => Ok(table.iter().map(|(key, _)| key.clone()).collect()),
             StateTable::Disk(table) => table.keys(),
+        }
+    }
+
+    /// Calls `each` with what was loaded, in no particular order. To be called before anything else is done with the table.
+    pub fn for_each_loaded(&self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+        match self {
+            StateTable::Memory(table) => table.iter().try_for_each(|(key, value)| each(key, value)),
+            StateTable::Disk(table) => table.for_each_loaded(each),
         }
     }
 

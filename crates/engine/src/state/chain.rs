@@ -47,6 +47,11 @@ impl Weight {
         by_bytes.max(by_count)
     }
 
+    /// Whether the files hold nothing.
+    pub fn is_empty(&self) -> bool {
+        self.base_bytes == 0 && self.deltas == 0
+    }
+
     /// A copy of so many bytes is complete.
     pub fn copied(&mut self, base: bool, bytes: usize) {
         if base {

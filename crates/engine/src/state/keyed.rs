@@ -106,6 +106,11 @@ impl<K: Key> KeyedStore<K> {
         KeyedStore { home, latencies, ..KeyedStore::new(context.clock.clone()) }
     }
 
+    /// No state yet, none of which expires, to be kept where the job says.
+    pub(crate) fn at(context: &RuntimeContext) -> Self {
+        KeyedStore { home: context.state.clone(), ..KeyedStore::default() }
+    }
+
     /// A measurement of an access to a state that begins now, if it is to be measured. `access` is called as Flink's metric.
     #[inline]
     pub(super) fn measure(&mut self, state: &'static str, access: &'static str) -> Option<Measurement> {

@@ -17,12 +17,13 @@ mod table;
 mod timers;
 mod ttl;
 
-pub(crate) use backend::StateHome;
 pub use backend::{STATE_MEMORY_BYTES, StateBackend};
+pub(crate) use backend::{StateHome, StateTable};
 pub use buffers::Buffers;
 pub(crate) use chain::{Chain, Copying};
 pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
+pub(crate) use disk::{AtTime, DiskTable, DiskTimers};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub(crate) use marks::Marks;
@@ -31,6 +32,8 @@ pub(crate) use table::{BUCKET_COST, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX};
 pub use table::{Equivalent, Table, TableHasher};
 pub use timers::Timers;
 pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};
+#[cfg(test)]
+pub(crate) use {disk::tests::scratch, table::tests::Random};
 
 use std::sync::Arc;
 

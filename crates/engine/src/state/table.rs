@@ -445,4 +445,4 @@ impl<K: Key, V: Data> FromIterator<(K, V)> for Table<K, V> {
 
 #[cfg(test)]
 #[path = "tests/table.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

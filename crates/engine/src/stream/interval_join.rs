@@ -197,7 +197,7 @@ where
                 store: KeyedStore::of(&context),
                 left: ValueState::new("join-left"),
                 right: ValueState::new("join-right"),
-                expiry: Timers::new("join-expiry"),
+                expiry: Timers::of("join-expiry", &context),
                 watermark_ms: WATERMARK_MIN,
                 late_dropped: 0,
                 context,
@@ -426,7 +426,7 @@ where
 
     fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {
         self.watermark_ms = self.watermark_ms.max(watermark_ms);
-        while let Some((_, key)) = self.expiry.pop_due(self.watermark_ms) {
+        while let Some((_, key)) = self.expiry.pop_due(self.watermark_ms)? {
             let mut scope = KeyedScope { key: &key, store: &mut self.store };
             let left = forget(&mut scope, &self.left, self.how.interval, self.watermark_ms)?;
             let right = forget(&mut scope, &self.right, self.how.interval.reversed(), self.watermark_ms)?;
@@ -459,6 +459,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{Random, StateHome, scratch};
     use crate::testing::{Harness, Snapshot};
 
     /// Key and name. Pairs come out as "left right time".
@@ -469,7 +470,11 @@ mod tests {
     const LEFT: OutputTag<Named> = OutputTag::new("late left");
     const RIGHT: OutputTag<Named> = OutputTag::new("late right");
 
-    fn restored((from_ms, to_ms): (i64, i64), late: bool, snapshot: &Snapshot) -> Result<Joining> {
+    fn restored(interval: (i64, i64), late: bool, snapshot: &Snapshot) -> Result<Joining> {
+        restored_in(&StateHome::default(), interval, late, snapshot)
+    }
+
+    fn restored_in(home: &StateHome, (from_ms, to_ms): (i64, i64), late: bool, snapshot: &Snapshot) -> Result<Joining> {
         let pipeline = |left: DataStream<Named>, right: DataStream<Named>| {
             let (left, right) = (left.key_by(|named| named.0), right.key_by(|named| named.0));
             let join = left.interval_join(&right).between(from_ms, to_ms);
@@ -479,7 +484,7 @@ mod tests {
             };
             join.apply(|left: &Named, right: &Named| Some(format!("{} {}", left.1, right.1)))
         };
-        Harness::two(pipeline).side_output(LEFT).side_output(RIGHT).restore(snapshot).build()
+        Harness::two(pipeline).side_output(LEFT).side_output(RIGHT).restore(snapshot).state(home).build()
     }
 
     fn join(interval: (i64, i64)) -> Joining {
@@ -595,6 +600,67 @@ mod tests {
         assert_eq!(pairs(&mut after, &[right(11, 'a'), right(12, 'b')]), "x b 12");
         assert_eq!(after.late_dropped().unwrap(), 1);
         assert_eq!(bytes(&mut after, 18), nothing(18), "timers came back too");
+    }
+
+    #[test]
+    fn random_streams_in_memory_and_on_disk_by_turns_give_all_pairs_compared() {
+        let folder = scratch();
+        let homes = [StateHome::default(), StateHome::tiny(folder.path().join("scratch")).unwrap()];
+        let mut all = 0;
+        for seed in 1..=30u64 {
+            let mut random = Random(seed);
+            let mut below = |bound: u64| random.below(bound) as i64;
+            let from_ms = below(40) - 30;
+            let interval = (from_ms, from_ms + below(40));
+            let mut join = restored_in(&homes[1], interval, false, &Snapshot::default()).unwrap();
+            let (mut newest_ms, mut watermark_ms, mut late) = (0, -100, 0);
+            let (mut lefts, mut rights) = (Vec::new(), Vec::new());
+            for step in 0..300 {
+                newest_ms += below(4);
+                let (time_ms, key) = (newest_ms - below(30), below(3) as u8);
+                let named = (key, char::from_u32(0x4e00 + step).unwrap());
+                match below(12) {
+                    0 => {
+                        let saved = join.snapshot().unwrap();
+                        join = restored_in(&homes[below(2) as usize], interval, false, &saved).unwrap();
+                        (watermark_ms, late) = (join_watermark(&mut join, watermark_ms), 0);
+                    }
+                    1..=3 => watermark_ms = join_watermark(&mut join, watermark_ms.max(newest_ms - below(30))),
+                    _ if time_ms < watermark_ms => {
+                        assert_eq!(pairs(&mut join, &[(time_ms, Either::Left(named))]), "");
+                        late += 1;
+                        assert_eq!(join.late_dropped().unwrap(), late);
+                    }
+                    side => {
+                        let (own, others, record) = match side % 2 {
+                            0 => (&mut lefts, &rights, Either::Left(named)),
+                            _ => (&mut rights, &lefts, Either::Right(named)),
+                        };
+                        let near = |other: &&(i64, Named)| {
+                            let distance = if side % 2 == 0 { other.0 - time_ms } else { time_ms - other.0 };
+                            other.1.0 == key && (interval.0..=interval.1).contains(&distance)
+                        };
+                        let pair = |other: &(i64, Named)| {
+                            let (left, right) = if side % 2 == 0 { (named, other.1) } else { (other.1, named) };
+                            format!("{} {} {}", left.1, right.1, time_ms.max(other.0))
+                        };
+                        let mut expected: Vec<String> = others.iter().filter(near).map(pair).collect();
+                        let told = pairs(&mut join, &[(time_ms, record)]);
+                        let mut told: Vec<&str> = told.split(", ").filter(|pair| !pair.is_empty()).collect();
+                        (expected.sort(), told.sort());
+                        assert_eq!(told, expected, "seed {seed}, step {step}");
+                        own.push((time_ms, named));
+                        all += expected.len();
+                    }
+                }
+            }
+        }
+        assert!(all > 1_000, "{all} pairs");
+    }
+
+    fn join_watermark(join: &mut Joining, watermark_ms: i64) -> i64 {
+        join.watermark(watermark_ms).unwrap();
+        watermark_ms
     }
 
     #[test]

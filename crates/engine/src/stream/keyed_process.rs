@@ -106,8 +106,8 @@ impl<K: Key> KeyedCore<K> {
     pub(super) fn new(context: &RuntimeContext) -> Self {
         KeyedCore {
             store: KeyedStore::of(context).reserving(RESERVED),
-            event_timers: Timers::new(EVENT_TIMERS),
-            processing_timers: Timers::new(PROCESSING_TIMERS),
+            event_timers: Timers::of(EVENT_TIMERS, context),
+            processing_timers: Timers::of(PROCESSING_TIMERS, context),
             watermark_ms: WATERMARK_MIN,
             clock: context.clock.clone(),
             batch: context.batch,
@@ -230,7 +230,7 @@ impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
         F: KeyedProcessFunction<K, I, O>,
     {
         self.open()?;
-        while let Some((timestamp_ms, key)) = self.core.timers(domain).pop_due(due_ms) {
+        while let Some((timestamp_ms, key)) = self.core.timers(domain).pop_due(due_ms)? {
             let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
             self.function.on_timer(domain, &mut context)?;
         }

@@ -70,6 +70,7 @@ pub struct HarnessBuilder<I, O> {
     now_ms: i64,
     batch: bool,
     restored: Option<Snapshot>,
+    state: StateHome,
     sides: HashMap<&'static str, Box<dyn Any>>,
     input: std::marker::PhantomData<fn(I)>,
 }
@@ -122,6 +123,7 @@ impl<I: Data, O: Data> Harness<I, O> {
             now_ms: 0,
             batch: false,
             restored: None,
+            state: StateHome::default(),
             sides: HashMap::new(),
             input: std::marker::PhantomData,
         }
@@ -162,6 +164,13 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
         self
     }
 
+    /// Where keyed state stands; default in memory.
+    #[cfg(test)]
+    pub(crate) fn state(mut self, home: &StateHome) -> Self {
+        self.state = home.clone();
+        self
+    }
+
     /// The subtask, restored and ready.
     pub fn build(self) -> Result<Harness<I, O>> {
         if self.subtask >= self.parallelism || self.parallelism > KEY_GROUPS as usize {
@@ -192,7 +201,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             building: 1.into(),
             user: Arc::default(),
             batch: self.batch,
-            state: StateHome::default(),
+            state: self.state,
         };
         let restore = move |uid: &str, subtask, parallelism| restored.load(uid, subtask, parallelism);
         let waker = Waker::from(woken.clone());

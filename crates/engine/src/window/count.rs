@@ -14,8 +14,8 @@ use super::{
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
-use crate::state::{Restored, Table};
-use crate::stream::KeySelector;
+use crate::state::{Restored, StateTable};
+use crate::stream::{KeySelector, RuntimeContext};
 
 /// Windows over a number of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl<T: Data> WindowKind<T> for CountWindows {
             let (size, empty) = (self.size, aggregate.clone());
             Box::new(CountOperator {
                 selector,
-                groups: Table::default(),
+                groups: StateTable::default(),
+                context: parts.context,
                 new: move || (0, empty.create()),
                 add: move |(count, accumulator): &mut (u64, A::Accumulator), value: T, key: &K| {
                     aggregate.add(accumulator, value);
@@ -103,7 +104,8 @@ impl<T: Data> WindowKind<T> for CountWindows {
             let (size, slide) = (self.size as usize, self.slide);
             Box::new(CountOperator {
                 selector,
-                groups: Table::default(),
+                groups: StateTable::default(),
+                context: parts.context,
                 new: || (0, VecDeque::new()),
                 add: move |(since, last): &mut (u64, VecDeque<T>), value: T, key: &K| {
                     last.push_back(value);
@@ -134,7 +136,9 @@ enum Step<I> {
 /// Groups of one key each; `new` makes one and `add` takes a record in.
 struct CountOperator<K, G, S, N, F> {
     selector: S,
-    groups: Table<K, G>,
+    /// Made anew by `restore`, which comes before all else.
+    groups: StateTable<K, G>,
+    context: RuntimeContext,
     new: N,
     add: F,
 }
@@ -154,18 +158,19 @@ where
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let sections = state.take(GROUPS);
-        self.groups.load(&sections, |key| state.owns(key))?;
+        self.groups = self.context.state.own_table(GROUPS, (self.context.subtask, self.context.parallelism))?;
+        sections.iter().try_for_each(|section| self.groups.load(section, |key| state.owns(key)))?;
         state.finish()
     }
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
         for (timestamp_ms, value) in batch {
             let key = self.selector.key(&value);
-            let group = self.groups.get_or_insert_with(&key, &self.new);
+            let group = self.groups.get_or_insert_with(&key, &self.new)?;
             let results = match (self.add)(group, value, &key) {
                 Step::Keep(results) => results,
                 Step::Forget(results) => {
-                    self.groups.remove(&key);
+                    self.groups.remove(&key)?;
                     Some(results)
                 }
             };

@@ -19,7 +19,7 @@ use super::{Aggregate, Window, WindowKey, WindowKind, WindowParts};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{KeyedStore, Restored, SectionKind, Table, Timers, Writer};
+use crate::state::{KeyedStore, Restored, SectionKind, StateTable, Timers, Writer};
 use crate::stream::{KeySelector, RuntimeContext, TimeDomain};
 
 /// A window of a key.
@@ -119,10 +119,10 @@ where
         kind,
         function: parts.emit,
         timers: WindowTimers {
-            event: Timers::new("window/event-timers"),
-            processing: Timers::new("window/processing-timers"),
+            event: Timers::of("window/event-timers", &parts.context),
+            processing: Timers::of("window/processing-timers", &parts.context),
         },
-        store: KeyedStore::default(),
+        store: KeyedStore::at(&parts.context),
         now: Now { watermark_ms: WATERMARK_MIN, processing_time_ms: i64::MIN },
         context: parts.context,
         opened: false,
@@ -130,7 +130,7 @@ where
     };
     Box::new(WindowOperator {
         selector: parts.selector,
-        panes: Table::default(),
+        panes: StateTable::default(),
         windows,
         late_tag: parts.late_tag.map(OutputTag::new),
         late_dropped: 0,
@@ -140,7 +140,8 @@ where
 
 struct WindowOperator<K, T, W, S, G: Trigger<T>, A: Aggregate<T>, F> {
     selector: S,
-    panes: Table<K, Panes<T, G, A>>,
+    /// Made anew by `restore`, which comes before all else.
+    panes: StateTable<K, Panes<T, G, A>>,
     windows: Windows<K, T, W, G, A, F>,
     late_tag: Option<OutputTag<T>>,
     late_dropped: u64,
@@ -379,11 +380,11 @@ where
     where
         F: ProcessWindowFunction<K, A::Output, O>,
     {
-        while let Some((time_ms, mut at)) = self.windows.timers.of(domain).pop_due(due_ms) {
-            let panes = self.panes.get_or_insert_with(&at.key, Vec::new);
+        while let Some((time_ms, mut at)) = self.windows.timers.of(domain).pop_due(due_ms)? {
+            let panes = self.panes.get_or_insert_with(&at.key, Vec::new)?;
             self.windows.on_timer(panes, domain, time_ms, &mut at, out)?;
             if panes.is_empty() {
-                self.panes.remove(&at.key);
+                self.panes.remove(&at.key)?;
             }
         }
         Ok(())
@@ -415,7 +416,7 @@ where
         self.assigned.clear();
         windows.kind.assign(&value, time_ms, &mut self.assigned)?;
         let mut at = WindowKey { key: self.selector.key(&value), window: None };
-        let panes = self.panes.get_or_insert_with(&at.key, Vec::new);
+        let panes = self.panes.get_or_insert_with(&at.key, Vec::new)?;
         let (mut left, mut refused, mut taken) = (Some(value), None, false);
         let last = self.assigned.len().saturating_sub(1);
         for (index, window) in self.assigned.iter().enumerate() {
@@ -426,7 +427,7 @@ where
             }
         }
         if panes.is_empty() {
-            self.panes.remove(&at.key);
+            self.panes.remove(&at.key)?;
         }
         let late = event_time && timestamp_ms.saturating_add(windows.lateness_ms) <= windows.now.watermark_ms;
         match refused.or(left) {
@@ -465,9 +466,14 @@ where
         // Event time goes on from the slowest. What faster subtasks had fired has no timers any more.
         self.windows.now.watermark_ms = progress.into_iter().min().unwrap_or(WATERMARK_MIN);
         let saved = state.take(PANES);
-        self.panes.load(&saved, |key| state.owns(key))?;
-        let panes = self.panes.iter().flat_map(|(_, panes)| panes);
-        panes.filter_map(|pane| pane.held.as_ref()).for_each(|held| self.windows.contents.restored(held));
+        let context = &self.windows.context;
+        self.panes = context.state.own_table(PANES, (context.subtask, context.parallelism))?;
+        saved.iter().try_for_each(|section| self.panes.load(section, |key| state.owns(key)))?;
+        self.panes.for_each_loaded(|_, panes| {
+            let held = panes.iter().filter_map(|pane| pane.held.as_ref());
+            held.for_each(|held| self.windows.contents.restored(held));
+            Ok(())
+        })?;
         self.windows.timers.event.restore(&mut state)?;
         self.windows.timers.processing.restore(&mut state)?;
         self.windows.store.restore(&mut state);

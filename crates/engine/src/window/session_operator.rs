@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
+use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, WATERMARK_MIN};
 
 use super::session::{Gap, SessionWindows};
 use super::{Aggregate, Window, WindowParts};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{Restored, SectionKind, Table, Writer};
-use crate::stream::KeySelector;
+use crate::state::{DiskTimers, Restored, SectionKind, StateTable, Writer};
+use crate::stream::{KeySelector, RuntimeContext};
 
 /// A session of one key.
 #[derive(Clone, Serialize, Deserialize)]
@@ -65,17 +65,44 @@ struct KeySessions<A> {
 }
 
 /// Keys by the time at which they are due. A key armed anew leaves its old entry behind, which counts no more.
-struct DueKeys<K> {
-    by_time: BTreeMap<i64, Vec<K>>,
+enum DueKeys<K> {
+    Memory(BTreeMap<i64, Vec<K>>),
+    Disk(Box<DiskTimers<K>>),
 }
 
-impl<K> DueKeys<K> {
-    fn add(&mut self, time_ms: i64, key: K) {
-        self.by_time.entry(time_ms).or_default().push(key);
+impl<K: Key> DueKeys<K> {
+    fn of(context: &RuntimeContext) -> Self {
+        match context.state.timers("session-due", (context.subtask, context.parallelism)) {
+            Some(timers) => DueKeys::Disk(Box::new(timers)),
+            None => DueKeys::Memory(BTreeMap::new()),
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, time_ms: i64, key: K) -> Result<()> {
+        match self {
+            DueKeys::Memory(by_time) => by_time.entry(time_ms).or_default().push(key),
+            DueKeys::Disk(timers) => timers.register(time_ms, &key)?,
+        }
+        Ok(())
     }
 
     fn next_ms(&self) -> Option<i64> {
-        self.by_time.keys().next().copied()
+        match self {
+            DueKeys::Memory(by_time) => by_time.keys().next().copied(),
+            DueKeys::Disk(timers) => timers.next(),
+        }
+    }
+
+    /// Takes keys that are due at `now_ms`, all of one time, or one of them.
+    fn pop(&mut self, now_ms: i64) -> Result<Option<(i64, Vec<K>)>> {
+        match self {
+            DueKeys::Memory(by_time) => {
+                let first = by_time.first_entry().filter(|first| *first.key() <= now_ms);
+                Ok(first.map(|first| first.remove_entry()))
+            }
+            DueKeys::Disk(timers) => Ok(timers.pop_due(now_ms)?.map(|(time_ms, key)| (time_ms, vec![key]))),
+        }
     }
 }
 
@@ -85,14 +112,15 @@ pub(super) struct SessionOperator<K, T, G, S, A: Aggregate<T>, W> {
     selector: S,
     aggregate: A,
     emit: W,
-    keys: Table<K, KeySessions<A::Accumulator>>,
+    /// Made anew by `restore`, which comes before all else.
+    keys: StateTable<K, KeySessions<A::Accumulator>>,
     due: DueKeys<K>,
     /// The watermark, or for processing time the last clock reading.
     now_ms: i64,
     lateness_ms: i64,
     late_tag: Option<OutputTag<T>>,
     late_dropped: u64,
-    clock: SharedClock,
+    context: RuntimeContext,
 }
 
 impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G, S, A, W> {
@@ -103,13 +131,13 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
             selector: parts.selector,
             aggregate: parts.aggregate,
             emit: parts.emit,
-            keys: Table::default(),
-            due: DueKeys { by_time: BTreeMap::new() },
+            keys: StateTable::default(),
+            due: DueKeys::of(&parts.context),
             now_ms: WATERMARK_MIN,
             lateness_ms: if kind.event_time { parts.allowed_lateness_ms } else { 0 },
             late_tag: parts.late_tag.map(OutputTag::new),
             late_dropped: 0,
-            clock: parts.context.clock,
+            context: parts.context,
         }
     }
 
@@ -133,7 +161,7 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
     {
         let window = Window { start_ms: time_ms, end_ms: time_ms.saturating_add(self.gap.gap_ms(&value)?) };
         let key = self.selector.key(&value);
-        let Some(sessions) = self.keys.get_mut(&key) else {
+        let Some(sessions) = self.keys.get_mut(&key)? else {
             let last_ms = window.max_timestamp_ms();
             if last_ms.saturating_add(self.lateness_ms) <= self.now_ms {
                 return self.refuse(timestamp_ms, value, out);
@@ -144,9 +172,8 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
                 fire(&mut self.aggregate, &mut self.emit, &key, &mut session, true, out)?;
             }
             let armed_ms = session.due_ms(self.lateness_ms);
-            self.keys.insert(key.clone(), KeySessions { armed_ms, open: Few::One(session) });
-            self.due.add(armed_ms, key);
-            return Ok(());
+            self.keys.set(&key, KeySessions { armed_ms, open: Few::One(session) })?;
+            return self.due.add(armed_ms, key);
         };
         let open = sessions.open.all();
         let from = open.partition_point(|session| session.window.end_ms < window.start_ms);
@@ -178,7 +205,7 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
         let due_ms = session.due_ms(self.lateness_ms);
         if due_ms < sessions.armed_ms {
             sessions.armed_ms = due_ms;
-            self.due.add(due_ms, key);
+            self.due.add(due_ms, key)?;
         }
         Ok(())
     }
@@ -190,13 +217,9 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
         I: IntoIterator<Item = O>,
     {
         self.now_ms = self.now_ms.max(now_ms);
-        while let Some(first) = self.due.by_time.first_entry() {
-            if *first.key() > self.now_ms {
-                break;
-            }
-            let (time_ms, keys) = first.remove_entry();
+        while let Some((time_ms, keys)) = self.due.pop(self.now_ms)? {
             for key in keys {
-                let Some(sessions) = self.keys.get_mut(&key) else { continue };
+                let Some(sessions) = self.keys.get_mut(&key)? else { continue };
                 if sessions.armed_ms != time_ms {
                     continue;
                 }
@@ -212,17 +235,17 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
                 }
                 if over {
                     if let Few::One(_) = sessions.open {
-                        self.keys.remove(&key);
+                        self.keys.remove(&key)?;
                         continue;
                     }
                     sessions.change(|open| open.retain(|session| session.due_ms(lateness_ms) > time_ms));
                     if sessions.open.all().is_empty() {
-                        self.keys.remove(&key);
+                        self.keys.remove(&key)?;
                         continue;
                     }
                 }
                 sessions.armed_ms = next_ms;
-                self.due.add(next_ms, key);
+                self.due.add(next_ms, key)?;
             }
         }
         Ok(())
@@ -289,11 +312,12 @@ where
         // Time goes on from the slowest; each session knows whether it has fired.
         self.now_ms = progress.into_iter().min().unwrap_or(WATERMARK_MIN);
         let saved = state.take(SESSIONS);
-        self.keys.load(&saved, |key| state.owns(key))?;
-        for (key, sessions) in self.keys.iter() {
+        self.keys = self.context.state.own_table(SESSIONS, (self.context.subtask, self.context.parallelism))?;
+        saved.iter().try_for_each(|section| self.keys.load(section, |key| state.owns(key)))?;
+        self.keys.for_each_loaded(|key, sessions| {
             sessions.open.all().iter().for_each(|session| self.aggregate.restored(&session.value));
-            self.due.add(sessions.armed_ms, key.clone());
-        }
+            self.due.add(sessions.armed_ms, key.clone())
+        })?;
         state.finish()
     }
 
@@ -308,7 +332,7 @@ where
             }
             return Ok(());
         }
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.context.clock.now_ms();
         self.advance(now_ms - 1, out)?;
         let time_ms = now_ms.max(self.now_ms + 1);
         batch.into_iter().try_for_each(|(timestamp_ms, value)| self.add(timestamp_ms, time_ms, value, out))

@@ -10,6 +10,8 @@
 //!                                    [-----5-----)
 //! ```
 
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -141,6 +143,9 @@ impl<T: Data> WindowKind<T> for TimeWindows {
         W: FnMut(&K, Window, A::Output) -> I + Send + 'static,
         I: IntoIterator<Item = O>,
     {
+        if parts.context.state.is_on_disk() {
+            return Box::new(disk::DiskTimeWindows::new(*self, parts));
+        }
         Box::new(TimeWindowOperator {
             windows: *self,
             slice_ms: self.slice_ms(),

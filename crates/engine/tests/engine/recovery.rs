@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tidemill_core::sink::{Committer, PreCommit, Sink, SinkScope, SinkWriter, Token, WriterContext};
 use tidemill_core::{Error, Result};
-use tidemill_engine::state::{ListState, MapState, ValueState};
+use tidemill_engine::state::{ListState, MapState, StateBackend, ValueState};
 use tidemill_engine::stream::{KeyedContext, KeyedProcessFunction, WatermarkStrategy};
 use tidemill_engine::window::{Sliding, Window};
 use tidemill_engine::{Environment, JobSettings};
@@ -163,6 +164,21 @@ pub fn settings(folder: &Path, parallelism: usize) -> JobSettings {
     }
 }
 
+/// Counts the starts, so that the backends of all of them are told by where the test stands.
+static STARTS: AtomicU64 = AtomicU64::new(0);
+
+/// The same, with keyed state, windows and timers in memory or on disk; on disk with as little memory as goes.
+pub fn either(folder: &Path, parallelism: usize) -> JobSettings {
+    let start = STARTS.fetch_add(1, Ordering::Relaxed);
+    let state_backend = if Chance(start).below(2) == 0 { StateBackend::Memory } else { StateBackend::Disk };
+    JobSettings {
+        state_backend,
+        state_memory_max_bytes: tidemill_engine::state::STATE_MEMORY_MIN_BYTES,
+        state_dir: Some(folder.join("scratch")),
+        ..settings(folder, parallelism)
+    }
+}
+
 pub fn undisturbed() -> Vec<Row> {
     let ledger = Ledger::default();
     let env = Environment::new();
@@ -245,10 +261,10 @@ fn crashes_at_random_points_with_changing_parallelism_lose_and_double_nothing() 
     crash_at_random(25, build, &expected);
 }
 
-/// A job crashed at random points and started again with another parallelism until it is left alone; what it publishes
-/// must be `expected`, in any order.
+/// A job crashed at random points and started again with another parallelism, and with its state in memory or on disk, until
+/// it is left alone; what it publishes must be `expected`, in any order.
 pub fn crash_at_random(seeds: u64, build: impl Fn(&Environment, &Ledger), expected: &[Row]) {
-    Crashes { seeds, crashes_max: 6, parallelism_max: 4, settings }.survive(expected, build);
+    Crashes { seeds, crashes_max: 6, parallelism_max: 4, settings: either }.survive(expected, build);
 }
 
 /// Runs the job until a savepoint has stopped it, taken when an operator has seen so many records; the savepoint.

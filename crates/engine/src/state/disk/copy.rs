@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::Result;
 
+use super::key::{Layout, time_of, unit_of_time};
 use super::spool::SpoolReader;
-use super::store::{Entries, LAPSE_BYTES, group_of, lapsed, without_group};
+use super::store::{Entries, LAPSE_BYTES, lapsed};
 use crate::key::GroupRange;
 use crate::state::buffers::SECTION_BYTES;
 use crate::state::chain::Weight;
@@ -17,20 +18,45 @@ use crate::state::{ChainPart, Section, SectionKind};
 /// Weights of a table's units, as the last copies left them.
 pub(super) type Weights = Arc<Mutex<Vec<Weight>>>;
 
-/// Which unit a key group belongs to.
+/// A snapshot writes bases of about so many bytes; until they are written, nobody knows better.
+pub(super) fn expect_bases(weights: &Weights, based: &[bool], base_bytes: usize) {
+    let mut weights = weights.lock().unwrap_or_else(PoisonError::into_inner);
+    weights.resize_with(based.len(), Default::default);
+    for (weight, _) in weights.iter_mut().zip(based).filter(|(_, base)| **base) {
+        weight.base_bytes = weight.base_bytes.max(base_bytes);
+    }
+}
+
+/// Which unit an entry belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Units {
+    pub layout: Layout,
     pub own: GroupRange,
     pub count: usize,
+    /// What has an earlier time is not needed any more.
+    pub live_from_ms: i64,
 }
 
 impl Units {
-    pub fn of(&self, group: u64) -> usize {
+    /// The unit of an entry of a key group, and of a time if its key has one.
+    #[inline]
+    pub fn of(&self, group: u64, time_ms: Option<i64>) -> usize {
+        if let Some(time_ms) = time_ms {
+            return unit_of_time(time_ms, self.count);
+        }
         let own = (self.own.1 - self.own.0 + 1) as usize;
         ((group.saturating_sub(self.own.0)) as usize * self.count / own).min(self.count - 1)
     }
 
-    /// The key groups of a unit; `None` when it has none.
+    fn of_stored(&self, key: &[u8]) -> usize {
+        self.of(self.layout.group_of(key), (self.layout == Layout::Times).then(|| time_of(key)))
+    }
+
+    fn is_over(&self, key: &[u8]) -> bool {
+        self.layout == Layout::Times && time_of(key) < self.live_from_ms
+    }
+
+    /// The key groups of a unit of a table without times; `None` when it has none.
     pub fn groups(&self, unit: usize) -> Option<GroupRange> {
         let own = (self.own.1 - self.own.0 + 1) as usize;
         let first_of = |unit: usize| self.own.0 + (unit * own).div_ceil(self.count) as u64;
@@ -43,12 +69,14 @@ impl Units {
 pub(super) struct FileCopy {
     pub name: &'static str,
     pub units: Units,
-    /// By unit: whether it gets a new base, and the store's entries for it.
-    pub bases: Vec<Option<Option<Entries>>>,
+    /// By unit: whether it gets a new base.
+    pub based: Vec<bool>,
+    /// The store's entries for those that do, of a unit one behind the other or of all.
+    pub bases: Vec<Entries>,
     /// What has left the cache before the moment.
     pub before: Option<SpoolReader>,
     /// What the cache held at the moment.
-    pub held: SpoolReader,
+    pub held: Option<SpoolReader>,
     pub now_ms: i64,
     /// `None` for a snapshot that stands for itself.
     pub weights: Option<Weights>,
@@ -84,45 +112,52 @@ impl Output<'_> {
 impl FileCopy {
     /// Reads everything and gives the sections of the snapshot to `give`.
     pub fn run(self, give: &mut dyn FnMut(Section) -> Result<()>) -> Result<()> {
-        let based: Vec<bool> = self.bases.iter().map(Option::is_some).collect();
-        let units = based.iter().map(|base| UnitOut { begins: *base, bytes: 0 }).collect();
+        let units = self.based.iter().map(|base| UnitOut { begins: *base, bytes: 0 }).collect();
         let mut out = Output { name: self.name, chained: self.weights.is_some(), units, give };
-        for (unit, base) in self.bases.into_iter().enumerate() {
-            if let Some(entries) = base {
-                copy_base(entries, unit, self.now_ms, &mut out)?;
+        copy_bases(self.bases, &self.units, self.now_ms, &mut out)?;
+        for unit in (0..self.based.len()).filter(|unit| self.based[*unit]) {
+            // A base begins with a section even if it is empty: the writer then forgets what it had of the unit.
+            if out.units[unit].begins {
+                out.section(unit, false, 0, Vec::new())?;
             }
         }
+        let (based, now_ms) = (&self.based, self.now_ms);
         if let Some(before) = self.before {
-            copy_changes(before, &self.units, |unit| !based[unit], self.now_ms, &mut out)?;
+            copy_changes(before, &self.units, |unit| !based[unit], now_ms, &mut out)?;
         }
-        copy_changes(self.held, &self.units, |_| true, self.now_ms, &mut out)?;
+        if let Some(held) = self.held {
+            copy_changes(held, &self.units, |_| true, now_ms, &mut out)?;
+        }
         if let Some(weights) = &self.weights {
             let mut weights = weights.lock().unwrap_or_else(PoisonError::into_inner);
-            for ((weight, based), out) in weights.iter_mut().zip(based).zip(&out.units) {
-                weight.copied(based, out.bytes);
+            for ((weight, based), out) in weights.iter_mut().zip(&self.based).zip(&out.units) {
+                weight.copied(*based, out.bytes);
             }
         }
         Ok(())
     }
 }
 
-fn copy_base(entries: Option<Entries>, unit: usize, now_ms: i64, out: &mut Output) -> Result<()> {
-    let (mut bytes, mut count) = (Vec::new(), 0);
-    for entry in entries.into_iter().flatten() {
+fn copy_bases(bases: Vec<Entries>, units: &Units, now_ms: i64, out: &mut Output) -> Result<()> {
+    let mut parts = vec![(0, Vec::new()); units.count];
+    for entry in bases.into_iter().flatten() {
         let (key, value) = entry?;
         if lapsed(&value, now_ms) {
             continue;
         }
-        bytes.extend_from_slice(without_group(&key));
+        let unit = units.of_stored(&key);
+        let (count, bytes) = &mut parts[unit];
+        units.layout.put_saved(&key, out.name, bytes)?;
         bytes.extend_from_slice(&value[LAPSE_BYTES..]);
-        count += 1;
+        *count += 1;
         if bytes.len() >= SECTION_BYTES {
-            out.section(unit, false, std::mem::take(&mut count), std::mem::take(&mut bytes))?;
+            out.section(unit, false, std::mem::take(count), std::mem::take(bytes))?;
         }
     }
-    // A base begins with a section even if it is empty: the writer then forgets what it had of the unit.
-    if count > 0 || out.units[unit].begins {
-        out.section(unit, false, count, bytes)?;
+    for (unit, (count, bytes)) in parts.into_iter().enumerate() {
+        if count > 0 {
+            out.section(unit, false, count, bytes)?;
+        }
     }
     Ok(())
 }
@@ -142,20 +177,20 @@ fn copy_changes(
         // By unit: removed keys, then entries. Each key stands in one of the two.
         let mut parts = vec![[(0, Vec::new()), (0, Vec::new())]; units.count];
         for (key, value) in &chunk {
-            let unit = units.of(group_of(key));
-            if !wanted(unit) {
+            let unit = units.of_stored(key);
+            if !wanted(unit) || units.is_over(key) {
                 continue;
             }
             let [removed, held] = &mut parts[unit];
             match value {
                 Some(value) if !lapsed(value, now_ms) => {
                     held.0 += 1;
-                    held.1.extend_from_slice(without_group(key));
+                    units.layout.put_saved(key, out.name, &mut held.1)?;
                     held.1.extend_from_slice(&value[LAPSE_BYTES..]);
                 }
                 _ => {
                     removed.0 += 1;
-                    removed.1.extend_from_slice(without_group(key));
+                    units.layout.put_saved(key, out.name, &mut removed.1)?;
                 }
             }
         }

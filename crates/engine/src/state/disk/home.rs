@@ -4,13 +4,13 @@
 //! The folder is scratch: it begins empty with each start, since a job that starts again loads its state from a checkpoint.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lsm_tree::{AbstractTree, AnyTree, Cache, DescriptorTable, SequenceNumberCounter};
+use lsm_tree::{AbstractTree, AnyTree, Cache, DescriptorTable, SeqNo, SequenceNumberCounter};
 use tidemill_core::{Error, Result};
 
 /// The least memory that can be given to the disk backend, in bytes.
@@ -41,6 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct DiskHome {
     folder: PathBuf,
     memory_max: usize,
+    buffer_min: usize,
     blocks: Arc<Cache>,
     descriptors: Arc<DescriptorTable>,
     tables: AtomicUsize,
@@ -66,6 +67,10 @@ pub(crate) struct Upkeep {
     pub folder: PathBuf,
     flush_asked: AtomicBool,
     merge_asked: AtomicBool,
+    /// What is older than this may be needed by who makes an iterator now; no number is larger when nobody does.
+    beginning: AtomicU64,
+    /// Files with nothing but keys before this one go.
+    forgotten: Mutex<Option<Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,20 +92,42 @@ pub(super) fn store_error(tried: &str, folder: &Path, error: lsm_tree::Error) ->
 impl Upkeep {
     pub fn new(tree: AnyTree, seqno: SequenceNumberCounter, folder: PathBuf) -> Arc<Self> {
         let (flush_asked, merge_asked) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Upkeep { tree, seqno, folder, flush_asked, merge_asked })
+        let (beginning, forgotten) = (AtomicU64::new(SeqNo::MAX), Mutex::default());
+        Arc::new(Upkeep { tree, seqno, folder, flush_asked, merge_asked, beginning, forgotten })
+    }
+
+    /// Calls `make` with the number behind the last write, for an iterator over what was written before. The threads keep
+    /// the version that it needs: without that they could let it go between the look at the number and the look for the
+    /// version, which the tree answers with a panic. Only the worker that owns the store calls this.
+    pub fn iterate<R>(&self, make: impl FnOnce(SeqNo) -> R) -> R {
+        self.beginning.store(self.seqno.get(), Ordering::SeqCst);
+        let made = make(self.seqno.get());
+        self.beginning.store(SeqNo::MAX, Ordering::SeqCst);
+        made
+    }
+
+    /// What is older than this is needed by nobody but those who hold it.
+    fn settled(&self) -> SeqNo {
+        // In this order: whoever begins behind the second look sees all that the first one counts.
+        let written = self.seqno.get();
+        written.min(self.beginning.load(Ordering::SeqCst))
     }
 
     fn flush(&self) -> Result<()> {
         self.flush_asked.store(false, Ordering::Release);
         let flushing = self.tree.get_flush_lock();
-        let flushed = self.tree.flush(&flushing, self.seqno.get());
+        let flushed = self.tree.flush(&flushing, self.settled());
         flushed.map(drop).map_err(|e| store_error("write", &self.folder, e))
     }
 
     fn merge(&self) -> Result<()> {
         self.merge_asked.store(false, Ordering::Release);
+        if let Some(key) = lock(&self.forgotten).take() {
+            let dropped = self.tree.drop_range::<Vec<u8>, _>(..key);
+            dropped.map_err(|e| store_error("drop files of", &self.folder, e))?;
+        }
         let strategy = Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(FILE_BYTES));
-        let merged = self.tree.compact(strategy, self.seqno.get());
+        let merged = self.tree.compact(strategy, self.settled());
         merged.map_err(|e| store_error("merge files of", &self.folder, e))
     }
 
@@ -125,6 +152,16 @@ impl DiskHome {
             return Err(Error::input(format!("the memory for state is {memory_max} bytes"))
                 .hint(format!("give it at least {STATE_MEMORY_MIN_BYTES}")));
         }
+        Self::with(folder, memory_max, BUFFER_MIN_BYTES)
+    }
+
+    /// Where a handful of entries already goes to files.
+    #[cfg(test)]
+    pub fn tiny(folder: PathBuf) -> Result<Arc<Self>> {
+        Self::with(folder, 1024, 512)
+    }
+
+    fn with(folder: PathBuf, memory_max: usize, buffer_min: usize) -> Result<Arc<Self>> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(|e| Error::io(format!("empty `{}`", folder.display()), e))?;
         }
@@ -144,6 +181,7 @@ impl DiskHome {
         Ok(Arc::new(DiskHome {
             folder,
             memory_max,
+            buffer_min,
             blocks: Arc::new(Cache::with_capacity_bytes(memory_max as u64 / 4)),
             descriptors: Arc::new(DescriptorTable::new(OPEN_FILES_MAX)),
             tables: AtomicUsize::new(0),
@@ -177,7 +215,7 @@ impl DiskHome {
 
     /// Bytes of a table's write buffer: a quarter of the memory is for those of all tables.
     pub fn buffer_share(&self) -> usize {
-        (self.share(self.memory_max / 4) / BUFFERS).max(BUFFER_MIN_BYTES)
+        (self.share(self.memory_max / 4) / BUFFERS).max(self.buffer_min)
     }
 
     /// The cache for blocks of files: a quarter of the memory.
@@ -214,6 +252,15 @@ impl DiskHome {
             drop(self.health.progress.wait_timeout(failure, LOOK_AGAIN));
         }
         upkeep.tree.rotate_memtable();
+        self.ask(upkeep)
+    }
+
+    /// Has the files of a store go that hold nothing but keys before this one.
+    pub fn forget_before(&self, upkeep: &Arc<Upkeep>, key: Vec<u8>) -> Result<()> {
+        if upkeep.tree.table_count() == 0 {
+            return Ok(());
+        }
+        *lock(&upkeep.forgotten) = Some(key);
         self.ask(upkeep)
     }
 

@@ -13,30 +13,32 @@
 
 mod copy;
 mod home;
+mod key;
 mod spool;
 mod store;
+mod timers;
+mod times;
 
 pub(crate) use home::DiskHome;
 pub use home::STATE_MEMORY_MIN_BYTES;
+pub(crate) use key::{AtTime, DiskKey};
+pub(crate) use timers::DiskTimers;
 
-use std::hash::BuildHasher;
 use std::sync::PoisonError;
 
-use hashbrown::{HashSet, HashTable};
+use hashbrown::HashTable;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
-use self::copy::{FileCopy, Units, Weights};
+use self::copy::{FileCopy, Units, Weights, expect_bases};
+use self::key::{Layout, SHARDS, unit_of_time};
 use self::spool::Spool;
-use self::store::{LAPSE_BYTES, Store, lapsed, put_group, without_group};
+use self::store::{Entries, LAPSE_BYTES, Store, lapsed};
+use super::RestoredSection;
 use super::buffers::SECTION_BYTES;
 use super::chain::{due, units_wanted};
 use super::codec::unwritable;
-use super::{RestoredSection, TableHasher};
-use crate::key::{GroupRange, Key, key_group};
+use crate::key::GroupRange;
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
-
-/// Shards of the cache. A step of copying takes one at a time, and the cache grows by one at a time.
-const SHARDS: usize = 256;
 
 /// Entries that leave the cache at a time, when it is over its share.
 const EVICTED_AT_ONCE: usize = 16;
@@ -65,6 +67,9 @@ pub(crate) struct DiskTable<K, V> {
     clock: Option<SharedClock>,
     lapses: Option<Lapses<V>>,
     own: GroupRange,
+    /// Of a table whose keys have times: those that have entries, and the one before which none is needed any more.
+    times: Vec<i64>,
+    live_from_ms: i64,
     /// Counts the moments of snapshots.
     moment: u32,
     /// The last moment of a checkpoint.
@@ -97,18 +102,23 @@ struct Entry<K, V> {
 struct Log {
     units: Units,
     spool: Spool,
-    /// By unit.
-    spooled: Vec<usize>,
+    /// By unit: how much, and whether more has left than was worth keeping. It gets a new base then.
+    spooled: Vec<(usize, bool)>,
     weights: Weights,
 }
 
 impl Log {
-    /// A unit of which so much has changed gets a new base, and its changes need not be kept.
-    fn overflown(&self, unit: usize) -> bool {
-        let base_bytes = |weights: &Weights| {
-            weights.lock().unwrap_or_else(PoisonError::into_inner).get(unit).map_or(0, |weight| weight.base_bytes)
-        };
-        self.spooled[unit] > SECTION_BYTES && self.spooled[unit] > base_bytes(&self.weights)
+    /// Keeps a change of a unit, unless there are so many that a new base is less.
+    fn note(&mut self, unit: usize, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let (bytes, overflown) = &mut self.spooled[unit];
+        if !*overflown && *bytes > SECTION_BYTES {
+            let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+            *overflown = *bytes > weights.get(unit).map_or(0, |weight| weight.base_bytes);
+        }
+        if !*overflown {
+            *bytes += self.spool.append(key, value)?;
+        }
+        Ok(())
     }
 }
 
@@ -123,34 +133,26 @@ struct Copying {
 /// What is handed on behind it.
 struct Rest {
     units: Units,
-    bases: Vec<Option<Option<store::Entries>>>,
+    based: Vec<bool>,
+    bases: Vec<Entries>,
     before: Option<Spool>,
     now_ms: i64,
     weights: Option<Weights>,
 }
 
-#[inline]
-fn hash<K: Key>(key: &K) -> u64 {
-    TableHasher::default().hash_one(key)
-}
-
-#[inline]
-fn shard_of(hash: u64) -> usize {
-    (hash >> 32) as usize & (SHARDS - 1)
-}
-
+/// Appends something as bytes.
 fn encode(what: &impl serde::Serialize, name: &str, into: &mut Vec<u8>) -> Result<()> {
     super::encode::encode(what, into).map_err(|e| unwritable(name, &e))
 }
 
-impl<K: Key, V> Entry<K, V> {
+impl<K, V> Entry<K, V> {
     /// Estimated memory: the bucket at the table's usual load, and what the encoded bytes tell of the heap.
     fn memory(&self) -> usize {
         size_of::<Self>() * 3 / 2 + 16 + self.bytes as usize
     }
 }
 
-impl<K: Key, V: Data> DiskTable<K, V> {
+impl<K: DiskKey, V: Data> DiskTable<K, V> {
     pub fn new(
         name: &'static str,
         home: &std::sync::Arc<DiskHome>,
@@ -167,6 +169,8 @@ impl<K: Key, V: Data> DiskTable<K, V> {
             clock,
             lapses,
             own,
+            times: Vec::new(),
+            live_from_ms: i64::MIN,
             moment: 1,
             checkpoint: 1,
             log: None,
@@ -220,8 +224,8 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     /// Sets a key's value. What was there is not read.
     pub fn set(&mut self, key: &K, value: V) -> Result<()> {
         self.make_room(EVICTED_AT_ONCE)?;
-        let hash = hash(key);
-        let at = shard_of(hash);
+        let hash = key.table_hash();
+        let at = key.shard(hash);
         let bucket = match self.shards[at].find_bucket_index(hash, |entry| entry.key == *key) {
             Some(bucket) => bucket,
             // The store may have an older one.
@@ -242,10 +246,8 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         match self.locate(key)? {
             Some((at, bucket)) if self.holds(at, bucket) => {
                 let value = self.change(at, bucket)?.take();
-                let gone = self.shards[at].get_bucket_entry(bucket).ok().filter(|entry| entry.get().fresh);
-                if let Some(entry) = gone {
-                    self.bytes = self.bytes.saturating_sub(entry.get().memory());
-                    entry.remove();
+                if self.shards[at].get_bucket(bucket).is_some_and(|entry| entry.fresh) {
+                    self.forget(at, bucket);
                 }
                 Ok(value)
             }
@@ -256,13 +258,12 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     /// The keys that have a value.
     pub fn keys(&mut self) -> Result<Vec<K>> {
         let cached = || self.shards.iter().flat_map(|shard| shard.iter());
-        let known: HashSet<&K, TableHasher> = cached().map(|entry| &entry.key).collect();
         let now_ms = self.now_ms();
         let mut keys: Vec<K> = cached().filter(|entry| entry.value.is_some()).map(|entry| entry.key.clone()).collect();
         for stored in self.store.entries(self.own) {
             let (key, value) = stored?;
-            let key: K = self.decode(without_group(&key))?;
-            if !lapsed(&value, now_ms) && !known.contains(&key) {
+            let key = self.read_key(&key)?;
+            if !lapsed(&value, now_ms) && !self.is_cached(&key) {
                 keys.push(key);
             }
         }
@@ -274,9 +275,21 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         self.clock.as_ref().map_or(i64::MIN, |clock| clock.now_ms())
     }
 
+    fn is_cached(&self, key: &K) -> bool {
+        let hash = key.table_hash();
+        self.shards[key.shard(hash)].find_bucket_index(hash, |entry| entry.key == *key).is_some()
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Result<K> {
+        K::read(stored).map_err(|e| self.unreadable(&e))
+    }
+
+    fn unreadable(&self, why: &postcard::Error) -> Error {
+        Error::corrupt(format!("state `{}` cannot be read back from its store: {why}", self.name))
+    }
+
     fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
-        postcard::from_bytes(bytes)
-            .map_err(|e| Error::corrupt(format!("state `{}` cannot be read back from its store: {e}", self.name)))
+        postcard::from_bytes(bytes).map_err(|e| self.unreadable(&e))
     }
 
     fn holds(&self, at: usize, bucket: usize) -> bool {
@@ -286,8 +299,8 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     /// The place of a key's entry in the cache, where it is read into if the store has it.
     #[inline]
     fn locate(&mut self, key: &K) -> Result<Option<(usize, usize)>> {
-        let hash = hash(key);
-        let at = shard_of(hash);
+        let hash = key.table_hash();
+        let at = key.shard(hash);
         if let Some(bucket) = self.shards[at].find_bucket_index(hash, |entry| entry.key == *key) {
             if let Some(entry) = self.shards[at].get_bucket_mut(bucket) {
                 entry.used = true;
@@ -313,19 +326,18 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     /// The key as the store has it.
     fn encode_key(&mut self, key: &K) -> Result<()> {
         self.key.clear();
-        put_group(key_group(key), &mut self.key);
-        encode(key, self.name, &mut self.key)
+        key.put(self.name, &mut self.key)
     }
 
     /// Puts an entry into the cache that is not there.
     fn insert_entry(&mut self, key: K, value: Option<V>, fresh: bool) -> Result<(usize, usize)> {
         self.make_room(EVICTED_AT_ONCE)?;
-        let hash = hash(&key);
-        let at = shard_of(hash);
+        let hash = key.table_hash();
+        let at = key.shard(hash);
         let entry =
             Entry { key, value, bytes: 0, changes_since_measured: 0, changed: 0, used: true, dirty: false, fresh };
         self.bytes += entry.memory();
-        let place = self.shards[at].insert_unique(hash, entry, |entry| self::hash(&entry.key));
+        let place = self.shards[at].insert_unique(hash, entry, |entry| entry.key.table_hash());
         Ok((at, place.bucket_index()))
     }
 
@@ -369,8 +381,12 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         if at < copying.next || entry.changed == self.moment {
             return false;
         }
-        let unit = copying.rest.units.of(key_group(&entry.key));
-        if copying.rest.bases[unit].is_some() { entry.dirty } else { entry.changed != 0 }
+        let rest = &copying.rest;
+        if entry.key.time_ms().is_some_and(|time_ms| time_ms < rest.units.live_from_ms) {
+            return false;
+        }
+        let unit = rest.units.of(entry.key.group(), entry.key.time_ms());
+        if rest.based[unit] { entry.dirty } else { entry.changed != 0 }
     }
 
     /// Writes an entry into the snapshot under way, if that wants it.
@@ -392,8 +408,7 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         let DiskTable { shards, key, value, lapses, name, .. } = self;
         let Some(entry) = shards[at].get_bucket(bucket) else { return Ok(()) };
         key.clear();
-        put_group(key_group(&entry.key), key);
-        encode(&entry.key, name, key)?;
+        entry.key.put(name, key)?;
         value.clear();
         if let Some(held) = &entry.value {
             let lapses_ms = lapses.as_ref().map_or(i64::MAX, |lapses| lapses(held));
@@ -437,28 +452,32 @@ impl<K: Key, V: Data> DiskTable<K, V> {
     fn evict_one(&mut self, at: usize, bucket: usize) -> Result<()> {
         self.capture(at, bucket)?;
         let Some(entry) = self.shards[at].get_bucket(bucket) else { return Ok(()) };
-        let (dirty, held) = (entry.dirty, entry.value.is_some());
-        let changed = entry.changed != 0 && entry.changed >= self.checkpoint;
-        let unit = self.log.as_ref().map(|log| log.units.of(key_group(&entry.key)));
+        let over = entry.key.time_ms().is_some_and(|time_ms| time_ms < self.live_from_ms);
+        let (dirty, held) = (entry.dirty && !over, entry.value.is_some());
+        let changed = entry.changed != 0 && entry.changed >= self.checkpoint && !over;
+        let unit = self.log.as_ref().map(|log| log.units.of(entry.key.group(), entry.key.time_ms()));
         if dirty || changed {
             self.encode_entry(at, bucket)?;
         }
         let value = held.then_some(self.value.as_slice());
-        if let (Some(log), Some(unit), true) = (&mut self.log, unit, changed)
-            && !log.overflown(unit)
-        {
-            log.spooled[unit] += log.spool.append(&self.key, value)?;
+        if let (Some(log), Some(unit), true) = (&mut self.log, unit, changed) {
+            log.note(unit, &self.key, value)?;
         }
         match value {
             Some(value) if dirty => self.store.put(&self.key, value)?,
             None if dirty => self.store.remove(&self.key)?,
             _ => {}
         }
+        self.forget(at, bucket);
+        Ok(())
+    }
+
+    /// Takes an entry out of the cache.
+    fn forget(&mut self, at: usize, bucket: usize) {
         if let Ok(entry) = self.shards[at].get_bucket_entry(bucket) {
             self.bytes = self.bytes.saturating_sub(entry.get().memory());
             entry.remove();
         }
-        Ok(())
     }
 
     /// Marks the state of this moment; [`DiskTable::copy_some`] goes on.
@@ -480,34 +499,57 @@ impl<K: Key, V: Data> DiskTable<K, V> {
                 let wanted = units_wanted(self.store.approximate_len().max(cached));
                 let log = self.log.take().filter(|log| !fresh && log.units.count >= wanted);
                 let count = log.as_ref().map_or(wanted, |log| log.units.count);
-                let units = Units { own: self.own, count };
+                let units = self.units(count);
                 let weights = log.as_ref().map_or_else(Weights::default, |log| log.weights.clone());
                 let based = match &log {
                     None => vec![true; count],
-                    Some(log) => {
-                        let due = due(weights.lock().unwrap_or_else(PoisonError::into_inner).iter());
-                        due.into_iter().enumerate().map(|(unit, due)| due || log.overflown(unit)).collect()
-                    }
+                    Some(log) => self.due(log),
                 };
-                weights.lock().unwrap_or_else(PoisonError::into_inner).resize_with(count, Default::default);
-                let next =
-                    Log { units, spool: Spool::new(&folder)?, spooled: vec![0; count], weights: weights.clone() };
+                let base_bytes = self.store.file_bytes() as usize / count;
+                expect_bases(&weights, &based, base_bytes);
+                let spooled = vec![(0, false); count];
+                let next = Log { units, spool: Spool::new(&folder)?, spooled, weights: weights.clone() };
                 self.log = Some(next);
                 let bases = self.bases(units, &based);
-                Rest { units, bases, before: log.map(|log| log.spool), now_ms, weights: Some(weights) }
+                Rest { units, based, bases, before: log.map(|log| log.spool), now_ms, weights: Some(weights) }
             }
             _ => {
-                let units = Units { own: self.own, count: 1 };
-                Rest { units, bases: self.bases(units, &[true]), before: None, now_ms, weights: None }
+                let (units, based) = (self.units(1), vec![true]);
+                Rest { units, bases: self.bases(units, &based), based, before: None, now_ms, weights: None }
             }
         };
         self.copying = Some(Copying { next: 0, held, rest });
         Ok(())
     }
 
-    fn bases(&self, units: Units, based: &[bool]) -> Vec<Option<Option<store::Entries>>> {
-        let entries = |unit| units.groups(unit).map(|groups| self.store.entries(groups));
-        based.iter().enumerate().map(|(unit, base)| base.then(|| entries(unit))).collect()
+    fn units(&self, count: usize) -> Units {
+        Units { layout: Layout::of::<K>(), own: self.own, count, live_from_ms: self.live_from_ms }
+    }
+
+    /// Which units get a new base.
+    fn due(&self, log: &Log) -> Vec<bool> {
+        let weights = log.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = due(weights.iter());
+        for (unit, due) in due.iter_mut().enumerate() {
+            *due |= log.spooled[unit].1;
+            // Of a unit of which nothing is needed any more, what was written is not either.
+            let live = !K::TIMED || self.times.iter().any(|time_ms| unit_of_time(*time_ms, log.units.count) == unit);
+            *due |= !live && !weights[unit].is_empty();
+        }
+        due
+    }
+
+    /// The store's entries of units, as they are at this moment.
+    fn bases(&self, units: Units, based: &[bool]) -> Vec<Entries> {
+        if !K::TIMED {
+            let based = (0..units.count).filter(|unit| based[*unit]);
+            return based.filter_map(|unit| units.groups(unit)).map(|groups| self.store.entries(groups)).collect();
+        }
+        if based.iter().all(|base| *base) {
+            return vec![self.store.entries_from(self.live_from_ms)];
+        }
+        let based = self.times.iter().filter(|time_ms| based[unit_of_time(**time_ms, units.count)]);
+        based.map(|time_ms| self.store.entries_at(*time_ms, self.own)).collect()
     }
 
     /// Goes on with the walk over the cache until it is done or `run` has no room left; true when it is done. The rest is
@@ -535,9 +577,9 @@ impl<K: Key, V: Data> DiskTable<K, V> {
             }
         }
         if let Some(Copying { held, rest, .. }) = self.copying.take() {
-            let Rest { units, bases, before, now_ms, weights } = rest;
-            let (held, before) = (held.finish()?, before.map(Spool::finish).transpose()?);
-            let copy = FileCopy { name: self.name, units, bases, before, held, now_ms, weights };
+            let Rest { units, based, bases, before, now_ms, weights } = rest;
+            let (held, before) = (Some(held.finish()?), before.map(Spool::finish).transpose()?);
+            let copy = FileCopy { name: self.name, units, based, bases, before, held, now_ms, weights };
             run.deferred.push(Box::new(|give| copy.run(give)));
         }
         Ok(true)
@@ -549,21 +591,40 @@ impl<K: Key, V: Data> DiskTable<K, V> {
         if section.removal {
             while let Some(key) = reader.entry::<K>()? {
                 if owns(&key) {
-                    self.encode_key(&key)?;
-                    self.store.remove(&self.key)?;
+                    self.load_removal(&key)?;
                 }
             }
             return Ok(());
         }
         while let Some((key, value)) = reader.entry::<(K, V)>()? {
             if owns(&key) {
-                self.encode_key(&key)?;
-                self.value.clear();
-                let lapses_ms = self.lapses.as_ref().map_or(i64::MAX, |lapses| lapses(&value));
-                self.value.extend_from_slice(&lapses_ms.to_le_bytes());
-                encode(&value, self.name, &mut self.value)?;
-                self.store.put(&self.key, &self.value)?;
+                self.load_entry(&key, &value)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes in an entry, before anything else is done with the table.
+    pub fn load_entry(&mut self, key: &K, value: &V) -> Result<()> {
+        self.encode_key(key)?;
+        self.value.clear();
+        let lapses_ms = self.lapses.as_ref().map_or(i64::MAX, |lapses| lapses(value));
+        self.value.extend_from_slice(&lapses_ms.to_le_bytes());
+        encode(value, self.name, &mut self.value)?;
+        self.store.put(&self.key, &self.value)
+    }
+
+    /// Takes in that a key is gone, before anything else is done with the table.
+    pub fn load_removal(&mut self, key: &K) -> Result<()> {
+        self.encode_key(key)?;
+        self.store.remove(&self.key)
+    }
+
+    /// Calls `each` with what was taken in, before anything else is done with the table.
+    pub fn for_each_loaded(&self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+        for stored in self.store.range(Vec::new(), None) {
+            let (key, value) = stored?;
+            each(&self.read_key(&key)?, &self.decode(value.get(LAPSE_BYTES..).unwrap_or_default())?)?;
         }
         Ok(())
     }
@@ -571,4 +632,4 @@ impl<K: Key, V: Data> DiskTable<K, V> {
 
 #[cfg(test)]
 #[path = "../tests/disk.rs"]
-mod tests;
+pub(crate) mod tests;

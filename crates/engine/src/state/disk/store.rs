@@ -1,9 +1,9 @@
 //! A table's entries on disk: a log-structured merge tree without a journal, since nothing in it must survive a crash.
 //!
-//! A key is stored behind its key group, so that the entries of neighbouring key groups stand together and a part of the
-//! table can be read on its own. A value is stored behind the time it lapses, so that merging files drops what has expired
-//! without decoding it.
+//! How keys stand in it is told in `key.rs`. A value is stored behind the time it lapses, so that merging files drops what
+//! has expired without decoding it.
 
+use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use lsm_tree::{AbstractTree, Config, Guard, IterGuardImpl, SeqNo, SequenceNumber
 use tidemill_core::{Error, Result, SharedClock};
 
 use super::home::{DiskHome, Upkeep, store_error};
+use super::key::{put_group, put_time};
 use crate::key::GroupRange;
 
 /// Bytes in front of each value: when it lapses, in ms; the last number there is for never.
@@ -20,27 +21,6 @@ pub(super) const LAPSE_BYTES: usize = 8;
 
 /// Keys may be so long, in bytes.
 const KEY_BYTES_MAX: usize = u16::MAX as usize;
-
-/// Bytes in front of each key: its key group, the higher byte first, so that the groups stand in order.
-const GROUP_BYTES: usize = 2;
-
-/// Begins a stored key.
-#[inline]
-pub(super) fn put_group(group: u64, key: &mut Vec<u8>) {
-    key.extend_from_slice(&(group as u16).to_be_bytes());
-}
-
-/// The key group of a stored key.
-#[inline]
-pub(super) fn group_of(key: &[u8]) -> u64 {
-    key.first_chunk::<GROUP_BYTES>().map_or(0, |group| u64::from(u16::from_be_bytes(*group)))
-}
-
-/// A stored key as it was given.
-#[inline]
-pub(super) fn without_group(key: &[u8]) -> &[u8] {
-    key.get(GROUP_BYTES..).unwrap_or_default()
-}
 
 /// Whether a stored value has lapsed.
 #[inline]
@@ -115,9 +95,48 @@ impl Store {
 
     /// The entries of some key groups as they are now, whatever is written meanwhile.
     pub fn entries(&self, (first, last): GroupRange) -> Entries {
-        let range = (first as u16).to_be_bytes()..(last as u16 + 1).to_be_bytes();
-        let inner = self.upkeep.tree.range(range, self.upkeep.seqno.get(), None);
+        let bound = |group| {
+            let mut bound = Vec::new();
+            put_group(group, &mut bound);
+            bound
+        };
+        self.range(bound(first), Some(bound(last + 1)))
+    }
+
+    /// The same of a table whose keys stand by time: of one time.
+    pub fn entries_at(&self, time_ms: i64, (first, last): GroupRange) -> Entries {
+        let bound = |group| {
+            let mut bound = Vec::new();
+            put_time(time_ms, &mut bound);
+            put_group(group, &mut bound);
+            bound
+        };
+        self.range(bound(first), Some(bound(last + 1)))
+    }
+
+    /// The same: from a time on.
+    pub fn entries_from(&self, time_ms: i64) -> Entries {
+        let mut bound = Vec::new();
+        put_time(time_ms, &mut bound);
+        self.range(bound, None)
+    }
+
+    /// The entries from a stored key on, up to another.
+    pub fn range(&self, from: Vec<u8>, to: Option<Vec<u8>>) -> Entries {
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (Bound::Included(from), to);
+        let inner = self.upkeep.iterate(|seqno| self.upkeep.tree.range(range, seqno, None));
         Entries { inner, upkeep: self.upkeep.clone() }
+    }
+
+    /// What stands before a stored key is not needed any more, and nothing will be written there: files of it go.
+    pub fn forget_before(&self, key: Vec<u8>) -> Result<()> {
+        self.home.forget_before(&self.upkeep, key)
+    }
+
+    /// About how many bytes are in files.
+    pub fn file_bytes(&self) -> u64 {
+        self.upkeep.tree.disk_space()
     }
 
     /// About how many entries there are; those written several times may count several times.

@@ -29,7 +29,7 @@ fn value(random: &mut Random) -> Value {
 }
 
 /// In memory where the system has such a folder: a small cache writes many small files, each of them synced.
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -80,10 +80,10 @@ fn change(random: &mut Random, keys: u64, table: &mut StateTable<u32, Value>, re
 
 /// What the checkpoint writer does with sections: chains by unit, and what stands for itself.
 #[derive(Default)]
-struct Kept(BTreeMap<u16, Vec<Section>>);
+pub struct Kept(BTreeMap<u16, Vec<Section>>);
 
 impl Kept {
-    fn keep(&mut self, sections: Vec<Section>, roster: &[String]) -> Vec<Section> {
+    pub fn keep(&mut self, sections: Vec<Section>, roster: &[String]) -> Vec<Section> {
         let mut own = Vec::new();
         for section in sections {
             match &section.chain {
@@ -111,12 +111,18 @@ fn begin(table: &mut StateTable<u32, Value>, mode: SnapshotMode) -> SnapshotPart
     parts
 }
 
-/// Goes on with the copy; what the writer's thread would do is done at once.
-fn step(table: &mut StateTable<u32, Value>, bytes: usize, parts: &mut SnapshotParts) -> bool {
+/// Goes on with the copy; what the writer's thread would do is done behind some more changes.
+fn step_then(
+    table: &mut StateTable<u32, Value>,
+    bytes: usize,
+    parts: &mut SnapshotParts,
+    mut meanwhile: impl FnMut(&mut StateTable<u32, Value>),
+) -> bool {
     let mut run = CopyRun::new(bytes);
     let done = table.copy_some(&mut run).unwrap();
     parts.sections.append(&mut run.sections);
     for deferred in run.deferred {
+        meanwhile(table);
         deferred(&mut |section| {
             parts.sections.push(section);
             Ok(())
@@ -124,6 +130,11 @@ fn step(table: &mut StateTable<u32, Value>, bytes: usize, parts: &mut SnapshotPa
         .unwrap();
     }
     done
+}
+
+/// The same, at once.
+fn step(table: &mut StateTable<u32, Value>, bytes: usize, parts: &mut SnapshotParts) -> bool {
+    step_then(table, bytes, parts, |_| {})
 }
 
 fn load(table: &mut StateTable<u32, Value>, sections: Vec<Section>) {
@@ -170,7 +181,15 @@ fn state_ten_times_the_cache_is_what_a_map_holds_through_checkpoints_and_changes
             let moment = reference.clone();
             let mut parts = begin(&mut table, mode);
             let bytes = 1 + random.below(60_000) as usize;
-            while !step(&mut table, bytes, &mut parts) {
+            // Sometimes more changes while the files are copied than a checkpoint keeps beside a small base.
+            let meanwhile = [0, 0, 0, 20_000][random.below(4) as usize];
+            loop {
+                let done = step_then(&mut table, bytes, &mut parts, |table| {
+                    (0..meanwhile).for_each(|_| change(&mut random, keys, table, &mut reference));
+                });
+                if done {
+                    break;
+                }
                 (0..random.below(50)).for_each(|_| change(&mut random, keys, &mut table, &mut reference));
             }
             let begun = parts.sections.iter().filter_map(|section| section.chain.as_ref()).any(|part| part.begins);
@@ -257,8 +276,8 @@ fn what_has_expired_is_neither_saved_nor_kept() {
             let mut stored = i64::MAX.to_le_bytes().to_vec();
             stored.resize(VALUE_BYTES, 1);
             let key = random.below(KEYS / 10) as u32 * 10;
-            let mut bytes = vec![key_group(&key) as u8];
-            encode(&key, "t", &mut bytes).unwrap();
+            let mut bytes = Vec::new();
+            key.put("t", &mut bytes).unwrap();
             disk.store.put(&bytes, &stored).unwrap();
         }
     }

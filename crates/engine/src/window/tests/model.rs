@@ -5,6 +5,7 @@ use super::erased::{SomeKind, SomeTrigger, fired};
 use super::reference::{Book, Evict, Kind, Reference, Rule, Timeout};
 use super::subtasks::Subtasks;
 use super::*;
+use crate::state::{StateHome, scratch};
 use crate::stream::DataStream;
 use crate::window::count::CountWindows;
 
@@ -102,17 +103,37 @@ fn evictor_of((evict, after): (Evict, bool)) -> SomeEvictor {
     }
 }
 
+/// Where the windows of a run stand: in memory, or at each start in memory or on disk.
+#[derive(Clone)]
+struct Homes(StateHome);
+
+impl Homes {
+    fn memory() -> Self {
+        Homes(StateHome::default())
+    }
+
+    /// With so little memory that a handful of entries goes to files.
+    fn disk(folder: &tempfile::TempDir) -> Self {
+        Homes(StateHome::tiny(folder.path().join("scratch")).unwrap())
+    }
+
+    fn next(&self, chance: &mut Chance) -> StateHome {
+        if self.0.is_on_disk() && chance.below(3) == 0 { StateHome::default() } else { self.0.clone() }
+    }
+}
+
 /// Runs operator and reference side by side and compares them after each step. Returns how much was fired and late.
 fn compare(
     seed: u64,
     what: &str,
     book: Book,
+    homes: &Homes,
     pipeline: impl Fn(DataStream<Event>) -> DataStream<Fired> + 'static,
 ) -> (usize, usize) {
     const START: i64 = -100;
     let mut chance = Chance(seed | 1);
     let read_late = chance.below(4) > 0;
-    let mut subtasks = Subtasks::new(START, read_late, Box::new(pipeline));
+    let mut subtasks = Subtasks::new(START, read_late, &homes.0, Box::new(pipeline));
     let mut reference = Reference::new(book, START);
     let (mut newest, mut watermark, mut now, mut fired, mut late) = (START, i64::MIN, START, 0, 0);
     for step in 0..350u32 {
@@ -141,7 +162,8 @@ fn compare(
             }
             _ if chance.below(4) == 0 => {
                 let parallelism = 1 + chance.below(4) as usize;
-                subtasks.restart(parallelism).map(|()| format!("restart with {parallelism}"))
+                let home = homes.next(&mut chance);
+                subtasks.restart(parallelism, &home).map(|()| format!("restart with {parallelism}"))
             }
             _ => continue,
         };
@@ -194,25 +216,50 @@ fn own_rule(kind: Kind) -> Rule {
 
 #[test]
 fn kinds_by_themselves_equal_the_reference_fast_and_general() {
-    let (mut results, mut late) = (0, 0);
-    for seed in 1..=40u64 {
-        let mut chance = Chance(seed * 7_919);
-        for kind in kinds(&mut chance) {
-            for lateness in [0, 1 + chance.below(30) as i64] {
-                let book = Book { kind, rule: own_rule(kind), purging: false, timeout: None, evict: None, lateness };
-                let run = compare(seed, "own operator of", book, move |input| kind_of(kind).fired(input, lateness));
-                (results, late) = (results + run.0, late + run.1);
-                compare(seed, "general operator of", book, move |input| fired(input, kind_of(kind), lateness));
-            }
-        }
-    }
+    let (results, late) = kinds_by_themselves(40, &Homes::memory());
     assert!(results > 10_000 && late > 100, "the streams show something: {results} results, {late} late");
 }
 
 #[test]
+fn kinds_by_themselves_on_disk_equal_the_reference_fast_and_general() {
+    let folder = scratch();
+    let (results, late) = kinds_by_themselves(6, &Homes::disk(&folder));
+    assert!(results > 1_500 && late > 15, "the streams show something: {results} results, {late} late");
+}
+
+fn kinds_by_themselves(seeds: u64, homes: &Homes) -> (usize, usize) {
+    let (mut results, mut late) = (0, 0);
+    for seed in 1..=seeds {
+        let mut chance = Chance(seed * 7_919);
+        for kind in kinds(&mut chance) {
+            for lateness in [0, 1 + chance.below(30) as i64] {
+                let book = Book { kind, rule: own_rule(kind), purging: false, timeout: None, evict: None, lateness };
+                let own = move |input| kind_of(kind).fired(input, lateness);
+                let run = compare(seed, "own operator of", book, homes, own);
+                (results, late) = (results + run.0, late + run.1);
+                compare(seed, "general operator of", book, homes, move |input| fired(input, kind_of(kind), lateness));
+            }
+        }
+    }
+    (results, late)
+}
+
+#[test]
 fn every_kind_with_every_trigger_and_evictor_equals_the_reference() {
+    let results = every_kind_with_every_trigger_and_evictor(12, &Homes::memory());
+    assert!(results > 50_000, "the streams show something: {results} results");
+}
+
+#[test]
+fn every_kind_with_every_trigger_and_evictor_on_disk_equals_the_reference() {
+    let folder = scratch();
+    let results = every_kind_with_every_trigger_and_evictor(1, &Homes::disk(&folder));
+    assert!(results > 4_000, "the streams show something: {results} results");
+}
+
+fn every_kind_with_every_trigger_and_evictor(seeds: u64, homes: &Homes) -> usize {
     let mut results = 0;
-    for seed in 1..=12u64 {
+    for seed in 1..=seeds {
         let mut chance = Chance(seed * 104_729);
         let interval = 1 + chance.below(12) as i64;
         let count = 1 + chance.below(5);
@@ -244,7 +291,7 @@ fn every_kind_with_every_trigger_and_evictor_equals_the_reference() {
                     };
                     let lateness = [0, chance.below(30) as i64][chance.below(2) as usize];
                     let book = Book { kind, rule, purging: wrap == 1, timeout, evict, lateness };
-                    let (run, _) = compare(seed, "general operator of", book, move |input| {
+                    let (run, _) = compare(seed, "general operator of", book, homes, move |input| {
                         let kind = Triggered { kind: kind_of(kind), trigger: trigger_of(&book) };
                         match evict {
                             None => fired(input, kind, lateness),
@@ -256,12 +303,15 @@ fn every_kind_with_every_trigger_and_evictor_equals_the_reference() {
             }
         }
     }
-    assert!(results > 50_000, "the streams show something: {results} results");
+    results
 }
 
 #[test]
 fn count_windows_are_global_windows_with_a_count() {
+    let folder = scratch();
+    let homes = [Homes::memory(), Homes::disk(&folder)];
     for seed in 1..=30u64 {
+        let homes = &homes[usize::from(seed % 5 == 0)];
         let mut chance = Chance(seed * 31_337);
         let (size, slide) = (1 + chance.below(6), 1 + chance.below(6));
         let (windows, purging) = match chance.below(2) {
@@ -274,7 +324,7 @@ fn count_windows_are_global_windows_with_a_count() {
         let (kind, rule) = (Kind::Global, Rule::Count(count));
         let book = Book { kind, rule, purging, timeout: None, evict, lateness: 0 };
         let own = move |input| SomeKind::new(windows).fired(input, 0);
-        assert!(compare(seed, "count windows'", book, own).0 > 20);
-        compare(seed, "general count windows'", book, move |input| fired(input, SomeKind::new(windows), 0));
+        assert!(compare(seed, "count windows'", book, homes, own).0 > 20);
+        compare(seed, "general count windows'", book, homes, move |input| fired(input, SomeKind::new(windows), 0));
     }
 }

@@ -1,7 +1,9 @@
-//! All subtasks of a pipeline in the harness for user functions, restarted under another parallelism at will.
+//! All subtasks of a pipeline in the harness for user functions, restarted under another parallelism and with another
+//! backend at will.
 
 use super::*;
 use crate::operator::OutputTag;
+use crate::state::StateHome;
 use crate::stream::DataStream;
 use crate::testing::{Harness, Snapshot};
 
@@ -20,14 +22,14 @@ pub struct Subtasks {
 }
 
 impl Subtasks {
-    pub fn new(now_ms: i64, read_late: bool, pipeline: Pipeline) -> Self {
+    pub fn new(now_ms: i64, read_late: bool, home: &StateHome, pipeline: Pipeline) -> Self {
         let mut subtasks = Subtasks { pipeline, read_late, now_ms, running: Vec::new(), dropped_before: 0 };
-        subtasks.restart(1).unwrap();
+        subtasks.restart(1, home).unwrap();
         subtasks
     }
 
     /// Saves everything, forgets everything, and goes on from what was saved.
-    pub fn restart(&mut self, parallelism: usize) -> Result<()> {
+    pub fn restart(&mut self, parallelism: usize, home: &StateHome) -> Result<()> {
         let mut saved = Vec::new();
         for subtask in &mut self.running {
             saved.push(subtask.snapshot()?);
@@ -38,7 +40,7 @@ impl Subtasks {
         for subtask in 0..parallelism {
             let builder = Harness::builder(&self.pipeline).subtask(subtask, parallelism).clock(self.now_ms);
             let builder = if self.read_late { builder.side_output(LATE) } else { builder };
-            self.running.push(builder.restore(&saved).build()?);
+            self.running.push(builder.restore(&saved).state(home).build()?);
         }
         Ok(())
     }
