@@ -462,7 +462,7 @@ impl Groups {
         if parts.mode == SnapshotMode::Nothing {
             return;
         }
-        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(), shard.len));
+        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(shard.len, 0..shard.len), shard.len));
         let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
