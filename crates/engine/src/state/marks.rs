@@ -1,14 +1,19 @@
 //! Which entries of a shard have changed, two bits a bucket of its hash table.
+//!
+//! Until the first snapshot's moment all entries are new, so there are no bits to keep or to look at: many tables, such as
+//! those of short windows, never see a snapshot, and looking at a bit costs a cache miss of its own.
 
 use hashbrown::hash_table::HashTable;
 
-/// The marks of a shard.
+/// The marks of a shard. By default those of a table that no snapshot has seen.
 #[derive(Default)]
 pub(crate) struct Marks {
     /// Changed since the last snapshot's moment.
     now: Vec<u64>,
     /// Changed before that, and in no checkpoint yet.
     before: Vec<u64>,
+    /// There was a moment: before it all entries count as changed now, and both lists are empty.
+    kept: bool,
     moves: u32,
 }
 
@@ -32,16 +37,16 @@ fn first_set(words: impl Iterator<Item = u64>, from: usize) -> Option<usize> {
 }
 
 impl Marks {
-    /// No marks for the buckets of a table.
-    pub fn of<T>(entries: &HashTable<T>) -> Self {
+    /// Bits for the buckets of a table, none of them set.
+    fn clear<T>(entries: &HashTable<T>) -> Self {
         let words = entries.num_buckets().div_ceil(64);
-        Marks { now: vec![0; words], before: vec![0; words], moves: 0 }
+        Marks { now: vec![0; words], before: vec![0; words], kept: true, moves: 0 }
     }
 
     #[inline]
     pub fn is_now(&self, bucket: usize) -> bool {
         let (word, bit) = bit(bucket);
-        self.now[word] & bit != 0
+        !self.kept || self.now[word] & bit != 0
     }
 
     pub fn is_before(&self, bucket: usize) -> bool {
@@ -49,14 +54,18 @@ impl Marks {
         self.before[word] & bit != 0
     }
 
-    /// The entry changes.
+    /// The entry changes, and is not marked so.
     pub fn change(&mut self, bucket: usize) {
         let (word, bit) = bit(bucket);
         self.now[word] |= bit;
     }
 
     /// A new entry, or none any more (`held` is false), stands in the bucket.
+    #[inline]
     pub fn replace(&mut self, bucket: usize, held: bool) {
+        if !self.kept {
+            return;
+        }
         let (word, bit) = bit(bucket);
         self.before[word] &= !bit;
         self.now[word] = if held { self.now[word] | bit } else { self.now[word] & !bit };
@@ -64,11 +73,15 @@ impl Marks {
 
     /// No marks for the buckets of a table that the entries of another are about to move to.
     pub fn behind<T>(entries: &HashTable<T>, others: &Marks) -> Self {
-        Marks { moves: others.moves + 1, ..Marks::of(entries) }
+        let marks = if others.kept { Marks::clear(entries) } else { Marks::default() };
+        Marks { moves: others.moves + 1, ..marks }
     }
 
     /// Takes over the marks of an entry that stood in `from` of other marks.
     pub fn moved(&mut self, bucket: usize, from: usize, others: &Marks) {
+        if !self.kept {
+            return;
+        }
         let (word, bit) = bit(bucket);
         if others.is_now(from) {
             self.now[word] |= bit;
@@ -79,7 +92,15 @@ impl Marks {
     }
 
     /// A snapshot's moment: what has changed until now has changed before it. Tells how many entries these are.
-    pub fn moment(&mut self) -> usize {
+    pub fn moment<T>(&mut self, entries: &HashTable<T>) -> usize {
+        if !self.kept {
+            *self = Marks { moves: self.moves, ..Marks::clear(entries) };
+            for bucket in entries.iter_buckets() {
+                let (word, bit) = bit(bucket);
+                self.before[word] |= bit;
+            }
+            return entries.len();
+        }
         let mut changed = 0;
         for (before, now) in self.before.iter_mut().zip(&mut self.now) {
             *before |= std::mem::take(now);

@@ -58,8 +58,7 @@ struct Shard<K, V> {
 
 impl<K, V> Shard<K, V> {
     fn with_capacity(capacity: usize) -> Self {
-        let entries = HashTable::with_capacity(capacity);
-        Shard { marks: Marks::of(&entries), entries }
+        Shard { marks: Marks::default(), entries: HashTable::with_capacity(capacity) }
     }
 }
 
@@ -270,7 +269,7 @@ impl<K: Key, V: Data> Table<K, V> {
         debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
         (self.len, self.chain, self.walk, self.sweep) = (0, Chain::default(), (0, 0), (0, 0));
         self.shards.iter_mut().flat_map(|Shard { entries, marks }| {
-            *marks = Marks::of(entries);
+            *marks = Marks::default();
             entries.drain()
         })
     }
@@ -308,7 +307,7 @@ impl<K: Key, V: Data> Table<K, V> {
             return Ok(());
         }
         debug_assert!(self.copying.is_none(), "a copy is taken to its end before the next begins");
-        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(), shard.entries.len()));
+        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(&shard.entries), shard.entries.len()));
         let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
