@@ -4,7 +4,7 @@ use order_generator::time::{DAY_MS, day_text};
 use serde_json::json;
 use tidemill::prelude::*;
 
-use crate::change::{Cell, Change, Sales};
+use crate::change::{Cell, Sales};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -74,9 +74,8 @@ fn begins_ms(cell: &Cell) -> i64 {
     }
 }
 
-impl KeyedProcessFunction<Cell, Change, Row> for Cells {
-    fn process(&mut self, change: Change, context: &mut KeyedContext<'_, Cell, Row>) -> Result<()> {
-        let Change::Sales(_, sales) = change else { return Ok(()) };
+impl KeyedProcessFunction<Cell, (Cell, Sales), Row> for Cells {
+    fn process(&mut self, (_, sales): (Cell, Sales), context: &mut KeyedContext<'_, Cell, Row>) -> Result<()> {
         let forget_ms = begins_ms(context.key()) + KEPT_MS;
         *self.sums.get_or(context, Sales::default)? += sales;
         context.register_event_timer(forget_ms);

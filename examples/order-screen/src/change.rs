@@ -1,6 +1,6 @@
 //! What events change in the tables. The ledger says of each event which order counts now and which no longer does; this
 //! operator turns a batch of that into one change for each row it touches, so that the busiest row costs one record a
-//! batch and not one an order.
+//! batch and not one an order. Each kind of change leaves by an output of its own, to those who keep such rows.
 
 use compact_str::CompactString;
 use hashbrown::HashMap;
@@ -59,7 +59,7 @@ pub struct Movement {
 /// A row of sums of sales. Days and windows are given by their first millisecond.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cell {
-    /// `orders.minute`, and through it the day's total.
+    /// `orders.minute`, and through it the day's total: a row of its own keeper (see [`Change::Minute`]).
     Minute(i64),
     /// `orders.category`.
     Category(i64, CompactString),
@@ -123,17 +123,34 @@ impl std::ops::AddAssign for DayCounts {
 /// A spender's name with the event time it was told at.
 pub type Name = Option<(i64, CompactString)>;
 
-/// What a batch of events changes in one row.
+/// What a batch of events changes in the totals and the line by minute: the main output of [`Combine`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Change {
-    /// Sales of a row.
-    Sales(Cell, Sales),
-    /// Sales to a user on a day.
-    Spender(i64, CompactString, Sales, Name),
+    /// Sales of a minute.
+    Minute(i64, Sales),
     /// Late events of a minute.
     Late(i64, i64),
     /// The other counts of a day; day 0 stands for the newest.
     Day(i64, DayCounts),
+}
+
+/// Sales of the other rows of sums.
+pub const CELLS: OutputTag<(Cell, Sales)> = OutputTag::new("cells");
+
+/// Sales to users.
+pub const SPENDERS: OutputTag<Spent> = OutputTag::new("spenders");
+
+/// Sales to a user on a day.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spent {
+    /// The day's first millisecond.
+    pub day: i64,
+    /// User id.
+    pub user_id: CompactString,
+    /// What was sold, less what was taken back.
+    pub sales: Sales,
+    /// The newest name.
+    pub name: Name,
 }
 
 /// Joins what a batch of events changes. Keeps nothing between batches, so it needs no state.
@@ -207,11 +224,17 @@ pub fn minute_of(time_ms: i64) -> i64 {
 impl Operator<Movement, Change> for Combine {
     fn on_batch(&mut self, batch: Records<Movement>, out: &mut Out<Change>) -> Result<()> {
         batch.into_iter().for_each(|(_, movement)| self.take_in(movement));
-        let cells = self.cells.drain().map(|(cell, sales)| Change::Sales(cell, sales));
-        let spenders =
-            self.spenders.drain().map(|((day, user), (sales, name))| Change::Spender(day, user, sales, name));
+        for (cell, sales) in self.cells.drain() {
+            match cell {
+                Cell::Minute(minute_ms) => out.emit(NO_TIMESTAMP, Change::Minute(minute_ms, sales))?,
+                cell => out.side(&CELLS, NO_TIMESTAMP, (cell, sales))?,
+            }
+        }
+        for ((day, user_id), (sales, name)) in self.spenders.drain() {
+            out.side(&SPENDERS, NO_TIMESTAMP, Spent { day, user_id, sales, name })?;
+        }
         let late = self.late.drain().map(|(minute_ms, late)| Change::Late(minute_ms, late));
         let days = self.days.drain().map(|(day, counts)| Change::Day(day, counts));
-        cells.chain(spenders).chain(late).chain(days).try_for_each(|change| out.emit(NO_TIMESTAMP, change))
+        late.chain(days).try_for_each(|change| out.emit(NO_TIMESTAMP, change))
     }
 }

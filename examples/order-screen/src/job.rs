@@ -8,7 +8,7 @@ use tidemill::core::format::Decode;
 use tidemill::prelude::*;
 
 use crate::cells::Cells;
-use crate::change::{Cell, Change, Combine, DayCounts};
+use crate::change::{CELLS, Change, Combine, DayCounts, SPENDERS};
 use crate::ledger::{FORGOTTEN, Ledger};
 use crate::overall::Overall;
 use crate::ranking::{DayRanking, ShardRanking, shard};
@@ -60,28 +60,18 @@ impl OrderScreen {
             .with_idleness(Duration::from_secs(2));
         let source = TopicSource::new(&self.topics, &self.topic, OrderFormat).bounded(self.bounded);
         let orders = env.from_source(source, strategy, &self.topic).uid("orders");
-        let ledger = orders
-            .key_by(|order| order.order_id.clone())
-            .process(Ledger::new(self.remember))
-            .name("Ledger")
-            .uid("ledger");
+        let ledger =
+            orders.key_by_ref(|order| &order.order_id).process(Ledger::new(self.remember)).name("Ledger").uid("ledger");
         let dead_letters = orders.dead_letters().union(&[&ledger.side_output(FORGOTTEN)]);
         let dead = dead_letters
             .map(|_| -> Change { Change::Day(0, DayCounts { dead_letters: 1, ..DayCounts::default() }) })
             .name("Count dead letters");
         let changes = ledger.transform("Combine", Combine::default);
         let tick = self.tick;
-        let cells = changes
-            .filter(|change| matches!(change, Change::Sales(cell, _) if !matches!(cell, Cell::Minute(_))))
-            .key_by(|change| match change {
-                Change::Sales(cell, _) => cell.clone(),
-                _ => Cell::Minute(0),
-            })
-            .process(Cells::new(tick))
-            .name("Sums")
-            .uid("sums");
+        let cells =
+            changes.side_output(CELLS).key_by_ref(|(cell, _)| cell).process(Cells::new(tick)).name("Sums").uid("sums");
         let users = changes
-            .filter(|change| matches!(change, Change::Spender(..)))
+            .side_output(SPENDERS)
             .key_by(shard)
             .process(ShardRanking::new(tick))
             .name("Spenders")
@@ -91,7 +81,6 @@ impl OrderScreen {
             .name("Top spenders")
             .uid("top-spenders");
         let overall = changes
-            .filter(|change| matches!(change, Change::Sales(Cell::Minute(_), _) | Change::Late(..) | Change::Day(..)))
             .union(&[&dead])
             .key_by(|_| 0u8)
             .process(Overall::new(tick))

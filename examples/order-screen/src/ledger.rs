@@ -70,8 +70,10 @@ impl Counted {
 /// When an order was placed, from the front of its id; `None` for ids of another form.
 fn placed_ms(order_id: &str) -> Option<i64> {
     let digits = order_id.get(..14).filter(|front| front.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let (date, time) = digits.split_at(8);
-    parse_local(&format!("{}-{}-{} {}:{}:{}", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..]))
+    let mut text = *b"yyyy-MM-dd HH:mm:ss";
+    let places = text.iter_mut().filter(|place| place.is_ascii_alphabetic());
+    places.zip(digits.bytes()).for_each(|(place, digit)| *place = digit);
+    parse_local(std::str::from_utf8(&text).ok()?)
 }
 
 impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {

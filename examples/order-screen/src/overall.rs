@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemill::prelude::*;
 
-use crate::change::{Cell, Change, DayCounts, Sales, minute_of};
+use crate::change::{Change, DayCounts, Sales, minute_of};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -34,7 +34,7 @@ impl Book {
 
     fn take_in(&mut self, change: Change) {
         match change {
-            Change::Sales(Cell::Minute(minute_ms), sales) => {
+            Change::Minute(minute_ms, sales) => {
                 let day = day_start(minute_ms);
                 self.days.entry(day).or_default().0 += sales;
                 self.minutes.entry(minute_ms).or_default().0 += sales;
@@ -57,7 +57,6 @@ impl Book {
                 counts.dead_letters += std::mem::take(&mut self.early_dead_letters);
                 self.count(day, counts);
             }
-            Change::Sales(..) | Change::Spender(..) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use tidemill::engine::key::key_group;
 use tidemill::prelude::*;
 
-use crate::change::{Change, Name, Sales};
+use crate::change::{Name, Sales, Spent};
 use crate::pace::Pace;
 use crate::row::{Row, Table};
 
@@ -36,12 +36,9 @@ pub struct Spender {
 /// A day's shard, and the top ten in it.
 pub type Top = (i64, u64, Vec<Spender>);
 
-/// The shard of a user's change.
-pub fn shard(change: &Change) -> (i64, u64) {
-    match change {
-        Change::Spender(day, user_id, ..) => (*day, key_group(user_id.as_str()) % SHARDS),
-        _ => (0, 0),
-    }
+/// The shard of a user's sales.
+pub fn shard(spent: &Spent) -> (i64, u64) {
+    (spent.day, key_group(spent.user_id.as_str()) % SHARDS)
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -115,9 +112,9 @@ impl ShardRanking {
     }
 }
 
-impl KeyedProcessFunction<(i64, u64), Change, Top> for ShardRanking {
-    fn process(&mut self, change: Change, context: &mut KeyedContext<'_, (i64, u64), Top>) -> Result<()> {
-        let Change::Spender(day, user_id, sales, name) = change else { return Ok(()) };
+impl KeyedProcessFunction<(i64, u64), Spent, Top> for ShardRanking {
+    fn process(&mut self, spent: Spent, context: &mut KeyedContext<'_, (i64, u64), Top>) -> Result<()> {
+        let Spent { day, user_id, sales, name } = spent;
         self.users.get_or(context, Users::default)?.take_in(user_id, sales, name);
         context.register_event_timer(day + KEPT_MS);
         if self.pace.changed(context)? { self.write(context) } else { Ok(()) }

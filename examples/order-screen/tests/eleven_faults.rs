@@ -9,7 +9,7 @@ use std::time::Duration;
 use order_generator::order::Order;
 use order_generator::time::{DAY_MS, MINUTE_MS};
 use order_screen::cells::Cells;
-use order_screen::change::{Cell, Change, Combine, Counted, Movement};
+use order_screen::change::{CELLS, Cell, Combine, Counted, Movement};
 use order_screen::row::{Row, Table};
 use serde_json::{Value, json};
 use tidemill::connectors::generator::GeneratorSource;
@@ -270,11 +270,9 @@ fn h_a_million_dimes_are_a_hundred_thousand_exactly() {
             "dimes",
         )
         .transform("Combine", Combine::default)
-        .filter(|change| matches!(change, Change::Sales(Cell::Gender(..), _)))
-        .key_by(|change| match change {
-            Change::Sales(cell, _) => cell.clone(),
-            _ => Cell::Minute(0),
-        })
+        .side_output(CELLS)
+        .filter(|(cell, _)| matches!(cell, Cell::Gender(..)))
+        .key_by_ref(|(cell, _)| cell)
         .process(Cells::new(Duration::from_millis(5)))
         .collect();
     env.execute("dimes").unwrap();

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use order_screen::change::{Change, Sales};
+use order_screen::change::{Sales, Spent};
 use order_screen::ranking::{DayRanking, ShardRanking, shard};
 use tidemill::connectors::redis::RedisCommand;
 use tidemill::engine::Environment;
@@ -13,9 +13,9 @@ use tidemill::engine::Environment;
 /// Midnight at UTC+8.
 const DAY_MS: i64 = 1_795_190_400_000;
 
-fn change(user: usize, fen: i64) -> Change {
+fn change(user: usize, fen: i64) -> Spent {
     let sales = Sales { fen, quantity: fen.signum(), orders: fen.signum() };
-    Change::Spender(DAY_MS, format!("U{user:02}").into(), sales, Some((DAY_MS, "name".into())))
+    Spent { day: DAY_MS, user_id: format!("U{user:02}").into(), sales, name: Some((DAY_MS, "name".into())) }
 }
 
 #[test]

@@ -107,8 +107,7 @@ impl<T: Data> OutputPort<T> {
         let full = buffers.iter_mut().enumerate().filter(|(_, buffer)| codec.rows(buffer) >= least);
         outlet.send(&mut full.map(|(to, buffer)| {
             let rows = codec.rows(buffer);
-            let room = if least > 1 { buffer.len().min(BATCH_ROWS) } else { 0 };
-            let records = std::mem::replace(buffer, Vec::with_capacity(room));
+            let records = std::mem::take(buffer);
             flow.sent(to, rows);
             metrics.records_out.add(rows as u64);
             Rows::new(records, rows, (me, to as u32), channels[to].clone())

@@ -57,10 +57,23 @@ pub(crate) fn by_key<T: Data, K: Key>(mut selector: impl KeySelector<T, K>) -> i
     ByKeyGroup::new(move |value: &T| selector.key_group(value))
 }
 
+/// Gives buffers without memory as much as they mostly come to hold: what travels together, and a part of the batch that
+/// makes them full. Growing by steps would copy the records.
+fn make_room<T>(records: usize, buffers: &mut [Records<T>]) {
+    for buffer in buffers.iter_mut().filter(|buffer| buffer.capacity() == 0) {
+        buffer.reserve_exact(records + records / 2);
+    }
+}
+
 struct To(usize);
 impl<T> Partition<T> for To {
     fn scatter(&mut self, mut batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
-        buffers[self.0].append(&mut batch);
+        let buffer = &mut buffers[self.0];
+        if buffer.is_empty() {
+            *buffer = batch;
+        } else {
+            buffer.append(&mut batch);
+        }
         Ok(())
     }
 }
@@ -72,6 +85,7 @@ struct Round {
 }
 impl<T> Partition<T> for Round {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
+        make_room(batch.len(), &mut buffers[self.among.clone()]);
         for record in batch {
             buffers[self.next].push(record);
             self.next += 1;
@@ -113,6 +127,7 @@ struct Random {
 }
 impl<T> Partition<T> for Random {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
+        make_room(batch.len(), &mut buffers[..self.receivers]);
         for record in batch {
             buffers[self.chance.below(self.receivers)].push(record);
         }
@@ -126,6 +141,7 @@ struct Named<F> {
 }
 impl<T, F: FnMut(&T, usize) -> usize> Partition<T> for Named<F> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
+        make_room(batch.len(), &mut buffers[..self.receivers]);
         for record in batch {
             let to = (self.receiver)(&record.1, self.receivers);
             if to >= self.receivers {
@@ -156,6 +172,7 @@ struct Keyed<G> {
 }
 impl<T, G: FnMut(&T) -> u64> Partition<T> for Keyed<G> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
+        make_room(batch.len(), &mut buffers[..self.receivers]);
         for record in batch {
             let to = owner((self.group)(&record.1), self.receivers);
             buffers[to].push(record);
