@@ -38,15 +38,6 @@ impl Marks {
         Marks { now: vec![0; words], before: vec![0; words], moves: 0 }
     }
 
-    /// Makes room for a bucket of a table that is none of hashbrown's.
-    #[inline]
-    pub fn reach(&mut self, bucket: usize) {
-        if bucket >> 6 >= self.now.len() {
-            self.now.push(0);
-            self.before.push(0);
-        }
-    }
-
     #[inline]
     pub fn is_now(&self, bucket: usize) -> bool {
         let (word, bit) = bit(bucket);
