@@ -14,6 +14,7 @@ use tidemill_core::{ColumnBatch, Error, Result};
 use super::groups::Group;
 use super::parts::{Kept, Merge, Number, PartColumn};
 use super::stream::place;
+use crate::driver::BATCH_ROWS;
 
 /// One aggregation of the rows of a group, and the name of its column in the result.
 ///
@@ -105,6 +106,8 @@ pub(super) struct Layout {
     /// The words of a group without rows.
     nothing: Vec<u64>,
     shown: Vec<Shown>,
+    /// What the rows of a batch count, ready made.
+    ones: Int64Array,
 }
 
 fn plain<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, absent: T::Native) -> PrimitiveArray<T> {
@@ -117,7 +120,13 @@ fn plain<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, absent: T::Native) ->
 impl Layout {
     /// For these calls on columns of this schema; also the fields of the results.
     pub fn new(schema: &SchemaRef, calls: &[AggregateCall]) -> Result<(Self, Vec<Field>)> {
-        let mut layout = Layout { parts: vec![ROWS], words: Vec::new(), nothing: Vec::new(), shown: Vec::new() };
+        let mut layout = Layout {
+            parts: vec![ROWS],
+            words: Vec::new(),
+            nothing: Vec::new(),
+            shown: Vec::new(),
+            ones: Int64Array::from_value(1, BATCH_ROWS),
+        };
         let mut fields = Vec::new();
         for call in calls {
             let (shown, data_type) = layout.call(schema, call)?;
@@ -193,7 +202,7 @@ impl Layout {
 
     /// The parts of each row of a batch.
     pub fn columns(&self, batch: &ColumnBatch) -> Result<Vec<PartColumn>> {
-        self.parts.iter().map(|part| part.column(batch)).collect()
+        self.parts.iter().map(|part| part.column(batch, &self.ones)).collect()
     }
 
     /// The parts of each row, from columns that `PartColumn::array` made.
@@ -260,9 +269,10 @@ impl Layout {
 }
 
 impl Part {
-    fn column(&self, batch: &ColumnBatch) -> Result<PartColumn> {
+    fn column(&self, batch: &ColumnBatch, ones: &Int64Array) -> Result<PartColumn> {
         let unlike = || Error::bug("a batch that does not have the columns of its stream");
         let at = match self.origin {
+            Origin::Rows if batch.rows() <= ones.len() => return Ok(PartColumn::Whole(ones.slice(0, batch.rows()))),
             Origin::Rows => return Ok(PartColumn::Whole(Int64Array::from_value(1, batch.rows()))),
             Origin::Present(at) | Origin::Value(at) => at,
         };

@@ -28,7 +28,7 @@ const GROUPS_MAX: usize = 16 * 1024;
 const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Tables held at most: one a slice and sign.
-const HELD_MAX: usize = 64;
+const HELD_MAX: usize = 256;
 
 /// Combining must leave at most one row of so many to be worth its while.
 const WORTHWHILE: u64 = 2;
@@ -85,7 +85,7 @@ pub(super) struct CombineOperator {
 }
 
 /// Empty tables kept for the next slices.
-const SPARE_MAX: usize = 4;
+const SPARE_MAX: usize = 16;
 
 impl CombineOperator {
     pub fn new(grouping: Arc<Grouping>) -> Self {
@@ -159,17 +159,17 @@ impl CombineOperator {
             std::mem::take(&mut self.held).into_iter().partition(|held| leaves(&windows, held.slice_start_ms));
         self.held = kept;
         let gone: Vec<Held> = gone;
-        for mut held in gone {
-            let mut groups = held.groups.iter();
-            loop {
-                let some: Vec<Group<'_>> = groups.by_ref().take(BATCH_ROWS).collect();
-                if some.is_empty() {
-                    break;
-                }
-                self.emit(&some, held.slice_start_ms, held.retracts, out)?;
+        let mut rows = gone.iter().flat_map(|held| held.groups.iter().map(move |group| (held, group)));
+        loop {
+            let some: Vec<(&Held, Group<'_>)> = rows.by_ref().take(BATCH_ROWS).collect();
+            if some.is_empty() {
+                break;
             }
-            drop(groups);
-            self.left += held.groups.len() as u64;
+            self.emit(&some, out)?;
+            self.left += some.len() as u64;
+        }
+        drop(rows);
+        for mut held in gone {
             self.groups -= held.counted.0;
             self.text_bytes -= held.counted.1;
             if self.spare.len() < SPARE_MAX {
@@ -181,20 +181,20 @@ impl CombineOperator {
     }
 
     /// One row a group, as of the start of its slice.
-    fn emit(&self, groups: &[Group<'_>], time_ms: i64, retracts: bool, out: &mut Out<ColumnBatch>) -> Result<()> {
+    fn emit(&self, rows: &[(&Held, Group<'_>)], out: &mut Out<ColumnBatch>) -> Result<()> {
         let Shape { keys, layout, .. } = &*self.grouping.shape;
+        let groups: Vec<Group<'_>> = rows.iter().map(|row| row.1).collect();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.grouping.between.fields().len());
         for at in 0..keys.columns() {
-            columns.push(keys.column(at, groups)?);
+            columns.push(keys.column(at, &groups)?);
         }
-        columns.extend(layout.part_columns(groups));
+        columns.extend(layout.part_columns(&groups));
         let columns = RecordBatch::try_new(self.grouping.between.clone(), columns).map_err(failed)?;
-        let batch = ColumnBatch::new(columns).with_times(Int64Array::from_value(time_ms, groups.len()))?;
-        let batch = match retracts {
-            true => batch.with_kinds(UInt8Array::from_value(RowKind::Delete as u8, groups.len()))?,
-            false => batch,
-        };
-        out.emit(time_ms, batch)
+        let times_ms = Int64Array::from_iter_values(rows.iter().map(|(held, _)| held.slice_start_ms));
+        let kind = |held: &Held| if held.retracts { RowKind::Delete } else { RowKind::Insert };
+        let kinds = UInt8Array::from_iter_values(rows.iter().map(|(held, _)| kind(held) as u8));
+        let batch = ColumnBatch::new(columns).with_times(times_ms)?.with_kinds(kinds)?;
+        out.emit(batch.latest_ms(), batch)
     }
 
     fn let_all_go(&mut self, out: &mut Out<ColumnBatch>) -> Result<()> {

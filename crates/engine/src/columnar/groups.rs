@@ -10,7 +10,7 @@
 //! done for many rows at once.
 //!
 //! A large table is divided into shards: it grows one at a time, and a snapshot copies one after the other while records
-//! go on changing them, by the same marks and chains as the tables of the typed lane (`state/table.rs`, `state/chain.rs`).
+//! go on changing them, as the tables of the typed lane do (`state/table.rs`), and by the same chains (`state/chain.rs`).
 
 use std::sync::Arc;
 
@@ -19,11 +19,12 @@ use smallvec::SmallVec;
 use tidemill_core::{Error, Result};
 
 use super::aggregate::Layout;
+use super::changes::Changes;
 use super::key_columns::{KeyBatch, KeyRef, KeyShape, KeyWords, nth, text_bytes, text_word};
 use super::parts::{Kept, Merge, PartColumn};
 use super::row_key::RowKey;
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
-use crate::state::{BUCKET_COST, Chain, Copying, Marks, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX, Writer};
+use crate::state::{BUCKET_COST, Chain, Copying, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX, Writer};
 
 /// Slots of a shard without groups.
 const SLOTS_MIN: usize = 16;
@@ -114,23 +115,46 @@ struct Shard {
     rows: Vec<u64>,
     texts: Vec<u8>,
     len: usize,
-    marks: Marks,
+    changes: Changes,
 }
 
 impl Default for Shard {
     fn default() -> Self {
-        Shard { slots: vec![0; SLOTS_MIN], rows: Vec::new(), texts: Vec::new(), len: 0, marks: Marks::default() }
+        Shard { slots: vec![0; SLOTS_MIN], rows: Vec::new(), texts: Vec::new(), len: 0, changes: Changes::default() }
     }
 }
 
+/// Whether a slot is that of a key with this tag, or of another one with the same.
+#[inline]
+fn names(slot: u64, tag: u32) -> bool {
+    slot != 0 && (slot >> 32) as u32 == tag
+}
+
+/// The row of a slot in use.
+#[inline]
+fn row_of(slot: u64) -> usize {
+    (slot as u32).wrapping_sub(1) as usize
+}
+
 impl Shard {
-    /// The row that a slot names, if it holds this key.
+    /// The slot where a key is most likely to stand: its first one, or the next.
     #[inline]
+    fn likely(&self, tag: u32) -> u64 {
+        let at = slot_of(tag, self.slots.len());
+        match self.slots[at] {
+            slot if slot == 0 || names(slot, tag) => slot,
+            _ => self.slots[slot_of(at as u32 + 1, self.slots.len())],
+        }
+    }
+
+    /// The row that a slot names, if it holds this key.
+    // Most of what is done for a row; a call would be a part of it.
+    #[inline(always)]
     fn held(&self, shape: &Shape, slot: u64, tag: u32, key: KeyRef<'_>) -> Option<usize> {
-        if slot == 0 || (slot >> 32) as u32 != tag {
+        if !names(slot, tag) {
             return None;
         }
-        let row = (slot as u32 - 1) as usize;
+        let row = row_of(slot);
         let begin = row * shape.stride;
         let held = &self.rows[begin..begin + key.words.len()];
         shape.keys.same(key, held, &self.texts).then_some(row)
@@ -168,8 +192,6 @@ impl Shard {
         }
         self.rows.extend_from_slice(parts);
         self.take_slot((u64::from(tag) << 32) | (row as u64 + 1));
-        self.marks.reach(row);
-        self.marks.replace(row, true);
         self.len += 1;
         Ok(row)
     }
@@ -198,7 +220,7 @@ impl Shard {
         self.slots.fill(0);
         self.rows.clear();
         self.texts.clear();
-        (self.len, self.marks) = (0, Marks::default());
+        (self.len, self.changes) = (0, Changes::default());
     }
 }
 
@@ -293,48 +315,43 @@ impl Groups {
         let texts = keys.texts();
         let (width, stride, shards) = (self.shape.keys.words(), self.shape.stride, self.shards.len());
         let Groups { shape, shards: all, first_slots, first_words, places, copying, .. } = self;
-        // Loops that do little but read: the processor waits for many rows at once.
-        first_slots.clear();
-        first_slots.extend(rows.clone().map(|row| {
-            let tag = keys.tags[row];
-            let slots = &all[shard_of(tag, shards)].slots;
-            let at = slot_of(tag, slots.len());
-            // Most keys stand in their first slot or the next one.
-            match slots[at] {
-                slot if slot == 0 || (slot >> 32) as u32 == tag => slot,
-                _ => slots[slot_of(at as u32 + 1, slots.len())],
-            }
-        }));
-        first_words.clear();
-        first_words.extend(rows.clone().zip(first_slots.iter()).map(|(row, slot)| {
-            let rows = &all[shard_of(keys.tags[row], shards)].rows;
-            rows.get((*slot as u32).wrapping_sub(1) as usize * stride).copied().unwrap_or_default()
-        }));
+        let is_large = shards > 1;
+        if is_large {
+            // Loops that do little but read: the processor waits for many rows at once.
+            let of = |row: usize| &all[shard_of(keys.tags[row], shards)];
+            first_slots.clear();
+            first_slots.extend(rows.clone().map(|row| of(row).likely(keys.tags[row])));
+            first_words.clear();
+            first_words.extend(rows.clone().zip(first_slots.iter()).map(|(row, slot)| {
+                let begin = row_of(*slot) * stride;
+                of(row).rows.get(begin).copied().unwrap_or_default()
+            }));
+        }
         places.clear();
-        let one_word = shape.keys.is_one_word();
+        let read_ahead = is_large && shape.keys.is_one_word();
         let (mut number, mut made) = (0, 0);
         let found: Result<()> = rows.clone().try_for_each(|row| {
-            let (tag, slot, first) = (keys.tags[row], first_slots[number], first_words[number]);
-            number += 1;
+            let tag = keys.tags[row];
             let at = shard_of(tag, shards);
             let shard = &mut all[at];
             let words = &keys.words[nth(row, width)];
-            let found = match slot != 0 && (slot >> 32) as u32 == tag && one_word && first == words[0] {
-                true => (slot as u32 - 1) as usize,
-                false => {
-                    let key = KeyRef { words, texts: &texts };
-                    match shard.held(shape, slot, tag, key) {
-                        Some(found) => found,
-                        None => {
-                            let before = shard.len;
-                            let found = shard.find_or_insert(shape, tag, key)?;
-                            made += shard.len - before;
-                            found
-                        }
+            let slot = if is_large { first_slots[number] } else { shard.likely(tag) };
+            let found = if read_ahead && names(slot, tag) && first_words[number] == words[0] {
+                row_of(slot)
+            } else {
+                let key = KeyRef { words, texts: &texts };
+                match shard.held(shape, slot, tag, key) {
+                    Some(found) => found,
+                    None => {
+                        let before = shard.len;
+                        let found = shard.find_or_insert(shape, tag, key)?;
+                        made += shard.len - before;
+                        found
                     }
                 }
             };
-            if !shard.marks.is_now(found) {
+            number += 1;
+            if !shard.changes.is_now(found) {
                 before_change(shape, shard, copying, at, found);
             }
             places.push(Place { shard: at as u32, at: (found * stride + width) as u32 });
@@ -388,7 +405,7 @@ impl Groups {
         let shape = self.shape.clone();
         for shard in &other.shards {
             for slot in shard.slots.iter().filter(|slot| **slot != 0) {
-                let group = shard.group(&shape, (*slot as u32 - 1) as usize);
+                let group = shard.group(&shape, row_of(*slot));
                 self.merge_group((slot >> 32) as u32, group)?;
             }
         }
@@ -413,7 +430,7 @@ impl Groups {
         let before = shard.len;
         let row = shard.find_or_insert(&self.shape, tag, key)?;
         self.len += shard.len - before;
-        if !shard.marks.is_now(row) {
+        if !shard.changes.is_now(row) {
             before_change(&self.shape, shard, &mut self.copying, at, row);
         }
         Ok((at, row))
@@ -447,7 +464,7 @@ impl Groups {
         for small in std::mem::take(&mut self.shards) {
             let texts = vec![small.texts.as_slice(); shape.keys.texts().len()];
             for slot in small.slots.iter().filter(|slot| **slot != 0) {
-                let (tag, group) = ((slot >> 32) as u32, small.group(&shape, (*slot as u32 - 1) as usize));
+                let (tag, group) = ((slot >> 32) as u32, small.group(&shape, row_of(*slot)));
                 let key = KeyRef { words: group.key, texts: &texts };
                 shards[shard_of(tag, SHARDS)].insert(&shape, tag, key, group.parts)?;
             }
@@ -462,7 +479,7 @@ impl Groups {
         if parts.mode == SnapshotMode::Nothing {
             return;
         }
-        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(shard.len, 0..shard.len), shard.len));
+        let changed = self.shards.iter_mut().map(|shard| (shard.changes.moment(shard.len), shard.len));
         let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
@@ -492,8 +509,8 @@ impl Groups {
                     return Ok(false);
                 }
                 let next = match base {
-                    true => shard.marks.next_unchanged(self.walked).filter(|next| *next < shard.len),
-                    false => shard.marks.next_only_before(self.walked),
+                    true => shard.changes.next_unchanged(self.walked),
+                    false => shard.changes.next_only_before(self.walked),
                 };
                 let Some(row) = next else { break };
                 self.walked = row + 1;
@@ -501,7 +518,7 @@ impl Groups {
                 run.spend(BUCKET_COST + copying.write(at, &key, &words)?);
             }
             if copying.is_chained() {
-                shard.marks.settle();
+                shard.changes.settle();
             }
             self.walked = 0;
             run.spend(SHARD_COST);
@@ -530,9 +547,9 @@ impl Groups {
 fn before_change(shape: &Shape, shard: &mut Shard, copying: &mut Option<Box<Copying>>, at: usize, row: usize) {
     if let Some(copying) = copying {
         let (key, words) = saved(shape, &shard.group(shape, row));
-        copying.capture(at, shard.marks.is_before(row), &key, &words);
+        copying.capture(at, shard.changes.is_before(row), &key, &words);
     }
-    shard.marks.change(row);
+    shard.changes.change(row);
 }
 
 /// A group as it stands in state.

@@ -309,8 +309,15 @@ impl KeyShape {
     #[inline]
     pub fn same(&self, key: KeyRef<'_>, held: &[u64], held_texts: &[u8]) -> bool {
         if self.texts.is_empty() {
-            return key.words.iter().zip(held).all(|(word, held)| word == held);
+            return match (key.words, held) {
+                ([word], [held]) => word == held,
+                (words, held) => words.iter().zip(held).all(|(word, held)| word == held),
+            };
         }
+        self.same_with_texts(key, held, held_texts)
+    }
+
+    fn same_with_texts(&self, key: KeyRef<'_>, held: &[u64], held_texts: &[u8]) -> bool {
         let mut text = 0;
         key.words.iter().zip(held).enumerate().all(|(at, (word, held))| {
             if self.texts.get(text) != Some(&at) {

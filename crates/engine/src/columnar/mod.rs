@@ -10,6 +10,7 @@
 //! | `partition` | rows to the subtask of their key |
 //! | `parts`, `aggregate` | what count, sum, min and max keep, as machine words |
 //! | `groups` | tables of keys and parts, filled batch by batch |
+//! | `changes` | which of them have changed since a snapshot |
 //! | `runs` | the rows of a batch by slice of time |
 //! | `window` | aggregations over windows: the API |
 //! | `combine` | their part before the exchange |
@@ -19,6 +20,7 @@
 //! Its state is written by the chains of the typed lane's tables, each key as a `RowKey`.
 
 mod aggregate;
+mod changes;
 mod combine;
 mod convert;
 mod groups;

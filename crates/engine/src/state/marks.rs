@@ -37,19 +37,10 @@ fn first_set(words: impl Iterator<Item = u64>, from: usize) -> Option<usize> {
 }
 
 impl Marks {
-    /// Bits for so many buckets, none of them set.
-    fn clear(buckets: usize) -> Self {
-        let words = buckets.div_ceil(64);
+    /// Bits for the buckets of a table, none of them set.
+    fn clear<T>(entries: &HashTable<T>) -> Self {
+        let words = entries.num_buckets().div_ceil(64);
         Marks { now: vec![0; words], before: vec![0; words], kept: true, moves: 0 }
-    }
-
-    /// Makes room for a bucket of a table that is none of hashbrown's.
-    #[inline]
-    pub fn reach(&mut self, bucket: usize) {
-        if self.kept && bucket >> 6 >= self.now.len() {
-            self.now.push(0);
-            self.before.push(0);
-        }
     }
 
     #[inline]
@@ -82,7 +73,7 @@ impl Marks {
 
     /// No marks for the buckets of a table that the entries of another are about to move to.
     pub fn behind<T>(entries: &HashTable<T>, others: &Marks) -> Self {
-        let marks = if others.kept { Marks::clear(entries.num_buckets()) } else { Marks::default() };
+        let marks = if others.kept { Marks::clear(entries) } else { Marks::default() };
         Marks { moves: others.moves + 1, ..marks }
     }
 
@@ -100,15 +91,15 @@ impl Marks {
         }
     }
 
-    /// A snapshot's moment: what has changed until now has changed before it. Tells how many entries these are. `held` are
-    /// those of the buckets that hold one.
-    pub fn moment(&mut self, buckets: usize, held: impl Iterator<Item = usize>) -> usize {
+    /// A snapshot's moment: what has changed until now has changed before it. Tells how many entries these are.
+    pub fn moment<T>(&mut self, entries: &HashTable<T>) -> usize {
         if !self.kept {
-            *self = Marks { moves: self.moves, ..Marks::clear(buckets) };
-            for bucket in held {
+            *self = Marks { moves: self.moves, ..Marks::clear(entries) };
+            for bucket in entries.iter_buckets() {
                 let (word, bit) = bit(bucket);
                 self.before[word] |= bit;
             }
+            return entries.len();
         }
         let mut changed = 0;
         for (before, now) in self.before.iter_mut().zip(&mut self.now) {

@@ -26,7 +26,6 @@ pub use disk::STATE_MEMORY_MIN_BYTES;
 pub(crate) use disk::{AtTime, DiskTable, DiskTimers};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
-pub(crate) use marks::Marks;
 pub use reducing::{AggregatingState, ReducingState};
 pub(crate) use table::{BUCKET_COST, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX};
 pub use table::{Equivalent, Table, TableHasher};

@@ -307,9 +307,7 @@ impl<K: Key, V: Data> Table<K, V> {
             return Ok(());
         }
         debug_assert!(self.copying.is_none(), "a copy is taken to its end before the next begins");
-        let changed = self.shards.iter_mut().map(|Shard { entries, marks }| {
-            (marks.moment(entries.num_buckets(), entries.iter_buckets()), entries.len())
-        });
+        let changed = self.shards.iter_mut().map(|shard| (shard.marks.moment(&shard.entries), shard.entries.len()));
         let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());

@@ -32,12 +32,15 @@ const KEYS: [&[usize]; 3] = [&[0, 1, 2], &[1, 2], &[2]];
 
 fn row(random: &mut Random, keys: u64) -> (Key, i64) {
     let number = random.below(keys);
-    let text = (number % 7 > 0).then(|| match number % 3 {
+    let text = (!number.is_multiple_of(7)).then(|| match number % 3 {
         0 => format!("shop {}", number / 3),
         1 => String::new(),
         _ => format!("a shop with a long name, number {}", number / 2),
     });
-    ((text, (number % 5 > 0).then_some(number as i32 % 100 - 50), (number / 2) as i64 - 5), random.below(1000) as i64)
+    (
+        (text, (!number.is_multiple_of(5)).then_some(number as i32 % 100 - 50), (number / 2) as i64 - 5),
+        random.below(1000) as i64,
+    )
 }
 
 fn batch(rows: &[(Key, i64)]) -> ColumnBatch {
