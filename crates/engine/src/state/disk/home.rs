@@ -106,6 +106,11 @@ impl Upkeep {
         made
     }
 
+    /// Files with nothing but keys before this one go, with the next merging.
+    pub fn forget_before(&self, key: Vec<u8>) {
+        *lock(&self.forgotten) = Some(key);
+    }
+
     /// What is older than this is needed by nobody but those who hold it.
     fn settled(&self) -> SeqNo {
         // In this order: whoever begins behind the second look sees all that the first one counts.
@@ -252,15 +257,6 @@ impl DiskHome {
             drop(self.health.progress.wait_timeout(failure, LOOK_AGAIN));
         }
         upkeep.tree.rotate_memtable();
-        self.ask(upkeep)
-    }
-
-    /// Has the files of a store go that hold nothing but keys before this one.
-    pub fn forget_before(&self, upkeep: &Arc<Upkeep>, key: Vec<u8>) -> Result<()> {
-        if upkeep.tree.table_count() == 0 {
-            return Ok(());
-        }
-        *lock(&upkeep.forgotten) = Some(key);
         self.ask(upkeep)
     }
 
