@@ -11,6 +11,8 @@ import org.apache.flink.api.common.functions.FlatMapFunction;
 import org.apache.flink.api.common.functions.JoinFunction;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.functions.RichFilterFunction;
+import org.apache.flink.api.common.state.ValueState;
+import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.TypeHint;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.java.tuple.Tuple2;
@@ -26,6 +28,7 @@ import org.apache.flink.core.fs.FSDataInputStream;
 import org.apache.flink.core.fs.Path;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink;
 import org.apache.flink.streaming.api.functions.windowing.WindowFunction;
 import org.apache.flink.streaming.api.windowing.assigners.EventTimeSessionWindows;
@@ -34,13 +37,14 @@ import org.apache.flink.streaming.api.windowing.windows.TimeWindow;
 import org.apache.flink.util.Collector;
 
 /**
- * The four programs of benches/src/bin/flink_cases.rs on Flink's DataStream API: the same files, the same windows, the
+ * The programs of benches/src/bin/flink_cases.rs on Flink's DataStream API: the same files, the same windows, the
  * same digests. Arguments: REST address, REST port, this program's jar. Each line "CASE FOLDER" on standard input runs a
  * job on the cluster and is answered "job ID", then "ok COUNT CHECKSUM", or "error TEXT".
  */
 public class FlinkCases {
     static final Duration WINDOW = Duration.ofSeconds(10);
     static final Duration GAP = Duration.ofMillis(1_001);
+    static final int NOTE_BYTES = 100;
     static final Duration LATENESS = Duration.ofMillis(500);
 
     /** time, key, value. Tuples are what Flink serialises fastest. */
@@ -247,6 +251,46 @@ public class FlinkCases {
                 .sinkTo(new DiscardingSink<>());
     }
 
+    /** Of each key how many events there were, what they add up to, and a note that makes the state large. */
+    static class Balances extends KeyedProcessFunction<Long, Tuple3<Long, Long, Long>, Tuple2<Long, Long>> {
+        private transient ValueState<Tuple3<Long, Long, byte[]>> balances;
+
+        @Override
+        public void open(OpenContext context) {
+            TypeInformation<Tuple3<Long, Long, byte[]>> type = TypeInformation.of(new TypeHint<>() {});
+            balances = getRuntimeContext().getState(new ValueStateDescriptor<>("balances", type));
+        }
+
+        @Override
+        public void processElement(Tuple3<Long, Long, Long> event, Context context, Collector<Tuple2<Long, Long>> out)
+                throws Exception {
+            Tuple3<Long, Long, byte[]> balance = balances.value();
+            if (balance == null) {
+                balance = Tuple3.of(0L, 0L, new byte[NOTE_BYTES]);
+            }
+            balance.f0 += 1;
+            balance.f1 += event.f2;
+            balance.f2[(int) (event.f2 % NOTE_BYTES)] += 1;
+            balances.update(balance);
+            out.collect(Tuple2.of(event.f1, balance.f0));
+        }
+    }
+
+    static class BalanceTally extends Tally<Tuple2<Long, Long>> {
+        @Override
+        long digest(Tuple2<Long, Long> result) {
+            return mix(result.f0, result.f1, 0);
+        }
+    }
+
+    static void largeState(StreamExecutionEnvironment env, String folder) {
+        events(env, folder, "wide")
+                .keyBy(event -> event.f1)
+                .process(new Balances())
+                .filter(new BalanceTally())
+                .sinkTo(new DiscardingSink<>());
+    }
+
     static String run(String[] arguments, String name, String folder) throws Exception {
         StreamExecutionEnvironment env =
                 StreamExecutionEnvironment.createRemoteEnvironment(
@@ -258,6 +302,7 @@ public class FlinkCases {
             case "window_count": windowCount(env, folder); break;
             case "window_join": windowJoin(env, folder); break;
             case "session": session(env, folder); break;
+            case "large_state": largeState(env, folder); break;
             default: throw new IllegalArgumentException("no case " + name);
         }
         JobClient job = env.executeAsync(name);

@@ -77,9 +77,10 @@ class Process:
 
 
 class Cluster:
-    """Runs the cases of `jar`; `with` starts and stops it. `heap_mb` is the TaskManager's."""
+    """Runs the cases of `jar`; `with` starts and stops it. `heap_mb` is the TaskManager's. With `rocksdb_mb` state is in
+    RocksDB, which has so much memory."""
 
-    def __init__(self, home, jar, work, heap_mb):
+    def __init__(self, home, jar, work, heap_mb, rocksdb_mb=0):
         self.home, self.jar, self.heap_mb = home, jar, heap_mb
         self.work = os.path.abspath(work)
         for name in ("conf", "log", "tmp", "plugins"):
@@ -98,7 +99,7 @@ class Cluster:
             "taskmanager.numberOfTaskSlots": SLOTS,
             "parallelism.default": SLOTS,
             "io.tmp.dirs": os.path.join(self.work, "tmp"),
-            # Without the shell scripts these have to be given one by one. Managed memory is for RocksDB: state is on the heap.
+            # Without the shell scripts these have to be given one by one. Managed memory is for RocksDB.
             "taskmanager.cpu.cores": float(SLOTS),
             "taskmanager.memory.task.heap.size": f"{heap_mb - 128}m",
             "taskmanager.memory.task.off-heap.size": "0m",
@@ -106,7 +107,10 @@ class Cluster:
             "taskmanager.memory.framework.off-heap.size": "128m",
             "taskmanager.memory.network.min": "128m",
             "taskmanager.memory.network.max": "128m",
-            "taskmanager.memory.managed.size": "0m",
+            "taskmanager.memory.managed.size": f"{rocksdb_mb}m",
+            "state.backend.type": "rocksdb" if rocksdb_mb else "hashmap",
+            # With 64 MB, the default, each buffer alone would be more than there is: it would be written out all the time.
+            "state.backend.rocksdb.writebuffer.size": f"{max(rocksdb_mb // 16, 1)}m",
             "taskmanager.memory.jvm-metaspace.size": "256m",
             "taskmanager.memory.jvm-overhead.min": "192m",
             "taskmanager.memory.jvm-overhead.max": "192m",

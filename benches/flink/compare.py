@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Runs the four cases in Flink and in Tidemill in turns, over the same files, and prints one table. Standard library only.
+"""Runs the cases in Flink and in Tidemill in turns, over the same files, and prints one table. Standard library only.
 
 compare.py --flink HOME --jar CASES.JAR --ours FLINK_CASES --work DIR [--cases a,b] [--thousands 4000] [--warmups 1] [--rounds 3]
-           [--heap-mb 1024]
+           [--heap-mb 1024] [--state-mb 32]
+
+The case `large_state`, which runs when it is named, has its state on disk on both sides, in RocksDB there, with `--state-mb` of
+memory for it. The state is about 65 bytes for each event: ten times that memory with 5000 thousand events and 32 MB.
 
 One cluster serves all rounds of a case: its first runs are thrown away (class loading, compilation), and ours starts
 a process for each run, whose whole life counts. Both must come to the same results (count and checksum). Compared are
@@ -21,11 +24,13 @@ import sys
 from cluster import Cluster
 
 CASES = ["word_count", "window_count", "window_join", "session"]
+ON_DISK = ["large_state"]
 
 
-def run_ours(program, case, folder):
+def run_ours(program, case, folder, state_mb):
     """Results, seconds, processor seconds and peak memory of one process of ours."""
-    process = subprocess.Popen([program, "run", case, folder], stdout=subprocess.PIPE)
+    on_disk = dict(TIDEMILL_STATE_BACKEND="disk", TIDEMILL_STATE_MEMORY_MAX_BYTES=str(state_mb << 20)) if state_mb else {}
+    process = subprocess.Popen([program, "run", case, folder], stdout=subprocess.PIPE, env=dict(os.environ, **on_disk))
     told = process.stdout.read()
     process.stdout.close()
     _, status, used = os.wait4(process.pid, 0)
@@ -48,12 +53,13 @@ def row(name, runs, events):
 
 def compare(case, args, data):
     """One case; its lines of the table."""
-    with Cluster(args.flink, args.jar, os.path.join(args.work, "cluster"), args.heap_mb) as cluster:
+    state_mb = args.state_mb if case in ON_DISK else 0
+    with Cluster(args.flink, args.jar, os.path.join(args.work, "cluster"), args.heap_mb, state_mb) as cluster:
         expected = [cluster.run(case, data) for _ in range(args.warmups)][-1]
         runs = {"flink": [], "ours": []}
         for _ in range(args.rounds):
             runs["flink"].append(cluster.run(case, data))
-            runs["ours"].append(run_ours(args.ours, case, data))
+            runs["ours"].append(run_ours(args.ours, case, data, state_mb))
     for name, several in runs.items():
         for run in several:
             if (run["count"], run["checksum"]) != (expected["count"], expected["checksum"]) or run["count"] == 0:
@@ -78,6 +84,7 @@ def main():
     parser.add_argument("--warmups", type=int, default=1, help="runs of Flink that are thrown away, at least 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--heap-mb", type=int, default=1024)
+    parser.add_argument("--state-mb", type=int, default=32, help="memory for state on disk, of each side")
     args = parser.parse_args()
     data = os.path.abspath(os.path.join(args.work, "data"))
     shutil.rmtree(data, ignore_errors=True)

@@ -1,9 +1,10 @@
-//! Four programs on the typed DataStream API that `benches/flink/FlinkCases.java` has too, over the same files: word count,
-//! keyed window count, windowed join and session windows. `make bench-flink` runs both in turns and compares.
+//! Programs on the typed DataStream API that `benches/flink/FlinkCases.java` has too, over the same files: word count,
+//! keyed window count, windowed join and session windows; and state on disk that is much larger than the memory for it, which
+//! is in RocksDB there. `make bench-flink` runs both in turns and compares.
 //!
 //! Figures wanted: at least ten times Flink's events/s for a CPU second, at most a tenth of its memory.
 //!
-//! `flink_cases`                               makes small files and runs all four alone
+//! `flink_cases`                               makes small files and runs the first four alone
 //! `flink_cases make <folder> <thousand lines>`  writes the files, always the same for the same number
 //! `flink_cases run <case> <folder>`           runs one case; says `{"count", "checksum", "seconds"}` of its results
 
@@ -20,7 +21,10 @@ use tidemill_connectors::file::FileSource;
 use tidemill_connectors::format::Text;
 use tidemill_core::Data;
 use tidemill_core::format::Decode;
-use tidemill_engine::stream::{DataStream, ProcessContext, ProcessFunction, WatermarkStrategy};
+use tidemill_engine::state::ValueState;
+use tidemill_engine::stream::{
+    DataStream, KeyedContext, KeyedProcessFunction, ProcessContext, ProcessFunction, WatermarkStrategy,
+};
 use tidemill_engine::window::{Count, Session, Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
@@ -32,6 +36,8 @@ const CASES: [&str; 4] = ["word_count", "window_count", "window_join", "session"
 /// Subtasks of every operator, and files of every input: one file a subtask.
 const PARALLELISM: u64 = 2;
 const WINDOW: Duration = Duration::from_secs(10);
+/// Of state that is to be large, beside two numbers.
+const NOTE_BYTES: usize = 100;
 /// Odd, where all times are even: no record comes exactly at a session's end, where what it joins would hang on how far
 /// the watermark had come.
 const GAP: Duration = Duration::from_millis(1_001);
@@ -90,6 +96,10 @@ fn make(folder: &Path, lines: u64) -> Result<(), Failure> {
         writeln!(out, "{time_ms},{key},{}", random(index) % 1_000)
     };
     make_input(&folder.join("events"), lines, |out, index| event(out, index, skewed(index, KEYS), EVENTS_PER_MS))?;
+    // Each key twice, in an order of its own.
+    make_input(&folder.join("wide"), lines, |out, index| {
+        event(out, index, random(index) % (lines / 2), EVENTS_PER_MS)
+    })?;
     for (input, from) in [("orders", 1 << 40), ("payments", 2 << 40)] {
         let key = |index: u64| random(from + index) % KEYS;
         make_input(&folder.join(input), lines / 2, |out, index| event(out, index, key(index), EVENTS_PER_MS / 2))?;
@@ -221,16 +231,40 @@ fn session(env: &Environment, folder: &Path, tally: &Tally) {
     });
 }
 
+/// Of each key how many events there were, what they add up to, and a note that makes the state large.
+#[derive(Clone)]
+struct Balances(ValueState<(u64, u64, Vec<u8>)>);
+
+impl KeyedProcessFunction<u64, Event, (u64, u64)> for Balances {
+    fn process(&mut self, event: Event, context: &mut KeyedContext<'_, u64, (u64, u64)>) -> tidemill_core::Result<()> {
+        let balance = self.0.get_or(context, || (0, 0, vec![0; NOTE_BYTES]))?;
+        balance.0 += 1;
+        balance.1 += event.value;
+        let note = &mut balance.2[event.value as usize % NOTE_BYTES];
+        *note = note.wrapping_add(1);
+        let count = balance.0;
+        context.emit((event.key, count))
+    }
+}
+
+/// Reads and writes the state of a key with each event.
+fn large_state(env: &Environment, folder: &Path, tally: &Tally) {
+    let balances = Balances(ValueState::new("balances"));
+    let counts = events(env, folder, "wide").key_by(|event| event.key).process(balances);
+    tally.of(counts, |(key, count)| mix(*key, *count, 0));
+}
+
 /// Runs a case and tells what came of it, as JSON.
 fn run(case: &str, folder: &Path) -> Result<serde_json::Value, Failure> {
-    let env =
-        Environment::with_settings(JobSettings { parallelism: Some(PARALLELISM as usize), ..JobSettings::default() });
+    let settings = JobSettings::from_process()?;
+    let env = Environment::with_settings(JobSettings { parallelism: Some(PARALLELISM as usize), ..settings });
     let tally = Tally::default();
     match case {
         "word_count" => word_count(&env, folder, &tally),
         "window_count" => window_count(&env, folder, &tally),
         "window_join" => window_join(&env, folder, &tally),
         "session" => session(&env, folder, &tally),
+        "large_state" => large_state(&env, folder, &tally),
         _ => return Err(format!("no case `{case}`; there are {}", CASES.join(", ")).into()),
     }
     let begin = Instant::now();

@@ -103,7 +103,11 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
     job.interval_ms = 1 + random.below(40);
     job.args = vec![seed.to_string(), out.display().to_string()];
     let mut history = Vec::new();
+    // Of every other seed each start has its state in memory or on disk. By chance of its own: the others' stays what it was.
+    let mut homes = Random::new(!seed);
+    let mut on_disk = || seed.is_multiple_of(2) && homes.below(2) == 0;
     for generation in 0..STARTS {
+        job.on_disk = on_disk();
         let (processes, workers) = (1 + random.below(4) / 3, 1 + random.below(4));
         let parallelism = workers.max(processes);
         let jumps = [String::from("--jumps"), random.below(1_000_000).to_string()];
@@ -112,7 +116,8 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
             _ => Vec::new(),
         };
         let fault = Fault::by_chance(&mut random, processes);
-        history.push(format!("{fault:?} of {processes} processes, parallelism {parallelism} {jumps:?}"));
+        let home = if job.on_disk { "disk" } else { "memory" };
+        history.push(format!("{fault:?} of {processes} processes, parallelism {parallelism}, {home} {jumps:?}"));
         count(&|counts| counts.several += processes - 1);
         count(&|counts| counts.jumps += u64::from(!jumps.is_empty()));
         let (mut running, ways) = start(&job, processes, (parallelism, generation), &jumps);
@@ -176,6 +181,7 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
             count(&|counts| counts.torn += 1);
         }
     }
+    job.on_disk = on_disk();
     let described = || format!("seed {seed}: {history:?}\n{graph}\n{}", job.log());
     // The second start finds everything done, and publishes nothing twice.
     for _ in 0..2 {

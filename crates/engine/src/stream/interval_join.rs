@@ -647,7 +647,8 @@ mod tests {
                         let mut expected: Vec<String> = others.iter().filter(near).map(pair).collect();
                         let told = pairs(&mut join, &[(time_ms, record)]);
                         let mut told: Vec<&str> = told.split(", ").filter(|pair| !pair.is_empty()).collect();
-                        (expected.sort(), told.sort());
+                        expected.sort();
+                        told.sort();
                         assert_eq!(told, expected, "seed {seed}, step {step}");
                         own.push((time_ms, named));
                         all += expected.len();

@@ -167,13 +167,13 @@ pub fn settings(folder: &Path, parallelism: usize) -> JobSettings {
 /// Counts the starts, so that the backends of all of them are told by where the test stands.
 static STARTS: AtomicU64 = AtomicU64::new(0);
 
-/// The same, with keyed state, windows and timers in memory or on disk; on disk with as little memory as goes.
+/// The same, with keyed state, windows and timers in memory or, one start in four, on disk with little memory.
 pub fn either(folder: &Path, parallelism: usize) -> JobSettings {
     let start = STARTS.fetch_add(1, Ordering::Relaxed);
-    let state_backend = if Chance(start).below(2) == 0 { StateBackend::Memory } else { StateBackend::Disk };
+    let state_backend = if Chance(start).below(4) == 0 { StateBackend::Disk } else { StateBackend::Memory };
     JobSettings {
         state_backend,
-        state_memory_max_bytes: tidemill_engine::state::STATE_MEMORY_MIN_BYTES,
+        state_memory_max_bytes: 2 * tidemill_engine::state::STATE_MEMORY_MIN_BYTES,
         state_dir: Some(folder.join("scratch")),
         ..settings(folder, parallelism)
     }

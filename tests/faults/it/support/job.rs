@@ -18,6 +18,8 @@ pub struct Job {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub interval_ms: u64,
+    /// Its state is on disk, with as little memory as goes.
+    pub on_disk: bool,
 }
 
 impl Job {
@@ -25,7 +27,15 @@ impl Job {
         let id = format!("{number:032x}");
         let dir = data.join("jobs").join(&id);
         std::fs::create_dir_all(&dir).unwrap();
-        Job { id, dir, data: data.to_path_buf(), program: program.into(), args: Vec::new(), interval_ms: 20 }
+        Job {
+            id,
+            dir,
+            data: data.to_path_buf(),
+            program: program.into(),
+            args: Vec::new(),
+            interval_ms: 20,
+            on_disk: false,
+        }
     }
 
     pub fn command(&self, parallelism: u64) -> Command {
@@ -33,6 +43,9 @@ impl Job {
         command.args(&self.args).env("TIDEMILL_JOB_ID", &self.id).env("TIDEMILL_JOB_DIR", &self.dir);
         command.env("TIDEMILL_DATA", &self.data).env("TIDEMILL_PARALLELISM", parallelism.to_string());
         command.env("TIDEMILL_CHECKPOINT_INTERVAL_MS", self.interval_ms.to_string());
+        if self.on_disk {
+            command.env("TIDEMILL_STATE_BACKEND", "disk").env("TIDEMILL_STATE_MEMORY_MAX_BYTES", (1 << 20).to_string());
+        }
         command
     }
 

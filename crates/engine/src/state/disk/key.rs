@@ -34,7 +34,7 @@ pub(super) enum Layout {
 
 /// A key of a table on disk.
 pub(crate) trait DiskKey: Data + Eq {
-    #[doc(hidden)]
+    /// Whether keys of this type have a time, and stand in its order.
     const TIMED: bool;
 
     /// Where it stands in a hash table.

@@ -24,6 +24,7 @@ pub use home::STATE_MEMORY_MIN_BYTES;
 pub(crate) use key::{AtTime, DiskKey};
 pub(crate) use timers::DiskTimers;
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use hashbrown::HashTable;
@@ -70,6 +71,8 @@ pub(crate) struct DiskTable<K, V> {
     /// Of a table whose keys have times: those that have entries, and the one before which none is needed any more.
     times: Vec<i64>,
     live_from_ms: i64,
+    /// Of its times those of which the store has something.
+    stored_times: BTreeSet<i64>,
     /// Counts the moments of snapshots.
     moment: u32,
     /// The last moment of a checkpoint.
@@ -171,6 +174,7 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
             own,
             times: Vec::new(),
             live_from_ms: i64::MIN,
+            stored_times: BTreeSet::new(),
             moment: 1,
             checkpoint: 1,
             log: None,
@@ -452,16 +456,20 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
     fn evict_one(&mut self, at: usize, bucket: usize) -> Result<()> {
         self.capture(at, bucket)?;
         let Some(entry) = self.shards[at].get_bucket(bucket) else { return Ok(()) };
-        let over = entry.key.time_ms().is_some_and(|time_ms| time_ms < self.live_from_ms);
+        let time_ms = entry.key.time_ms();
+        let over = time_ms.is_some_and(|time_ms| time_ms < self.live_from_ms);
         let (dirty, held) = (entry.dirty && !over, entry.value.is_some());
         let changed = entry.changed != 0 && entry.changed >= self.checkpoint && !over;
-        let unit = self.log.as_ref().map(|log| log.units.of(entry.key.group(), entry.key.time_ms()));
+        let unit = self.log.as_ref().map(|log| log.units.of(entry.key.group(), time_ms));
         if dirty || changed {
             self.encode_entry(at, bucket)?;
         }
         let value = held.then_some(self.value.as_slice());
         if let (Some(log), Some(unit), true) = (&mut self.log, unit, changed) {
             log.note(unit, &self.key, value)?;
+        }
+        if let (Some(time_ms), true) = (time_ms, dirty) {
+            self.stored_times.insert(time_ms);
         }
         match value {
             Some(value) if dirty => self.store.put(&self.key, value)?,
@@ -548,7 +556,10 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
         if based.iter().all(|base| *base) {
             return vec![self.store.entries_from(self.live_from_ms)];
         }
-        let based = self.times.iter().filter(|time_ms| based[unit_of_time(**time_ms, units.count)]);
+        let based = self
+            .times
+            .iter()
+            .filter(|time_ms| based[unit_of_time(**time_ms, units.count)] && self.stored_times.contains(time_ms));
         based.map(|time_ms| self.store.entries_at(*time_ms, self.own)).collect()
     }
 
@@ -611,6 +622,7 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
         let lapses_ms = self.lapses.as_ref().map_or(i64::MAX, |lapses| lapses(value));
         self.value.extend_from_slice(&lapses_ms.to_le_bytes());
         encode(value, self.name, &mut self.value)?;
+        self.stored_times.extend(key.time_ms());
         self.store.put(&self.key, &self.value)
     }
 

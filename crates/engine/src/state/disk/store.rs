@@ -129,9 +129,10 @@ impl Store {
         Entries { inner, upkeep: self.upkeep.clone() }
     }
 
-    /// What stands before a stored key is not needed any more, and nothing will be written there: files of it go.
-    pub fn forget_before(&self, key: Vec<u8>) -> Result<()> {
-        self.home.forget_before(&self.upkeep, key)
+    /// What stands before a stored key is not needed any more, and nothing will be written there: files of it go when
+    /// there is something to merge.
+    pub fn forget_before(&self, key: Vec<u8>) {
+        self.upkeep.forget_before(key);
     }
 
     /// About how many bytes are in files.

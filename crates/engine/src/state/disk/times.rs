@@ -14,15 +14,18 @@ const PARTS_MAX: u64 = 1024;
 impl<K: Key, V: Data> DiskTable<AtTime<K>, V> {
     /// The times that have entries, in order. From what comes before `live_from_ms` nothing is needed any more, and
     /// nothing will be put there: it is not saved from now on, and its files go.
-    pub fn keep_times(&mut self, times: Vec<i64>, live_from_ms: i64) -> Result<()> {
+    pub fn keep_times(&mut self, times: Vec<i64>, live_from_ms: i64) {
         self.times = times;
         if live_from_ms <= self.live_from_ms {
-            return Ok(());
+            return;
         }
         self.live_from_ms = live_from_ms;
-        let mut bound = Vec::new();
-        put_time(live_from_ms, &mut bound);
-        self.store.forget_before(bound)
+        let live = self.stored_times.split_off(&live_from_ms);
+        if !std::mem::replace(&mut self.stored_times, live).is_empty() {
+            let mut bound = Vec::new();
+            put_time(live_from_ms, &mut bound);
+            self.store.forget_before(bound);
+        }
     }
 
     /// Key groups to be read one behind the other by a caller that gathers what it reads: of a table of any size so much
@@ -88,6 +91,9 @@ impl<K: Key, V: Data> DiskTable<AtTime<K>, V> {
         groups: GroupRange,
         each: &mut impl FnMut(K, V) -> Result<()>,
     ) -> Result<()> {
+        if !self.stored_times.contains(&time_ms) {
+            return Ok(());
+        }
         for stored in self.store.entries_at(time_ms, groups) {
             let (key, value) = stored?;
             let key: AtTime<K> = self.read_key(&key)?;

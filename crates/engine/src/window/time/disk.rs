@@ -125,7 +125,8 @@ impl<K: Key, T: Data, S, A: Aggregate<T>, W> DiskTimeWindows<K, T, S, A, W> {
 
     fn keep_slices(&mut self) -> Result<()> {
         let values = self.values.as_mut().ok_or_else(not_restored)?;
-        values.keep_times(self.slices.iter().copied().collect(), self.live_from_ms)
+        values.keep_times(self.slices.iter().copied().collect(), self.live_from_ms);
+        Ok(())
     }
 
     /// Emits the results of all keys of a window. `last_use` says that no later window covers its only slice.
