@@ -228,12 +228,18 @@ fn many_buckets_do_not_keep_many_files_open() {
     assert_eq!(all, (0..1200).collect::<Vec<_>>());
 }
 
+struct Subtask {
+    writer: Box<dyn SinkWriter<u64>>,
+    alarm: std::sync::Arc<Alarm>,
+    committer: Box<dyn tidemill_core::sink::Committer>,
+}
+
 /// A sink's subtasks, and what a reader sees of them.
 struct Subtasks<'a> {
     sink: &'a dyn Sink<u64>,
     folder: &'a Path,
     clock: std::sync::Arc<tidemill_core::ManualClock>,
-    writers: Vec<(Box<dyn SinkWriter<u64>>, std::sync::Arc<Alarm>, Box<dyn tidemill_core::sink::Committer>)>,
+    all: Vec<Subtask>,
 }
 
 impl<'a> Subtasks<'a> {
@@ -244,23 +250,24 @@ impl<'a> Subtasks<'a> {
             let (alarm, waker) = Alarm::new();
             let context = writer_context(subtask, count, epoch, 1, waker);
             let context = tidemill_core::sink::WriterContext { clock: clock.clone(), ..context };
-            (sink.writer(context).unwrap(), alarm, sink.committer(&scope()).unwrap().unwrap())
+            let committer = sink.committer(&scope()).unwrap().unwrap();
+            Subtask { writer: sink.writer(context).unwrap(), alarm, committer }
         };
-        Subtasks { sink, folder, clock: clock.clone(), writers: (0..count).map(start).collect() }
+        Subtasks { sink, folder, clock: clock.clone(), all: (0..count).map(start).collect() }
     }
 
     fn write(&mut self, subtask: usize, records: &[(i64, u64)], watermark_ms: i64) {
-        let (writer, alarm, _) = &mut self.writers[subtask];
+        let Subtask { writer, alarm, .. } = &mut self.all[subtask];
         write(&mut **writer, alarm, records.to_vec());
         writer.watermark(watermark_ms).unwrap();
     }
 
     /// A checkpoint; which buckets are marked then.
     fn checkpoint(&mut self, epoch: u64) -> Vec<String> {
-        let close = |(writer, ..): &mut (Box<dyn SinkWriter<u64>>, _, _)| writer.pre_commit(epoch).unwrap()().unwrap();
-        let tokens: Vec<_> = self.writers.iter_mut().map(close).collect();
-        for ((.., committer), tokens) in self.writers.iter_mut().zip(tokens) {
-            committer.commit(&tokens).unwrap();
+        let tokens: Vec<_> =
+            self.all.iter_mut().map(|subtask| subtask.writer.pre_commit(epoch).unwrap()().unwrap()).collect();
+        for (subtask, tokens) in self.all.iter_mut().zip(tokens) {
+            subtask.committer.commit(&tokens).unwrap();
         }
         self.marked()
     }
@@ -275,7 +282,7 @@ impl<'a> Subtasks<'a> {
         for bucket in forget {
             fs::remove_file(self.folder.join(bucket).join("_SUCCESS")).unwrap();
         }
-        Self::start(self.sink, self.folder, self.writers.len(), epoch)
+        Self::start(self.sink, self.folder, self.all.len(), epoch)
     }
 }
 
