@@ -63,7 +63,7 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor> {
 
 type Accepted = (TlsStream<TcpStream>, SocketAddr);
 
-/// A listener for [`axum::serve`].
+/// A listener for [`axum::serve()`].
 pub(crate) struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<Accepted>,
