@@ -413,6 +413,7 @@ pub(crate) fn source<T: Data>(
         known: BTreeSet::new(),
         next_discovery_ms: None,
         finished: false,
+        left_ms: None,
         committed: builder.shared.restore.epoch(),
         stage: Stage::default(),
         slots: first_slot..first_slot + parallelism,

@@ -64,6 +64,8 @@ pub(crate) struct SourceTask<T> {
     pub known: std::collections::BTreeSet<String>,
     pub next_discovery_ms: Option<i64>,
     pub finished: bool,
+    /// When it looked for records last, by the steady clock, if there may have been more than it took.
+    pub left_ms: Option<i64>,
     pub committed: u64,
     pub stage: Stage,
     /// The slots of all subtasks of this source.
@@ -192,10 +194,15 @@ impl<T: tidemill_core::Data> SourceTask<T> {
 
     fn poll(&mut self) -> Result<()> {
         self.discover()?;
-        let mut again = Poll::More;
+        if let Some(left_ms) = self.left_ms.take() {
+            let now_ms = self.core.control.clock().steady_ms();
+            self.watermarks.unread(now_ms.saturating_sub(left_ms), now_ms);
+        }
+        let (mut again, mut held) = (Poll::More, false);
         for _ in 0..POLLS_MAX {
             if !self.core.ready() {
                 // Credit or the sink's waker brings us back.
+                held = true;
                 again = Poll::Pending { wake_at_ms: None };
                 break;
             }
@@ -215,7 +222,11 @@ impl<T: tidemill_core::Data> SourceTask<T> {
                 break;
             }
         }
-        self.core.metrics.pending(self.reader.pending_records());
+        let waiting = self.reader.pending_records();
+        self.core.metrics.pending(waiting);
+        if held || again == Poll::More || waiting.is_some_and(|records| records > 0) {
+            self.left_ms = Some(self.core.control.clock().steady_ms());
+        }
         if again == Poll::End && self.next_discovery_ms.is_some() {
             again = Poll::Pending { wake_at_ms: None };
         }

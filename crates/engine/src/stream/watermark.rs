@@ -182,6 +182,10 @@ impl<T> Generator<T> {
     }
 }
 
+/// Of a time in which nobody looked for records so much counts as silence: what lies between two looks of a source that
+/// always finds some is mostly less, and must count, or a silent split beside it would never be left out.
+const UNREAD_COUNTED_MS: i64 = 100;
+
 struct SplitWatermark<T> {
     generator: Generator<T>,
     watermark_ms: i64,
@@ -324,6 +328,17 @@ impl<T: 'static> SplitWatermarks<T> {
             grows
         });
         immediate
+    }
+
+    /// Nobody looked for records for so long although there may have been some: under backpressure, or on a machine that is
+    /// busy. Most of that time is not silence of a split.
+    pub fn unread(&mut self, gap_ms: i64, now_ms: i64) {
+        let not_silent_ms = gap_ms.saturating_sub(UNREAD_COUNTED_MS);
+        if self.idle_timeout_ms.is_some() && not_silent_ms > 0 {
+            for split in &mut self.splits {
+                split.last_record_ms = split.last_record_ms.saturating_add(not_silent_ms).min(now_ms);
+            }
+        }
     }
 
     /// Whether event time waits for splits that are not here yet.
@@ -477,5 +492,26 @@ mod tests {
         assert!(emits(&mut watermarks, &mut next, 2, 0));
         assert!(!emits(&mut watermarks, &mut next, 2 * EARLY_RECORDS, 79));
         assert!(emits(&mut watermarks, &mut next, 1, 80));
+    }
+
+    #[test]
+    fn a_split_nobody_looked_into_was_not_silent() {
+        // Split 0 has records at each look; of split 1 there are none. When is it left out, with one look each `every_ms`?
+        let left_out_ms = |every_ms: i64, may_have_more: bool| {
+            let strategy = WatermarkStrategy::monotonous().with_idleness(Duration::from_secs(2));
+            let mut watermarks = SplitWatermarks::new(&strategy, 1, false);
+            watermarks.add_splits(2, 0);
+            (1..100).map(|look| look * every_ms).find(|now_ms| {
+                if may_have_more {
+                    watermarks.unread(every_ms, *now_ms);
+                }
+                let mut records = vec![(*now_ms, ())];
+                watermarks.observe(&mut records, &[(0, 1)], &ManualClock::new(*now_ms));
+                watermarks.periodic(*now_ms, &Board::new(vec![0]), 0).is_some()
+            })
+        };
+        assert_eq!(left_out_ms(500, false), Some(2000), "the source had nothing more");
+        assert_eq!(left_out_ms(100, true), Some(2100), "busy, but looked into all the time; it is judged every 200 ms");
+        assert_eq!(left_out_ms(1500, true), Some(30_000), "held up: of each look 100 ms count");
     }
 }
