@@ -10,34 +10,8 @@
 . "$(dirname "$0")/library.sh"
 
 version=3.4.2
-cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
-jars=$cache/hadoop-$version
 
-fetch() {
-  [ -e "$jars/complete" ] && return
-  if ! have mvn || ! have java; then scripts/setup.sh kafka >&2; fi
-  mkdir -p "$cache"
-  # Several tests may ask at the same time: one fetches, the others wait.
-  exec 9>"$cache/hadoop.lock"
-  flock 9
-  [ -e "$jars/complete" ] && return
-  cat >"$scratch/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>tidemill</groupId><artifactId>hdfs</artifactId><version>1</version>
-  <dependencies>
-    <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-minicluster</artifactId><version>$version</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-    <dependency><groupId>org.mockito</groupId><artifactId>mockito-core</artifactId><version>4.11.0</version></dependency>
-  </dependencies>
-</project>
-POM
-  mvn -q -B -f "$scratch/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >&2 ||
-    die "could not fetch Apache Hadoop $version by Maven"
-  # Another binding of slf4j, with which each start would begin with a warning.
-  rm -f "$jars"/slf4j-reload4j-*.jar
-  touch "$jars/complete"
-}
+fetch() { fetch_jars hadoop "$version" "org.apache.hadoop:hadoop-client-minicluster:$version" "org.slf4j:slf4j-simple:1.7.36" "org.mockito:mockito-core:4.11.0"; }
 
 run() {
   fetch

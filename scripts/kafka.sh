@@ -12,33 +12,8 @@
 . "$(dirname "$0")/library.sh"
 
 version=4.1.1
-cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
-jars=$cache/kafka-$version
 
-fetch() {
-  [ -e "$jars/complete" ] && return
-  if ! have mvn || ! have java; then scripts/setup.sh kafka >&2; fi
-  mkdir -p "$cache"
-  # Several tests may ask at the same time: one fetches, the others wait.
-  exec 9>"$cache/kafka.lock"
-  flock 9
-  [ -e "$jars/complete" ] && return
-  cat >"$scratch/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>tidemill</groupId><artifactId>kafka-broker</artifactId><version>1</version>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-</project>
-POM
-  mvn -q -B -f "$scratch/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >&2 ||
-    die "could not fetch Apache Kafka $version by Maven"
-  # Another binding of slf4j, with which each start would begin with a warning.
-  rm -f "$jars"/log4j-slf4j-impl-*.jar
-  touch "$jars/complete"
-}
+fetch() { fetch_jars kafka "$version" "org.apache.kafka:kafka_2.13:$version" "org.slf4j:slf4j-simple:1.7.36"; }
 
 configure() { # configure <folder> <port> <controller port>
   cat >"$1/server.properties" <<PROPERTIES

@@ -56,3 +56,33 @@ conclude() {
   say "$passed passed, $failed failed"
   [ "$failed" -eq 0 ]
 }
+
+# fetch_jars <name> <version> <group:artifact:version …>: fetches Java packages and what they need by Maven, once, into
+# $jars, the folder of that name and version.
+fetch_jars() {
+  local name=$1 version=$2 package group artifact of
+  shift 2
+  local cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
+  jars=$cache/$name-$version
+  [ -e "$jars/complete" ] && return
+  if ! have mvn || ! have java; then scripts/setup.sh kafka >&2; fi
+  mkdir -p "$cache"
+  # Several tests may ask at the same time: one fetches, the others wait.
+  exec 9>"$cache/$name.lock"
+  flock 9
+  [ -e "$jars/complete" ] && return
+  {
+    say '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+    say "<groupId>tidemill</groupId><artifactId>$name</artifactId><version>1</version><dependencies>"
+    for package; do
+      IFS=: read -r group artifact of <<<"$package"
+      say "<dependency><groupId>$group</groupId><artifactId>$artifact</artifactId><version>$of</version></dependency>"
+    done
+    say '</dependencies></project>'
+  } >"$scratch/pom.xml"
+  mvn -q -B -f "$scratch/pom.xml" dependency:copy-dependencies -DoutputDirectory="$jars" >&2 ||
+    die "could not fetch $name $version by Maven"
+  # Other bindings of slf4j, with which each start would begin with a warning.
+  rm -f "$jars"/log4j-slf4j-impl-*.jar "$jars"/slf4j-reload4j-*.jar
+  touch "$jars/complete"
+}

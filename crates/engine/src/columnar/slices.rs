@@ -4,11 +4,12 @@
 //! ends, the tables of the slices it covers are merged; a tumbling window is one slice. Results are columns made of the
 //! tables' words. Sections of state have the names and entries of the typed lane's time windows.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::SchemaRef;
+use hashbrown::HashSet;
 use tidemill_core::columns::failed;
 use tidemill_core::{ColumnBatch, Error, Result, WATERMARK_MIN};
 
@@ -22,6 +23,7 @@ use crate::driver::{BATCH_ROWS, Records};
 use crate::operator::{CopyRun, Operator, Out, SnapshotMode, SnapshotParts};
 use crate::state::{Restored, SectionKind, TableHasher, Writer};
 use crate::window::Window;
+use crate::window::progress::{AlreadyFired, Progress};
 
 struct Slice {
     start_ms: i64,
@@ -41,8 +43,7 @@ pub(super) struct SlicesOperator {
     leaving: Vec<Slice>,
     /// Ends of windows that hold something and have not fired.
     pending_ends: BTreeSet<i64>,
-    /// After a restore with another parallelism some keys' windows have fired that others' have not: window end → keys.
-    already_fired: BTreeMap<i64, Keys>,
+    already_fired: AlreadyFired<RowKey>,
     watermark_ms: i64,
     late_dropped: u64,
 }
@@ -51,8 +52,6 @@ pub(super) struct SlicesOperator {
 const CONTENT: &str = "columns";
 /// Groups: of a large slice with its start behind a stroke, of small ones together.
 const VALUES: &str = "window-values";
-const PROGRESS: &str = "window-progress";
-const FIRED: &str = "window-fired";
 
 /// The slice a section's name names.
 fn slice_of(name: &str) -> Option<i64> {
@@ -68,7 +67,7 @@ impl SlicesOperator {
             spare: None,
             leaving: Vec::new(),
             pending_ends: BTreeSet::new(),
-            already_fired: BTreeMap::new(),
+            already_fired: AlreadyFired::default(),
             watermark_ms: WATERMARK_MIN,
             late_dropped: 0,
         }
@@ -161,7 +160,7 @@ impl SlicesOperator {
     fn fire(&mut self, window: Window, out: &mut Out<ColumnBatch>) -> Result<()> {
         let from = self.slices.partition_point(|slice| slice.start_ms < window.start_ms);
         let to = self.slices.partition_point(|slice| slice.start_ms < window.end_ms);
-        let skip = self.already_fired.remove(&window.end_ms).unwrap_or_default();
+        let skip = self.already_fired.take(window.end_ms);
         if to - from < 2 {
             return match self.slices.get(from..to) {
                 Some([only]) => self.emit_all(&only.groups, window, &skip, out),
@@ -203,36 +202,11 @@ impl SlicesOperator {
         ColumnBatch::new(columns).with_times(Int64Array::from_value(window.max_timestamp_ms(), groups.len()))
     }
 
-    /// Windows that fired before a restore must not fire after the next one either.
-    fn snapshot_fired(&self, parts: &mut SnapshotParts) -> Result<()> {
-        if self.already_fired.is_empty() {
-            return Ok(());
-        }
-        let mut fired = Writer::new(FIRED, SectionKind::Keyed);
-        for (end_ms, keys) in &self.already_fired {
-            keys.iter().try_for_each(|key| fired.entry(&(key, end_ms)))?;
-        }
-        parts.sections.push(fired.finish());
-        Ok(())
-    }
-
-    fn restore_fired(&mut self, state: &mut Restored) -> Result<()> {
-        for section in state.take(FIRED) {
-            let mut reader = section.reader()?;
-            while let Some((key, end_ms)) = reader.entry::<(RowKey, i64)>()? {
-                if state.owns(&key) {
-                    self.already_fired.entry(end_ms).or_default().insert(key);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Takes back a group of a slice, of which the windows with these ends have fired.
     fn take_back(&mut self, slice_start_ms: i64, fired: &[i64], key: RowKey, words: &Words) -> Result<()> {
         self.slice(slice_start_ms).set(&key, words)?;
         for end_ms in fired {
-            self.already_fired.entry(*end_ms).or_default().insert(key.clone());
+            self.already_fired.insert(*end_ms, key.clone());
         }
         Ok(())
     }
@@ -271,23 +245,16 @@ impl Operator<ColumnBatch, ColumnBatch> for SlicesOperator {
                     .hint("give the changed aggregation another uid"));
             }
         }
-        self.restore_fired(&mut state)?;
-        let mut progress = BTreeMap::new();
-        for section in state.take(PROGRESS) {
-            if let Some(reached_ms) = section.reader()?.entry::<i64>()? {
-                progress.insert(section.subtask, reached_ms);
-            }
-        }
-        // Event time goes on from the slowest; what faster subtasks had fired already must not fire again.
-        self.watermark_ms = progress.values().copied().min().unwrap_or(WATERMARK_MIN);
-        let reached = |subtask: usize| progress.get(&subtask).copied().unwrap_or(WATERMARK_MIN);
+        self.already_fired.restore(&mut state)?;
+        let progress = Progress::restore(&mut state)?;
+        self.watermark_ms = progress.slowest_ms();
         // A key belonged to one subtask, and what that wrote of it later comes behind what it wrote earlier.
         for section in state.take_where(|name| slice_of(name).is_some()) {
             if section.removal {
                 return Err(Error::corrupt("the state of windows over columns says that keys were removed"));
             }
             let slice_start_ms = slice_of(&section.name).unwrap_or_default();
-            let fired = self.fired_ends(slice_start_ms, reached(section.subtask));
+            let fired = self.fired_ends(slice_start_ms, progress.of(section.subtask));
             let mut reader = section.reader()?;
             while let Some((key, words)) = reader.entry::<(RowKey, Words)>()? {
                 if state.owns(&key) {
@@ -296,7 +263,7 @@ impl Operator<ColumnBatch, ColumnBatch> for SlicesOperator {
             }
         }
         for section in state.take(VALUES) {
-            let reached_ms = reached(section.subtask);
+            let reached_ms = progress.of(section.subtask);
             let mut reader = section.reader()?;
             while let Some((key, slice_start_ms, words)) = reader.entry::<(RowKey, i64, Words)>()? {
                 if state.owns(&key) {
@@ -329,15 +296,14 @@ impl Operator<ColumnBatch, ColumnBatch> for SlicesOperator {
                 groups.write_all(*start_ms, &mut small)?;
             }
         }
-        let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
-        progress.entry(&self.watermark_ms)?;
         if parts.mode != SnapshotMode::Nothing {
             let mut content = Writer::new(CONTENT, SectionKind::Operator);
             content.entry(&self.content())?;
             parts.sections.push(content.finish());
         }
-        parts.sections.extend([small.finish(), progress.finish()]);
-        self.snapshot_fired(parts)
+        parts.sections.push(small.finish());
+        Progress::snapshot(self.watermark_ms, parts)?;
+        self.already_fired.snapshot(parts)
     }
 
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {

@@ -9,13 +9,13 @@
 //! the trigger for a window and a time, and then, at its end, the window is let go.
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, WATERMARK_MIN};
+use tidemill_core::{Data, NO_TIMESTAMP, Result, WATERMARK_MIN};
 
 use super::contents::{Contents, Held};
 use super::evictor::EvictorContext;
 use super::function::{ProcessWindowFunction, WindowContext, WindowState};
 use super::trigger::{SetTimers, Trigger, TriggerContext, TriggerResult};
-use super::{Aggregate, Window, WindowKey, WindowKind, WindowParts};
+use super::{Aggregate, Window, WindowKey, WindowKind, WindowParts, without_event_time};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
@@ -409,8 +409,7 @@ where
         let windows = &mut self.windows;
         let event_time = windows.kind.is_event_time();
         if event_time && timestamp_ms == NO_TIMESTAMP {
-            return Err(Error::input("a record without event time came to an event-time window")
-                .hint("assign timestamps and watermarks before the window, or use a processing-time window"));
+            return Err(without_event_time());
         }
         let time_ms = if event_time { timestamp_ms } else { windows.now.processing_time_ms };
         self.assigned.clear();

@@ -21,6 +21,7 @@ mod evictor;
 mod function;
 pub(crate) mod general;
 mod global;
+pub(crate) mod progress;
 mod session;
 mod session_operator;
 #[cfg(test)]
@@ -47,7 +48,7 @@ pub use window_key::WindowKey;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use tidemill_core::{Data, Result};
+use tidemill_core::{Data, Error, Result};
 
 use crate::key::Key;
 use crate::operator::Operator;
@@ -242,4 +243,10 @@ where
     fn late_dropped(&self) -> u64 {
         (**self).late_dropped()
     }
+}
+
+/// A record has no event time, and a window goes by it.
+fn without_event_time() -> Error {
+    Error::input("a record without event time came to an event-time window")
+        .hint("assign timestamps and watermarks before the window, or use a processing-time window")
 }

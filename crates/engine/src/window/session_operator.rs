@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, WATERMARK_MIN};
+use tidemill_core::{Data, NO_TIMESTAMP, Result, WATERMARK_MIN};
 
 use super::session::{Gap, SessionWindows};
-use super::{Aggregate, Window, WindowParts};
+use super::{Aggregate, Window, WindowParts, without_event_time};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
@@ -325,8 +325,7 @@ where
         if self.event_time {
             for (timestamp_ms, value) in batch {
                 if timestamp_ms == NO_TIMESTAMP {
-                    return Err(Error::input("a record without event time came to an event-time window")
-                        .hint("assign timestamps and watermarks before the window, or use a processing-time window"));
+                    return Err(without_event_time());
                 }
                 self.add(timestamp_ms, timestamp_ms, value, out)?;
             }

@@ -19,7 +19,8 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
 
-use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, floor, millis};
+use super::progress::{AlreadyFired, Progress};
+use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, floor, millis, without_event_time};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
@@ -155,7 +156,7 @@ impl<T: Data> WindowKind<T> for TimeWindows {
                 emit: parts.emit,
                 slices: Vec::new(),
                 spare: None,
-                already_fired: BTreeMap::new(),
+                already_fired: AlreadyFired::default(),
             },
             leaving: Vec::new(),
             pending_ends: BTreeSet::new(),
@@ -182,8 +183,7 @@ struct Contents<K, T, A: Aggregate<T>, W> {
     slices: Vec<Slice<K, A::Accumulator>>,
     /// The empty table of a slice that is over. The next one is mostly as large, and fresh memory costs.
     spare: Option<Table<K, A::Accumulator>>,
-    /// After a restore with another parallelism some keys' windows have fired that others' have not: window end → keys.
-    already_fired: BTreeMap<i64, HashSet<K, TableHasher>>,
+    already_fired: AlreadyFired<K>,
 }
 
 /// A slice, as `[start, end)`, and its place; empty when there is none.
@@ -215,33 +215,6 @@ struct TimeWindowOperator<K, T, S, A: Aggregate<T>, W> {
 }
 
 impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
-    /// Windows that fired before a restore must not fire after the next one either.
-    fn snapshot_fired(&self, parts: &mut SnapshotParts) -> Result<()> {
-        if self.already_fired.is_empty() {
-            return Ok(());
-        }
-        let mut fired = Writer::new(FIRED, SectionKind::Keyed);
-        for (end_ms, keys) in &self.already_fired {
-            for key in keys {
-                fired.entry(&(key, end_ms))?;
-            }
-        }
-        parts.sections.push(fired.finish());
-        Ok(())
-    }
-
-    fn restore_fired(&mut self, state: &mut Restored) -> Result<()> {
-        for section in state.take(FIRED) {
-            let mut reader = section.reader()?;
-            while let Some((key, end_ms)) = reader.entry::<(K, i64)>()? {
-                if state.owns(&key) {
-                    self.already_fired.entry(end_ms).or_default().insert(key);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The place of the slice that starts at `start_ms`, made if needed; true when it is new.
     #[inline]
     fn slice(&mut self, start_ms: i64) -> (usize, bool) {
@@ -281,7 +254,7 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
         I: IntoIterator<Item = O>,
     {
         let covered = self.covered(window);
-        let skip = self.already_fired.remove(&window.end_ms).unwrap_or_default();
+        let skip = self.already_fired.take(window.end_ms);
         match &mut self.slices[covered] {
             [] => Ok(()),
             [only] if last_use && !only.values.is_copying() => {
@@ -384,7 +357,7 @@ where
             for &end_ms in &ends {
                 self.pending_ends.insert(end_ms);
                 if end_ms - 1 <= reached_ms {
-                    self.contents.already_fired.entry(end_ms).or_default().insert(key.clone());
+                    self.contents.already_fired.insert(end_ms, key.clone());
                 }
             }
             self.contents.aggregate.restored(&value);
@@ -492,8 +465,6 @@ where
 }
 
 const VALUES: &str = "window-values";
-const PROGRESS: &str = "window-progress";
-const FIRED: &str = "window-fired";
 
 /// The slice a section's name names.
 fn slice_of(name: &str) -> Option<i64> {
@@ -511,15 +482,9 @@ where
     I: IntoIterator<Item = O>,
 {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
-        self.contents.restore_fired(&mut state)?;
-        let mut progress = BTreeMap::new();
-        for section in state.take(PROGRESS) {
-            if let Some(reached_ms) = section.reader()?.entry::<i64>()? {
-                progress.insert(section.subtask, reached_ms);
-            }
-        }
-        // Event time goes on from the slowest; what faster subtasks had fired already must not fire again.
-        self.now_ms = progress.values().copied().min().unwrap_or(WATERMARK_MIN);
+        self.contents.already_fired.restore(&mut state)?;
+        let progress = Progress::restore(&mut state)?;
+        self.now_ms = progress.slowest_ms();
         // A large slice has its own sections, the small ones share one.
         let mut large: BTreeMap<(usize, i64), Vec<RestoredSection>> = BTreeMap::new();
         for section in state.take_where(|name| slice_of(name).is_some()) {
@@ -529,11 +494,11 @@ where
         for ((subtask, slice_start_ms), sections) in large {
             let mut values: Table<K, A::Accumulator> = Table::default();
             values.load(&sections, |key| state.owns(key))?;
-            let reached_ms = progress.get(&subtask).copied().unwrap_or(WATERMARK_MIN);
+            let reached_ms = progress.of(subtask);
             self.take_back(slice_start_ms, reached_ms, values.into_entries());
         }
         for section in state.take(VALUES) {
-            let reached_ms = progress.get(&section.subtask).copied().unwrap_or(WATERMARK_MIN);
+            let reached_ms = progress.of(section.subtask);
             let mut reader = section.reader()?;
             while let Some((key, slice_start_ms, value)) = reader.entry::<(K, i64, A::Accumulator)>()? {
                 if state.owns(&key) {
@@ -548,8 +513,7 @@ where
         if self.windows.event_time {
             for (timestamp_ms, value) in batch {
                 if timestamp_ms == NO_TIMESTAMP {
-                    return Err(Error::input("a record without event time came to an event-time window")
-                        .hint("assign timestamps and watermarks before the window, or use a processing-time window"));
+                    return Err(without_event_time());
                 }
                 self.add(timestamp_ms, timestamp_ms, value, out)?;
             }
@@ -589,10 +553,9 @@ where
                 slice.values.iter().try_for_each(|(key, value)| small.entry(&(key, slice.start_ms, value)))?;
             }
         }
-        let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
-        progress.entry(&self.now_ms)?;
-        parts.sections.extend([small.finish(), progress.finish()]);
-        self.contents.snapshot_fired(parts)
+        parts.sections.push(small.finish());
+        Progress::snapshot(self.now_ms, parts)?;
+        self.contents.already_fired.snapshot(parts)
     }
 
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {

@@ -14,6 +14,7 @@ use crate::columnar::aggregate::Layout;
 use crate::operator::{Link, Sides, Signal, snapshot_whole};
 use crate::state::{RestoredSection, Section};
 use crate::window::Tumbling;
+use crate::window::progress::PROGRESS;
 
 /// Of a count and a sum. In the slice of 1000: key (258, "ab"), 3 rows, a sum of 200; in that of 0: key (null, "c"), one
 /// row, a sum of 5.

@@ -3,19 +3,20 @@
 //!
 //! What it saves is what windows in memory save, so either goes on from the other's checkpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
 use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, WATERMARK_MIN};
 
-use super::{FIRED, PROGRESS, TimeWindows, VALUES, slice_of};
+use super::{TimeWindows, VALUES, slice_of};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{AtTime, DiskTable, Restored, SectionKind, TableHasher, Writer};
+use crate::state::{AtTime, DiskTable, Restored, TableHasher};
 use crate::stream::{KeySelector, RuntimeContext};
-use crate::window::{Aggregate, Window, WindowParts, floor};
+use crate::window::progress::{AlreadyFired, Progress};
+use crate::window::{Aggregate, Window, WindowParts, floor, without_event_time};
 
 /// A slice's running values by key.
 type Values<K, A> = DiskTable<AtTime<K>, A>;
@@ -36,8 +37,7 @@ pub(super) struct DiskTimeWindows<K, T, S, A: Aggregate<T>, W> {
     hot: (i64, i64),
     /// Ends of windows that hold something and have not fired.
     pending_ends: BTreeSet<i64>,
-    /// After a restore with another parallelism some keys' windows have fired that others' have not: window end → keys.
-    already_fired: BTreeMap<i64, HashSet<K, TableHasher>>,
+    already_fired: AlreadyFired<K>,
     /// The watermark, or for processing time the last clock reading.
     now_ms: i64,
     lateness_ms: i64,
@@ -62,7 +62,7 @@ impl<K: Key, T: Data, S, A: Aggregate<T>, W> DiskTimeWindows<K, T, S, A, W> {
             live_from_ms: i64::MIN,
             hot: (0, 0),
             pending_ends: BTreeSet::new(),
-            already_fired: BTreeMap::new(),
+            already_fired: AlreadyFired::default(),
             now_ms: WATERMARK_MIN,
             lateness_ms: if windows.event_time { parts.allowed_lateness_ms } else { 0 },
             late_tag: parts.late_tag.map(OutputTag::new),
@@ -135,7 +135,7 @@ impl<K: Key, T: Data, S, A: Aggregate<T>, W> DiskTimeWindows<K, T, S, A, W> {
         W: FnMut(&K, Window, A::Output) -> I,
         I: IntoIterator<Item = O>,
     {
-        let skip = self.already_fired.remove(&window.end_ms).unwrap_or_default();
+        let skip = self.already_fired.take(window.end_ms);
         let covered: Vec<i64> = self.slices.range(window.start_ms..window.end_ms).copied().collect();
         let values = self.values.as_mut().ok_or_else(not_restored)?;
         let (aggregate, emit) = (&mut self.aggregate, &mut self.emit);
@@ -250,7 +250,7 @@ impl<K: Key, T: Data, S, A: Aggregate<T>, W> DiskTimeWindows<K, T, S, A, W> {
             let fired =
                 self.ends_over(*slice_start_ms).filter(|end_ms| end_ms - 1 > now_ms && end_ms - 1 <= reached_ms);
             for end_ms in fired {
-                self.already_fired.entry(end_ms).or_default().insert(key.clone());
+                self.already_fired.insert(end_ms, key.clone());
             }
         }
         self.aggregate.restored(value);
@@ -271,25 +271,12 @@ where
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         let at = (self.context.subtask, self.context.parallelism);
         self.values = self.context.state.timed_table(VALUES, at)?;
-        for section in state.take(FIRED) {
-            let mut reader = section.reader()?;
-            while let Some((key, end_ms)) = reader.entry::<(K, i64)>()? {
-                if state.owns(&key) {
-                    self.already_fired.entry(end_ms).or_default().insert(key);
-                }
-            }
-        }
-        let mut progress = BTreeMap::new();
-        for section in state.take(PROGRESS) {
-            if let Some(reached_ms) = section.reader()?.entry::<i64>()? {
-                progress.insert(section.subtask, reached_ms);
-            }
-        }
-        // Event time goes on from the slowest; what faster subtasks had fired already must not fire again.
-        self.now_ms = progress.values().copied().min().unwrap_or(WATERMARK_MIN);
+        self.already_fired.restore(&mut state)?;
+        let progress = Progress::restore(&mut state)?;
+        self.now_ms = progress.slowest_ms();
         // In memory a large slice has sections of its own.
         for section in state.take_where(|name| name == VALUES || slice_of(name).is_some()) {
-            let reached_ms = progress.get(&section.subtask).copied().unwrap_or(WATERMARK_MIN);
+            let reached_ms = progress.of(section.subtask);
             let slice = slice_of(&section.name);
             let mut reader = section.reader()?;
             loop {
@@ -312,8 +299,7 @@ where
         if self.windows.event_time {
             for (timestamp_ms, value) in batch {
                 if timestamp_ms == NO_TIMESTAMP {
-                    return Err(Error::input("a record without event time came to an event-time window")
-                        .hint("assign timestamps and watermarks before the window, or use a processing-time window"));
+                    return Err(without_event_time());
                 }
                 self.add(timestamp_ms, timestamp_ms, value, out)?;
             }
@@ -345,18 +331,8 @@ where
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
         self.keep_slices()?;
         self.values.as_mut().ok_or_else(not_restored)?.begin_snapshot(parts)?;
-        let mut progress = Writer::new(PROGRESS, SectionKind::Operator);
-        progress.entry(&self.now_ms)?;
-        parts.sections.push(progress.finish());
-        // Windows that fired before a restore must not fire after the next one either.
-        let mut fired = Writer::new(FIRED, SectionKind::Keyed);
-        for (end_ms, keys) in &self.already_fired {
-            keys.iter().try_for_each(|key| fired.entry(&(key, end_ms)))?;
-        }
-        if !self.already_fired.is_empty() {
-            parts.sections.push(fired.finish());
-        }
-        Ok(())
+        Progress::snapshot(self.now_ms, parts)?;
+        self.already_fired.snapshot(parts)
     }
 
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool> {
