@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use tidemill_benches::{Failure, cpu_seconds, load, resident_mb};
 use tidemill_connectors::file::FileSource;
@@ -181,13 +182,17 @@ fn mix(a: u64, b: u64, c: u64) -> u64 {
     (a.wrapping_mul(31).wrapping_add(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ c.wrapping_mul(0x2545_f491_4f6c_dd1d)
 }
 
-/// A line's words.
+/// A line's words: short texts, which stand in the record itself.
 #[derive(Clone)]
 struct Words;
 
-impl ProcessFunction<String, (String, u64)> for Words {
-    fn process(&mut self, line: String, out: &mut ProcessContext<'_, (String, u64)>) -> tidemill_core::Result<()> {
-        line.split(' ').try_for_each(|word| out.emit((word.to_owned(), 1)))
+impl ProcessFunction<String, (CompactString, u64)> for Words {
+    fn process(
+        &mut self,
+        line: String,
+        out: &mut ProcessContext<'_, (CompactString, u64)>,
+    ) -> tidemill_core::Result<()> {
+        line.split(' ').try_for_each(|word| out.emit((word.into(), 1)))
     }
 }
 

@@ -18,6 +18,9 @@ use tidemill_engine::stream::WatermarkStrategy;
 use tidemill_engine::window::{Aggregate, Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const WORKERS: usize = 2;
 /// 10 M events in a window of 10 s.
 const EVENTS_PER_MS: u64 = 1_000;

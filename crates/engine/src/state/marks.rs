@@ -1,7 +1,8 @@
-//! Which entries of a shard have changed, two bits a bucket of its hash table.
+//! Which entries of a shard have changed, two bits a bucket of its hash table, for those who walk over them.
 //!
-//! Until the first snapshot's moment all entries are new, so there are no bits to keep or to look at: many tables, such as
-//! those of short windows, never see a snapshot, and looking at a bit costs a cache miss of its own.
+//! A bit is a cache miss away from its entry. So each entry also has a stamp beside it, the number of the moment after which
+//! it changed last, and only its first change after a moment comes here. Until a shard's first moment all entries are new
+//! and no bits are kept: many tables, such as those of short windows, never see a snapshot.
 
 use hashbrown::hash_table::HashTable;
 
@@ -14,6 +15,8 @@ pub(crate) struct Marks {
     before: Vec<u64>,
     /// There was a moment: before it all entries count as changed now, and both lists are empty.
     kept: bool,
+    /// The stamp of entries that have changed since the last moment.
+    stamp: u32,
     moves: u32,
 }
 
@@ -40,21 +43,22 @@ impl Marks {
     /// Bits for the buckets of a table, none of them set.
     fn clear<T>(entries: &HashTable<T>) -> Self {
         let words = entries.num_buckets().div_ceil(64);
-        Marks { now: vec![0; words], before: vec![0; words], kept: true, moves: 0 }
+        Marks { now: vec![0; words], before: vec![0; words], kept: true, ..Marks::default() }
     }
 
+    /// The stamp of entries that have changed since the last moment.
     #[inline]
-    pub fn is_now(&self, bucket: usize) -> bool {
-        let (word, bit) = bit(bucket);
-        !self.kept || self.now[word] & bit != 0
+    pub fn stamp(&self) -> u32 {
+        self.stamp
     }
 
+    /// Whether an entry had changed before the last moment and is in no checkpoint yet.
     pub fn is_before(&self, bucket: usize) -> bool {
         let (word, bit) = bit(bucket);
         self.before[word] & bit != 0
     }
 
-    /// The entry changes, and is not marked so.
+    /// The entry in the bucket changes for the first time since the last moment.
     pub fn change(&mut self, bucket: usize) {
         let (word, bit) = bit(bucket);
         self.now[word] |= bit;
@@ -74,7 +78,7 @@ impl Marks {
     /// No marks for the buckets of a table that the entries of another are about to move to.
     pub fn behind<T>(entries: &HashTable<T>, others: &Marks) -> Self {
         let marks = if others.kept { Marks::clear(entries) } else { Marks::default() };
-        Marks { moves: others.moves + 1, ..marks }
+        Marks { stamp: others.stamp, moves: others.moves + 1, ..marks }
     }
 
     /// Takes over the marks of an entry that stood in `from` of other marks.
@@ -82,19 +86,17 @@ impl Marks {
         if !self.kept {
             return;
         }
-        let (word, bit) = bit(bucket);
-        if others.is_now(from) {
-            self.now[word] |= bit;
-        }
-        if others.is_before(from) {
-            self.before[word] |= bit;
-        }
+        let ((word, to), (other_word, other)) = (bit(bucket), bit(from));
+        self.now[word] |= if others.now[other_word] & other != 0 { to } else { 0 };
+        self.before[word] |= if others.before[other_word] & other != 0 { to } else { 0 };
     }
 
     /// A snapshot's moment: what has changed until now has changed before it. Tells how many entries these are.
     pub fn moment<T>(&mut self, entries: &HashTable<T>) -> usize {
+        // An entry left alone for four billion moments would seem to have changed: with one each second after 136 years.
+        self.stamp = self.stamp.wrapping_add(1);
         if !self.kept {
-            *self = Marks { moves: self.moves, ..Marks::clear(entries) };
+            *self = Marks { stamp: self.stamp, moves: self.moves, ..Marks::clear(entries) };
             for bucket in entries.iter_buckets() {
                 let (word, bit) = bit(bucket);
                 self.before[word] |= bit;
@@ -117,11 +119,6 @@ impl Marks {
     /// The first bucket from `from` on that has changed before the last moment and not since.
     pub fn next_only_before(&self, from: usize) -> Option<usize> {
         first_set(self.before.iter().zip(&self.now).map(|(before, now)| before & !now), from)
-    }
-
-    /// The first bucket from `from` on that has not changed since the last moment; it may be one behind the last.
-    pub fn next_unchanged(&self, from: usize) -> Option<usize> {
-        first_set(self.now.iter().map(|now| !now), from)
     }
 
     /// Counts how often the entries have moved to other buckets.

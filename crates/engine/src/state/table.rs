@@ -8,12 +8,12 @@
 //!                                  an entry about to change for the first time here ▲ is written out first
 //! ```
 //!
-//! Each entry has a mark that says whether it has changed since the moment. Copying walks the shards in order; an entry in
-//! a shard that is not behind it yet is written out just before its first change. What the walk finds marked is either
+//! Each entry has a stamp that says whether it has changed since the moment. Copying walks the shards in order; an entry in
+//! a shard that is not behind it yet is written out just before its first change. What the walk finds changed is either
 //! written already or did not exist at the moment.
 //!
-//! A second mark tells what had changed between the last checkpoint and the moment, so that a large table writes only
-//! that (see `chain.rs`). Small tables are written whole: it costs less than to think about it.
+//! The marks of a shard (`marks.rs`) tell what had changed between the last checkpoint and the moment, so that a large
+//! table writes only that (see `chain.rs`). Small tables are written whole: it costs less than to think about it.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -52,8 +52,21 @@ pub struct Table<K, V> {
 }
 
 struct Shard<K, V> {
-    entries: HashTable<(K, V)>,
+    entries: HashTable<Held<K, V>>,
     marks: Marks,
+}
+
+/// An entry with its stamp beside it, so that knowing whether it has changed costs no fetch from memory of its own.
+struct Held<K, V> {
+    stamp: u32,
+    key: K,
+    value: V,
+}
+
+impl<K, V> Held<K, V> {
+    fn into_entry(self) -> (K, V) {
+        (self.key, self.value)
+    }
 }
 
 impl<K, V> Shard<K, V> {
@@ -64,29 +77,30 @@ impl<K, V> Shard<K, V> {
 
 /// Puts an entry in that is not there yet.
 fn insert_new<'a, K: Key, V>(
-    entries: &'a mut HashTable<(K, V)>,
+    entries: &'a mut HashTable<Held<K, V>>,
     marks: &mut Marks,
     hash: u64,
-    entry: (K, V),
-) -> &'a mut (K, V) {
+    (key, value): (K, V),
+) -> &'a mut V {
     if entries.len() == entries.capacity() {
         grow(entries, marks);
     }
-    let place = entries.insert_unique(hash, entry, |entry| self::hash(&entry.0));
+    let held = Held { stamp: marks.stamp(), key, value };
+    let place = entries.insert_unique(hash, held, |held| self::hash(&held.key));
     marks.replace(place.bucket_index(), true);
-    place.into_mut()
+    &mut place.into_mut().value
 }
 
 /// Makes room. Entries move to other buckets, and their marks go with them.
 #[cold]
-fn grow<K: Key, V>(entries: &mut HashTable<(K, V)>, marks: &mut Marks) {
+fn grow<K: Key, V>(entries: &mut HashTable<Held<K, V>>, marks: &mut Marks) {
     let mut old = std::mem::replace(entries, HashTable::with_capacity((2 * entries.len()).max(4)));
     let new_marks = Marks::behind(entries, marks);
     let old_marks = std::mem::replace(marks, new_marks);
     for bucket in old.iter_buckets().collect::<Vec<usize>>() {
         let Ok(held) = old.get_bucket_entry(bucket) else { continue };
-        let (entry, _) = held.remove();
-        let place = entries.insert_unique(hash(&entry.0), entry, |entry| self::hash(&entry.0));
+        let (held, _) = held.remove();
+        let place = entries.insert_unique(hash(&held.key), held, |held| self::hash(&held.key));
         marks.moved(place.bucket_index(), bucket, &old_marks);
     }
 }
@@ -142,12 +156,24 @@ impl<K: Key, V: Data> Table<K, V> {
         self.shards.len() > 1
     }
 
+    /// Fetches the entries of keys from memory side by side, so that the accesses that follow need not wait for one after
+    /// the other. For a handful of keys at a time; worth it for a large table only.
+    #[inline]
+    pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
+        let stamps = keys.map(|key| {
+            let hash = hash::<Q>(key.borrow());
+            // The first that may be it. Whether it is would have to wait for what is fetched.
+            self.shards[shard_of(hash, self.shards.len())].entries.find(hash, |_| true).map_or(0, |held| held.stamp)
+        });
+        std::hint::black_box(stamps.fold(0, u32::wrapping_add));
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
         let hash = hash(key);
         let shard = &self.shards[shard_of(hash, self.shards.len())];
-        shard.entries.find(hash, |entry| key.equivalent(&entry.0)).map(|entry| &entry.1)
+        shard.entries.find(hash, |held| key.equivalent(&held.key)).map(|held| &held.value)
     }
 
     /// Whether the key has a value.
@@ -161,9 +187,9 @@ impl<K: Key, V: Data> Table<K, V> {
         let hash = hash(key);
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
-        let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
-        changing(&mut self.copying, at, marks, held.bucket_index(), held.get());
-        Some(&mut held.into_mut().1)
+        let found = entries.find_entry(hash, |held| key.equivalent(&held.key)).ok()?;
+        let bucket = found.bucket_index();
+        Some(change(&mut self.copying, at, marks, bucket, found.into_mut()))
     }
 
     /// The value of a key, to be changed; made by `make` if there is none.
@@ -192,14 +218,14 @@ impl<K: Key, V: Data> Table<K, V> {
         let hash = hash::<Q>(found.borrow());
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
-        match entries.find_entry(hash, |entry| Borrow::<Q>::borrow(&found).equivalent(&entry.0)) {
+        match entries.find_entry(hash, |held| Borrow::<Q>::borrow(&found).equivalent(&held.key)) {
             Ok(held) => {
-                changing(&mut self.copying, at, marks, held.bucket_index(), held.get());
-                &mut held.into_mut().1
+                let bucket = held.bucket_index();
+                change(&mut self.copying, at, marks, bucket, held.into_mut())
             }
             Err(absent) => {
                 self.len += 1;
-                &mut insert_new(absent.into_table(), marks, hash, (own(found), make())).1
+                insert_new(absent.into_table(), marks, hash, (own(found), make()))
             }
         }
     }
@@ -217,12 +243,12 @@ impl<K: Key, V: Data> Table<K, V> {
         let at = shard_of(hash, self.shards.len());
         let shards = self.shards.len();
         let Shard { entries, marks } = &mut self.shards[at];
-        let held = entries.find_entry(hash, |entry| key.equivalent(&entry.0)).ok()?;
-        let bucket = held.bucket_index();
-        changing(&mut self.copying, at, marks, bucket, held.get());
+        let mut found = entries.find_entry(hash, |held| key.equivalent(&held.key)).ok()?;
+        let bucket = found.bucket_index();
+        change(&mut self.copying, at, marks, bucket, found.get_mut());
         marks.replace(bucket, false);
         self.len -= 1;
-        let ((key, value), _) = held.remove();
+        let (Held { key, value, .. }, _) = found.remove();
         self.chain.removed(at, shards, &key, self.len);
         Some(value)
     }
@@ -235,7 +261,7 @@ impl<K: Key, V: Data> Table<K, V> {
             self.sweep = (at, paid);
             return;
         }
-        let expired = shard.entries.iter().filter(|entry| gone(&entry.1)).map(|entry| entry.0.clone());
+        let expired = shard.entries.iter().filter(|held| gone(&held.value)).map(|held| held.key.clone());
         let expired: Vec<K> = expired.collect();
         expired.iter().for_each(|key| drop(self.remove(key)));
         self.sweep = (at + 1, 0);
@@ -243,16 +269,16 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// All entries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.entries.iter()).map(|(key, value)| (key, value))
+        self.shards.iter().flat_map(|shard| shard.entries.iter()).map(|held| (&held.key, &held.value))
     }
 
     /// Changes every entry, in no particular order.
-    pub fn for_each_mut<E>(&mut self, mut change: impl FnMut(&K, &mut V) -> Result<(), E>) -> Result<(), E> {
+    pub fn for_each_mut<E>(&mut self, mut each: impl FnMut(&K, &mut V) -> Result<(), E>) -> Result<(), E> {
         for (at, Shard { entries, marks }) in self.shards.iter_mut().enumerate() {
             for bucket in entries.iter_buckets().collect::<Vec<usize>>() {
-                let Some(entry) = entries.get_bucket_mut(bucket) else { continue };
-                changing(&mut self.copying, at, marks, bucket, entry);
-                change(&entry.0, &mut entry.1)?;
+                let Some(held) = entries.get_bucket_mut(bucket) else { continue };
+                change(&mut self.copying, at, marks, bucket, held);
+                each(&held.key, &mut held.value)?;
             }
         }
         Ok(())
@@ -261,16 +287,26 @@ impl<K: Key, V: Data> Table<K, V> {
     /// The entries themselves. The table must not be in the middle of a copy.
     pub fn into_entries(self) -> impl Iterator<Item = (K, V)> {
         debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
-        self.shards.into_iter().flat_map(|shard| shard.entries)
+        self.shards.into_iter().flat_map(|shard| shard.entries).map(Held::into_entry)
     }
 
     /// Takes all entries out and keeps the memory for others. The table must not be in the middle of a copy.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
+        self.begin_anew().flat_map(HashTable::drain).map(Held::into_entry)
+    }
+
+    /// Drops all entries and keeps the memory for others. The table must not be in the middle of a copy.
+    pub fn clear(&mut self) {
+        self.begin_anew().for_each(HashTable::clear);
+    }
+
+    /// All is as in a new table, but for the entries.
+    fn begin_anew(&mut self) -> impl Iterator<Item = &mut HashTable<Held<K, V>>> {
         debug_assert!(self.copying.is_none(), "the copy of this table would be lost");
         (self.len, self.chain, self.walk, self.sweep) = (0, Chain::default(), (0, 0), (0, 0));
-        self.shards.iter_mut().flat_map(|Shard { entries, marks }| {
-            *marks = Marks::default();
-            entries.drain()
+        self.shards.iter_mut().map(|shard| {
+            shard.marks = Marks::default();
+            &mut shard.entries
         })
     }
 
@@ -284,10 +320,10 @@ impl<K: Key, V: Data> Table<K, V> {
     fn divide(&mut self) {
         let each = 2 * SMALL_ENTRIES_MAX / SHARDS;
         let mut shards: Vec<Shard<K, V>> = (0..SHARDS).map(|_| Shard::with_capacity(each)).collect();
-        for entry in self.shards.drain(..).flat_map(|shard| shard.entries) {
-            let hash = hash(&entry.0);
+        for held in self.shards.drain(..).flat_map(|shard| shard.entries) {
+            let hash = hash(&held.key);
             let Shard { entries, marks } = &mut shards[shard_of(hash, SHARDS)];
-            insert_new(entries, marks, hash, entry);
+            insert_new(entries, marks, hash, held.into_entry());
         }
         self.shards = shards;
     }
@@ -384,15 +420,12 @@ fn walk<K: Key, V: Data>(
                 *reached = (bucket, marks.moves());
                 return Ok(false);
             }
-            let next = match base {
-                true => marks.next_unchanged(bucket).filter(|next| *next < entries.num_buckets()),
-                false => marks.next_only_before(bucket),
-            };
-            let Some(next) = next else { break };
+            let next = if base { Some(bucket) } else { marks.next_only_before(bucket) };
+            let Some(next) = next.filter(|next| *next < entries.num_buckets()) else { break };
             bucket = next + 1;
             run.spend(BUCKET_COST);
-            if let Some((key, value)) = entries.get_bucket(next) {
-                run.spend(copying.write(at, key, value)?);
+            if let Some(held) = entries.get_bucket(next).filter(|held| held.stamp != marks.stamp()) {
+                run.spend(copying.write(at, &held.key, &held.value)?);
             }
         }
         if copying.is_chained() {
@@ -405,32 +438,36 @@ fn walk<K: Key, V: Data>(
     Ok(true)
 }
 
-/// An entry is about to change or to go.
+/// The value of an entry, which is about to change or to go.
 #[inline]
-fn changing<K: Key, V: Data>(
+fn change<'a, K: Key, V: Data>(
     copying: &mut Option<Box<Copying>>,
     at: usize,
     marks: &mut Marks,
     bucket: usize,
-    entry: &(K, V),
-) {
-    if !marks.is_now(bucket) {
-        before_change(copying, at, marks.is_before(bucket), entry);
-        marks.change(bucket);
+    held: &'a mut Held<K, V>,
+) -> &'a mut V {
+    if held.stamp != marks.stamp() {
+        change_first(copying, at, marks, bucket, held);
     }
+    &mut held.value
 }
 
+/// Its first change since the last moment.
 #[cold]
 #[inline(never)]
-fn before_change<K: Key, V: Data>(
+fn change_first<K: Key, V: Data>(
     copying: &mut Option<Box<Copying>>,
     at: usize,
-    changed_before: bool,
-    (key, value): &(K, V),
+    marks: &mut Marks,
+    bucket: usize,
+    held: &mut Held<K, V>,
 ) {
     if let Some(copying) = copying {
-        copying.capture(at, changed_before, key, value);
+        copying.capture(at, marks.is_before(bucket), &held.key, &held.value);
     }
+    marks.change(bucket);
+    held.stamp = marks.stamp();
 }
 
 impl<K: Key, V: Data> FromIterator<(K, V)> for Table<K, V> {

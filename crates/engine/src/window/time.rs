@@ -170,6 +170,9 @@ impl<T: Data> WindowKind<T> for TimeWindows {
     }
 }
 
+/// So many records are looked at ahead, to fetch what they will be added to.
+const AHEAD: usize = 32;
+
 struct Slice<K, A> {
     start_ms: i64,
     values: Table<K, A>,
@@ -241,6 +244,13 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
         aggregate.add(held, value);
     }
 
+    /// Keeps an empty table that held so many entries for the next slice.
+    fn keep_spare(&mut self, values: Table<K, A::Accumulator>, held: usize) {
+        if values.is_large() && !values.is_wide_for(held) {
+            self.spare = Some(values);
+        }
+    }
+
     fn covered(&self, window: Window) -> std::ops::Range<usize> {
         let from = self.slices.partition_point(|slice| slice.start_ms < window.start_ms);
         let to = self.slices.partition_point(|slice| slice.start_ms < window.end_ms);
@@ -262,7 +272,7 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
                 let mut values = std::mem::take(&mut only.values);
                 let entries = values.len();
                 emit_all(aggregate, emit, window, &skip, values.drain(), out)?;
-                self.spare = (values.is_large() && !values.is_wide_for(entries)).then_some(values);
+                self.keep_spare(values, entries);
                 Ok(())
             }
             [only] => {
@@ -392,9 +402,36 @@ where
             let (gone, kept) = std::mem::take(&mut self.contents.slices).into_iter().partition(over);
             let gone: Vec<_> = gone;
             self.contents.slices = kept;
-            self.leaving.extend(gone.into_iter().filter(|slice| slice.values.is_copying()));
+            let (copying, over): (Vec<_>, Vec<_>) = gone.into_iter().partition(|slice| slice.values.is_copying());
+            self.leaving.extend(copying);
+            self.let_go(over);
         }
         Ok(())
+    }
+
+    /// Slices nobody needs any more.
+    fn let_go(&mut self, slices: Vec<Slice<K, A::Accumulator>>) {
+        for Slice { mut values, .. } in slices {
+            let held = values.len();
+            values.clear();
+            self.contents.keep_spare(values, held);
+        }
+    }
+
+    /// Fetches what records will be added to, as far as it belongs to the slice most of them belong to, and as long as their
+    /// keys cost nothing to take: not a copy on the heap.
+    #[inline]
+    fn fetch(&mut self, records: &[(i64, T)])
+    where
+        S: KeySelector<T, K>,
+    {
+        if std::mem::needs_drop::<S::Found<'_>>() {
+            return;
+        }
+        if let Some(slice) = self.contents.slices.get(self.hot.at).filter(|slice| slice.values.is_large()) {
+            let selector = &mut self.selector;
+            slice.values.fetch::<S::Lookup, _>(records.iter().map(|record| selector.find(&record.1)));
+        }
     }
 
     /// Adds a record; `time_ms` decides its slice.
@@ -511,11 +548,16 @@ where
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
         if self.windows.event_time {
-            for (timestamp_ms, value) in batch {
-                if timestamp_ms == NO_TIMESTAMP {
-                    return Err(without_event_time());
+            let mut records = batch.into_iter();
+            while records.len() > 0 {
+                let ahead = records.len().min(AHEAD);
+                self.fetch(&records.as_slice()[..ahead]);
+                for (timestamp_ms, value) in records.by_ref().take(ahead) {
+                    if timestamp_ms == NO_TIMESTAMP {
+                        return Err(without_event_time());
+                    }
+                    self.add(timestamp_ms, timestamp_ms, value, out)?;
                 }
-                self.add(timestamp_ms, timestamp_ms, value, out)?;
             }
             return Ok(());
         }
@@ -544,7 +586,8 @@ where
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
         // The copy they had to stay for is over.
-        self.leaving.clear();
+        let copied = std::mem::take(&mut self.leaving);
+        self.let_go(copied);
         let mut small = Writer::new(VALUES, SectionKind::Keyed);
         for slice in &mut self.contents.slices {
             if slice.values.is_large() {
@@ -564,7 +607,8 @@ where
                 return Ok(false);
             }
         }
-        self.leaving.clear();
+        let copied = std::mem::take(&mut self.leaving);
+        self.let_go(copied);
         Ok(true)
     }
 

@@ -143,11 +143,11 @@ fn copies_are_of_their_moment_and_chains_replay_to_it() {
 }
 
 #[test]
-fn a_drained_table_is_a_new_one_with_its_memory() {
+fn a_drained_or_cleared_table_is_a_new_one_with_its_memory() {
     for keys in [10, 3_000, 50_000] {
         let mut random = Random(keys);
         let (mut table, mut reference) = (Table::default(), BTreeMap::new());
-        for _ in 0..3 {
+        for _ in 0..6 {
             (0..keys).for_each(|_| change(&mut random, keys, &mut table, &mut reference));
             let mut parts = SnapshotParts::new(SnapshotMode::Checkpoint { fresh: false });
             table.begin_snapshot("one", &mut parts).unwrap();
@@ -156,7 +156,12 @@ fn a_drained_table_is_a_new_one_with_its_memory() {
             parts.sections.append(&mut run.sections);
             assert_eq!(content(&restored(parts.sections)), reference, "all of it, since it begins anew");
             let (was_large, entries) = (table.is_large(), table.len());
-            assert_eq!(table.drain().collect::<BTreeMap<_, _>>(), std::mem::take(&mut reference));
+            let held = std::mem::take(&mut reference);
+            if random.below(2) == 0 {
+                assert_eq!(table.drain().collect::<BTreeMap<_, _>>(), held);
+            } else {
+                table.clear();
+            }
             assert!(table.is_empty() && table.is_large() == was_large);
             assert!(keys < 3_000 || !table.is_wide_for(entries));
         }
