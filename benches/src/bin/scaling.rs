@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use compact_str::format_compact;
 use tidemill_benches::{Failure, load, median, number};
 use tidemill_connectors::generator::GeneratorSource;
 use tidemill_core::Data;
@@ -83,7 +84,7 @@ fn window(env: &Environment, events: u64) -> DataStream<u64> {
 /// The running count of a word.
 fn words(env: &Environment, events: u64) -> DataStream<u64> {
     let counted =
-        generated(env, events, |index| format!("word {}", random(index) % WORDS)).map(|(_, word)| (word, 1u64));
+        generated(env, events, |index| format_compact!("word {}", random(index) % WORDS)).map(|(_, word)| (word, 1u64));
     counted.key_by_ref(|(word, _)| word.as_str()).sum(|(_, count)| count).map(|(word, count)| count ^ word.len() as u64)
 }
 

@@ -9,7 +9,8 @@ use arrow_ipc::writer::StreamEncoder;
 use arrow_schema::SchemaRef;
 use tidemill_core::{ColumnBatch, Data};
 
-use super::rows::Records;
+use super::rows::{BATCH_ROWS, Records};
+use crate::state::{Unwritable, encode};
 
 /// Both ends of a channel, for records of one type.
 pub(crate) trait Codec<T>: 'static {
@@ -35,11 +36,15 @@ pub(crate) trait Decoder<T> {
 pub(crate) fn codec<T: Data>() -> &'static dyn Codec<T> {
     let columns: &'static dyn Codec<ColumnBatch> = &ArrowStream;
     // The one type that is a batch itself; all others are values.
-    (&columns as &dyn Any).downcast_ref::<&'static dyn Codec<T>>().copied().unwrap_or(&Postcard)
+    (&columns as &dyn Any).downcast_ref::<&'static dyn Codec<T>>().copied().unwrap_or(&Postcard { body_bytes: 0 })
 }
 
-/// Values one by one.
-struct Postcard;
+/// Values one by one, each behind the difference of its time to the one before: times of a batch are close together.
+#[derive(Default)]
+struct Postcard {
+    /// How long the last batch was.
+    body_bytes: usize,
+}
 
 impl<T: Data> Codec<T> for Postcard {
     fn rows(&self, records: &Records<T>) -> usize {
@@ -47,23 +52,43 @@ impl<T: Data> Codec<T> for Postcard {
     }
 
     fn encoder(&self) -> Box<dyn Encoder<T>> {
-        Box::new(Postcard)
+        Box::<Postcard>::default()
     }
 
     fn decoder(&self) -> Box<dyn Decoder<T>> {
-        Box::new(Postcard)
+        Box::<Postcard>::default()
     }
 }
 
 impl<T: Data> Encoder<T> for Postcard {
     fn encode(&mut self, records: &Records<T>) -> Result<Vec<u8>, String> {
-        postcard::to_stdvec(records).map_err(|e| format!("records of an edge cannot be serialised: {e}"))
+        let failed = |e: Unwritable| format!("records of an edge cannot be serialised: {e}");
+        let mut body = Vec::with_capacity(self.body_bytes + self.body_bytes / 8);
+        encode(&records.len(), &mut body).map_err(failed)?;
+        let mut before_ms = 0;
+        for (timestamp_ms, value) in records {
+            encode(&(timestamp_ms.wrapping_sub(before_ms), value), &mut body).map_err(failed)?;
+            before_ms = *timestamp_ms;
+        }
+        self.body_bytes = body.len();
+        Ok(body)
     }
 }
 
 impl<T: Data> Decoder<T> for Postcard {
     fn decode(&mut self, body: &[u8]) -> Result<Records<T>, String> {
-        postcard::from_bytes(body).map_err(|e| format!("a batch cannot be read: {e}"))
+        let failed = |e: postcard::Error| format!("a batch cannot be read: {e}");
+        let (count, mut rest) = postcard::take_from_bytes::<usize>(body).map_err(failed)?;
+        // A damaged count claims no more memory than an ordinary batch.
+        let mut records = Vec::with_capacity(count.min(BATCH_ROWS));
+        let mut timestamp_ms = 0i64;
+        for _ in 0..count {
+            let ((difference_ms, value), left) = postcard::take_from_bytes::<(i64, T)>(rest).map_err(failed)?;
+            timestamp_ms = timestamp_ms.wrapping_add(difference_ms);
+            records.push((timestamp_ms, value));
+            rest = left;
+        }
+        Ok(records)
     }
 }
 

@@ -11,14 +11,14 @@ use serde::ser::{
 
 /// Appends a value to `bytes`, which stay as they were when it cannot be written.
 #[inline]
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Unwritable> {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Unwritable> {
     let before = bytes.len();
     value.serialize(&mut Encoder { bytes: &mut *bytes }).inspect_err(|_| bytes.truncate(before))
 }
 
 /// Why a value cannot be written.
 #[derive(Debug)]
-pub(super) struct Unwritable(String);
+pub(crate) struct Unwritable(String);
 
 impl Display for Unwritable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

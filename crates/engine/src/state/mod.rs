@@ -24,6 +24,7 @@ pub(crate) use chain::{Chain, Copying};
 pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
 pub(crate) use disk::{AtTime, DiskTable, DiskTimers};
+pub(crate) use encode::{Unwritable, encode};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};

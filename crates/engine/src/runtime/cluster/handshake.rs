@@ -27,7 +27,7 @@ use super::channel::Channel;
 use super::settings::Secret;
 
 /// The wire's version: handshake, control messages and batches together.
-pub(crate) const WIRE_VERSION: u8 = 3;
+pub(crate) const WIRE_VERSION: u8 = 4;
 
 const MAGIC: [u8; 4] = *b"TMLK";
 /// The first byte of a TLS connection.
