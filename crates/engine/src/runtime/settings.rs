@@ -10,7 +10,7 @@ use tidemill_core::{Error, Result, SharedClock, SystemClock};
 
 use super::cluster::Cluster;
 use crate::checkpoint::storage::location;
-use crate::state::{STATE_MEMORY_BYTES, StateBackend, StateHome};
+use crate::state::{OF_A_PROCESS, STATE_MEMORY_BYTES, StateBackend, StateHome};
 
 /// Checkpoints every ten seconds unless told otherwise.
 pub const CHECKPOINT_INTERVAL_MS: i64 = 10_000;
@@ -203,7 +203,7 @@ impl JobSettings {
             (Some(dir), Some(cluster)) => dir.join(format!("state-{}", cluster.process)),
             (None, _) => {
                 let (process, job) = (std::process::id(), SCRATCH.fetch_add(1, Ordering::Relaxed));
-                std::env::temp_dir().join(format!("tidemill-state-{process}-{job}"))
+                std::env::temp_dir().join(format!("{OF_A_PROCESS}{process}-{job}"))
             }
         };
         let folder = match &self.state_dir {

@@ -23,7 +23,7 @@ pub use buffers::Buffers;
 pub(crate) use chain::{Chain, Copying};
 pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
-pub(crate) use disk::{AtTime, DiskTable, DiskTimers};
+pub(crate) use disk::{AtTime, DiskTable, DiskTimers, OF_A_PROCESS};
 pub(crate) use encode::{Unwritable, encode};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;

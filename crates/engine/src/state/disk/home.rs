@@ -13,6 +13,8 @@ use std::time::Duration;
 use lsm_tree::{AbstractTree, AnyTree, Cache, DescriptorTable, SeqNo, SequenceNumberCounter};
 use tidemill_core::{Error, Result};
 
+use super::scratch::Scratch;
+
 /// The least memory that can be given to the disk backend, in bytes.
 pub const STATE_MEMORY_MIN_BYTES: usize = 1024 * 1024;
 
@@ -40,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The scratch folder of a process and what its tables share.
 pub(crate) struct DiskHome {
-    folder: PathBuf,
+    scratch: Scratch,
     memory_max: usize,
     buffer_min: usize,
     blocks: Arc<Cache>,
@@ -169,10 +171,7 @@ impl DiskHome {
     }
 
     fn with(folder: PathBuf, memory_max: usize, buffer_min: usize) -> Result<Arc<Self>> {
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(|e| Error::io(format!("empty `{}`", folder.display()), e))?;
-        }
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(format!("make `{}`", folder.display()), e))?;
+        let scratch = Scratch::open(folder)?;
         let health = Arc::new(Health::default());
         let (flushes, to_flush) = channel();
         let (merges, to_merge) = channel();
@@ -186,7 +185,7 @@ impl DiskHome {
         };
         let threads = vec![spawn("state-flush", flusher)?, spawn("state-merge", merger)?];
         Ok(Arc::new(DiskHome {
-            folder,
+            scratch,
             memory_max,
             buffer_min,
             blocks: Arc::new(Cache::with_capacity_bytes(memory_max as u64 / 4)),
@@ -203,7 +202,7 @@ impl DiskHome {
     pub fn add_table(&self, subtask: usize) -> PathBuf {
         self.tables.fetch_add(1, Ordering::Relaxed);
         let name = self.names.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(format!("subtask-{subtask}-table-{name}"))
+        self.scratch.folder().join(format!("subtask-{subtask}-table-{name}"))
     }
 
     /// A table is gone.
@@ -236,7 +235,7 @@ impl DiskHome {
 
     /// Where files that nobody else reads are made.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.scratch.folder()
     }
 
     /// An error if the background work has failed.
@@ -279,9 +278,6 @@ impl Drop for DiskHome {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             // What it had to tell stands in `health`.
             let _ = thread.join();
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "the scratch folder of state could not be removed");
         }
     }
 }

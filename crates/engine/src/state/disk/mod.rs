@@ -14,6 +14,7 @@
 mod copy;
 mod home;
 mod key;
+mod scratch;
 mod spool;
 mod store;
 mod timers;
@@ -22,6 +23,7 @@ mod times;
 pub(crate) use home::DiskHome;
 pub use home::STATE_MEMORY_MIN_BYTES;
 pub(crate) use key::{AtTime, DiskKey};
+pub(crate) use scratch::OF_A_PROCESS;
 pub(crate) use timers::DiskTimers;
 
 use std::collections::BTreeSet;
