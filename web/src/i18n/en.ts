@@ -6,7 +6,7 @@ export const en: Record<Key, string> = {
   'app.light': 'Light',
   'app.dark': 'Dark',
   'app.unreachable': 'The server cannot be reached; trying again',
-  'app.missing': 'There is no such page',
+  'app.missing': 'There is no page {path}',
   'app.toOverview': 'Back to the overview',
   'menu.overview': 'Overview',
   'menu.topics': 'Topics',
