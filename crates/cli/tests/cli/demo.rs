@@ -30,7 +30,7 @@ fn the_demo_starts_all_and_ends_all() {
     let started = |name: &str| eventually("the programs run", || std::fs::read_to_string(pid_file(name)).ok());
     let (screen, generator) = (started("screen.pid"), started("generator.pid"));
     assert!(screen.trim_end().ends_with("--topic orders"), "{screen}");
-    assert!(generator.trim_end().ends_with("--topic orders --rate 7 --backfill 48"), "{generator}");
+    assert!(generator.trim_end().ends_with("--topic orders --rate 7 --backfill 48 --bad 0.0005"), "{generator}");
     assert_eq!(demo.end(), 0);
     for started in [screen, generator] {
         let pid = started.split_whitespace().next().unwrap();
