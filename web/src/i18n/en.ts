@@ -143,6 +143,7 @@ export const en: Record<Key, string> = {
   'topic.time': 'Time',
   'topic.key': 'Key',
   'topic.value': 'Value',
+  'topic.cut': '… and {n} more characters',
   'topic.noRecords': 'There are no records from this offset on',
   'topic.unreadable': 'The records cannot be read',
 

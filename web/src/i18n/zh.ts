@@ -142,6 +142,7 @@ export const zh = {
   'topic.time': '时间',
   'topic.key': '键',
   'topic.value': '值',
+  'topic.cut': '……另有 {n} 个字符',
   'topic.noRecords': '这个位移之后没有记录',
   'topic.unreadable': '读不到记录',
 
