@@ -103,7 +103,10 @@ impl ServerArgs {
         }
         let said =
             serde_json::from_str::<Value>(&text).ok().and_then(|json| json["errors"][0].as_str().map(str::to_owned));
-        let said = said.unwrap_or_else(|| format!("the server answered {}", answer.status()));
+        let mut said = said.unwrap_or_else(|| format!("the server answered {}", answer.status()));
+        if answer.status() == http::StatusCode::UNAUTHORIZED {
+            said += "; here it is given with `--token` or TIDEMILL_ADMIN_TOKEN";
+        }
         Err(Failure::new(code(answer.status().as_u16()), said))
     }
 }

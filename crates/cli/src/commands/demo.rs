@@ -187,7 +187,10 @@ fn install(program: &Path, folder: &Path) -> Result<(), Failure> {
         let _ = std::fs::remove_file(&fresh);
         Ok(())
     };
-    put().map_err(|e| Error::io(format!("put `{}` into `{}`", program.display(), folder.display()), e).into())
+    put().map_err(|e| {
+        let error = Error::io(format!("put `{}` into `{}`", program.display(), folder.display()), e);
+        error.hint("choose another folder with `--data <folder>`").into()
+    })
 }
 
 async fn end(generating: &mut Child) {

@@ -50,6 +50,9 @@ fn a_demo_without_its_programs_says_what_to_do() {
     );
     let generator = script(dir.path(), "gone", "exit 3");
     let screen = script(dir.path(), "order-screen", "exec sleep 1000");
+    let (one, two) = (screen.to_str().unwrap(), generator.to_str().unwrap());
+    let unwritable = run(&["demo", "--data", one, "--order-screen", one, "--order-generator", two]).failed(1);
+    assert!(unwritable.ends_with("choose another folder with `--data <folder>`"), "{unwritable}");
     let args = [
         "demo",
         "--data",

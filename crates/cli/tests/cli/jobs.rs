@@ -76,6 +76,19 @@ fn a_server_is_started_used_and_ended() {
 }
 
 #[test]
+fn a_server_with_a_token_is_told_it_by_an_option() {
+    let dir = folder();
+    let (data, token) = (dir.path().to_str().unwrap(), "0123456789abcdef");
+    let mut server = Background::start(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--token", token]);
+    let url = server.line().split_whitespace().nth(2).unwrap().to_owned();
+    let without = run(&["jobs", "cancel", "x", "--server", &url]).failed(1);
+    assert!(without.ends_with("here it is given with `--token` or TIDEMILL_ADMIN_TOKEN"), "{without}");
+    assert!(
+        run(&["jobs", "cancel", "x", "--server", &url, "--token", token]).failed(3).contains("there is no job `x`")
+    );
+}
+
+#[test]
 fn a_server_that_may_not_start_says_so() {
     let dir = folder();
     let data = dir.path().to_str().unwrap();

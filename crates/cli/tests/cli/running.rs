@@ -142,3 +142,18 @@ fn a_job_ends_when_nobody_reads_what_it_prints() {
     let ended = finish(running);
     assert!(ended.code == 1 && ended.err.ends_with("nobody reads standard output any more\n"), "{ended:?}");
 }
+
+#[test]
+fn the_job_file_of_the_documentation_runs() {
+    let dir = folder();
+    let page = include_str!("../../../../docs/reference/job-file.md");
+    let text = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = dir.path().join("orders.toml");
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(dir.path().join("orders.jsonl"), "{\"id\":1}\nbroken\n").unwrap();
+    in_folder(dir.path(), &[file.to_str().unwrap()]).ok();
+    let data = dir.path().join("data");
+    let read = |topic| run(&["topic", "consume", topic, "--data", data.to_str().unwrap()]).ok();
+    assert_eq!(read("orders"), "{\"id\":1}\n");
+    assert!(read("orders.dead").contains("line 2"));
+}
