@@ -203,6 +203,14 @@ async function consolePages(browser, base, language) {
     await page.waitForTimeout(2500)
     await shoot(page, `overview-dark-${language === 'zh' ? 'en' : 'zh'}`)
   })
+  await check(`${language}: addresses of monitoring paths lead to the page, an unknown one is named`, async () => {
+    await page.goto(`${base}/jobs/overview`)
+    await page.locator('[data-job]').first().waitFor()
+    await page.goto(`${base}/no/such/page`)
+    await page.getByText('/no/such/page').waitFor()
+    await page.goto(`${base}/overview`)
+    await page.locator('.tiles').waitFor()
+  })
   await check(`${language}: the console has no errors and asks no other host`, async () => {
     assert(errors.length === 0, `console: ${errors.join(' | ')}`)
     assert(strangers.length === 0, `requests: ${strangers.join(' ')}`)

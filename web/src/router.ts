@@ -11,8 +11,19 @@ declare module 'vue-router' {
 }
 
 export const routes: RouteRecordRaw[] = [
-  { path: '/', component: () => import('./pages/OverviewPage.vue'), meta: { menu: 'menu.overview' } },
-  { path: '/jobs/:id', component: () => import('./pages/JobPage.vue'), props: true },
+  // The other addresses are those of Flink's monitoring paths: a browser that is led there gets the page.
+  {
+    path: '/',
+    alias: ['/overview', '/jobs', '/jobs/overview'],
+    component: () => import('./pages/OverviewPage.vue'),
+    meta: { menu: 'menu.overview' },
+  },
+  {
+    path: '/jobs/:id',
+    alias: ['/jobs/:id/checkpoints', '/jobs/:id/exceptions'],
+    component: () => import('./pages/JobPage.vue'),
+    props: true,
+  },
   { path: '/topics', component: () => import('./pages/TopicsPage.vue'), meta: { menu: 'menu.topics' } },
   { path: '/live', component: () => import('./pages/LiveTablesPage.vue'), meta: { menu: 'menu.live' } },
   {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use serde_json::Value;
 use tidemill::connectors::authority::trusting;
 use tidemill_core::Error;
@@ -15,6 +16,8 @@ use crate::failure::Failure;
 const CALL_DEADLINE: Duration = Duration::from_secs(900);
 /// How long connecting may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the sign of life on the terminal moves.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -46,6 +49,16 @@ impl ServerArgs {
         parse(&self.send("POST", path, Some(body))?)
     }
 
+    /// Posts JSON and gets JSON; where somebody looks on, `doing` stands on the terminal until the answer comes.
+    pub fn post_long(&self, doing: String, path: &str, body: &Value) -> Result<Value, Failure> {
+        // Not shown where standard error is no terminal.
+        let waiting = ProgressBar::new_spinner().with_message(doing);
+        waiting.enable_steady_tick(TICK);
+        let answer = self.post(path, body);
+        waiting.finish_and_clear();
+        answer
+    }
+
     /// Deletes.
     pub fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send("DELETE", path, None).map(|_| ())
@@ -59,6 +72,10 @@ impl ServerArgs {
             .timeout_global(Some(CALL_DEADLINE))
             .build()
             .into();
+        if !self.server.starts_with("http://") && !self.server.starts_with("https://") {
+            let error = Error::input(format!("`{}` is no server address", self.server));
+            return Err(error.hint("write it with `--server` as `http://host:port` or `https://host:port`").into());
+        }
         let mut request =
             http::Request::builder().method(method).uri(format!("{}{path}", self.server.trim_end_matches('/')));
         if let Some(token) = &self.token {
@@ -86,7 +103,10 @@ impl ServerArgs {
         }
         let said =
             serde_json::from_str::<Value>(&text).ok().and_then(|json| json["errors"][0].as_str().map(str::to_owned));
-        let said = said.unwrap_or_else(|| format!("the server answered {}", answer.status()));
+        let mut said = said.unwrap_or_else(|| format!("the server answered {}", answer.status()));
+        if answer.status() == http::StatusCode::UNAUTHORIZED {
+            said += "; here it is given with `--token` or TIDEMILL_ADMIN_TOKEN";
+        }
         Err(Failure::new(code(answer.status().as_u16()), said))
     }
 }

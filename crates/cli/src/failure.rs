@@ -2,6 +2,11 @@
 
 use tidemill_core::{Error, Kind};
 
+/// What scripts may rely on, told at the end of the help.
+pub const EXIT_CODES: &str = "\
+Exit codes: 0 done · 1 failed · 2 wrong use or input · 3 not there · 4 the server does not answer · 130 cancelled.
+Of a command that failed the last line on standard error is `error: …`.";
+
 /// A failed command.
 #[derive(Debug)]
 pub struct Failure {

@@ -43,6 +43,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct JobFile {
     /// What is to run.
     pub work: Work,
+    /// Whether it has a [restart].
+    pub restarts: bool,
 }
 
 /// What a job file asks for.
@@ -85,8 +87,7 @@ struct Raw {
     allow_non_restored_state: bool,
     #[serde(default)]
     env: BTreeMap<String, String>,
-    #[serde(default)]
-    restart: RestartStrategy,
+    restart: Option<RestartStrategy>,
     source: Option<toml::Table>,
     sink: Option<toml::Table>,
 }
@@ -103,16 +104,16 @@ impl JobFile {
             )));
         }
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(format!("read job file `{shown}`"), e))?;
-        let work = parse(&text, path).map_err(|e| e.context(format!("job file `{shown}`")))?;
-        Ok(JobFile { work })
+        parse(&text, path).map_err(|e| e.context(format!("job file `{shown}`")))
     }
 }
 
-fn parse(text: &str, path: &Path) -> Result<Work> {
+fn parse(text: &str, path: &Path) -> Result<JobFile> {
     if let Some(refused) = toml::from_str(text).ok().as_ref().and_then(flink_options::refuse) {
         return Err(refused);
     }
     let raw: Raw = toml::from_str(text).map_err(|e| located(text, &e))?;
+    let restarts = raw.restart.is_some();
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let spec = |program: String| JobSpec {
         name: raw.name.clone().unwrap_or(stem),
@@ -130,9 +131,9 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         claim_mode: raw.claim_mode,
         allow_non_restored_state: raw.allow_non_restored_state,
         env: raw.env,
-        restart: raw.restart,
+        restart: raw.restart.unwrap_or_default(),
     };
-    match (raw.program, raw.source, raw.sink) {
+    let work = match (raw.program, raw.source, raw.sink) {
         (Some(program), None, None) => Ok(Work::Program(Box::new(spec(program).checked()?))),
         (None, Some(source), Some(sink)) => {
             check_connector("source", &source)?;
@@ -146,7 +147,8 @@ fn parse(text: &str, path: &Path) -> Result<Work> {
         }
         (None, None, Some(_)) => Err(Error::input("there is a [sink] but no [source]")),
         (None, Some(_), None) => Err(Error::input("there is a [source] but no [sink]")),
-    }
+    };
+    Ok(JobFile { work: work?, restarts })
 }
 
 fn check_connector(part: &str, table: &toml::Table) -> Result<()> {
@@ -158,7 +160,10 @@ fn check_connector(part: &str, table: &toml::Table) -> Result<()> {
 }
 
 fn located(text: &str, error: &toml::de::Error) -> Error {
-    let message = error.message().trim().replace('\n', " ");
+    let mut message = error.message().trim().replace('\n', " ");
+    for whole in ["usize", "u64", "u32"] {
+        message = message.replace(&format!("expected {whole}"), "expected a whole number");
+    }
     match error.span() {
         Some(span) => {
             let line = text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1);
@@ -173,7 +178,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> String {
-        match parse(text, Path::new("jobs/orders.toml")) {
+        match parse(text, Path::new("jobs/orders.toml")).map(|file| file.work) {
             Ok(Work::Program(spec)) => format!("{} runs {}", spec.name, spec.program),
             Ok(Work::Pipeline(pipeline)) => {
                 format!("{} pipes {} sinks {}", pipeline.spec.name, pipeline.source.len(), pipeline.sink.len())
@@ -203,7 +208,10 @@ mod tests {
         assert!(check("program = \n").starts_with("line 1: "));
         let of_flink = check("program = \"p\"\nexecution.checkpointing.unaligned = true");
         assert!(of_flink.starts_with("`execution.checkpointing.unaligned` is an option of Flink"), "{of_flink}");
-        assert!(check("program = \"p\"\nparallelism = \"two\"").starts_with("line 2: invalid type"));
+        assert!(
+            check("program = \"p\"\nparallelism = \"two\"")
+                .ends_with("line 2: invalid type: string \"two\", expected a whole number")
+        );
         assert!(check("program = \"p\"\nparallelism = 0").starts_with("`parallelism` must be"));
         assert!(check("program = \"p\"\n[checkpoints]\npause = 1").starts_with("line 3: unknown field `pause`"));
         assert!(check("program = \"p\"\n[checkpoints]\nretained = 0").starts_with("`retained` of `checkpoints`"));

@@ -52,6 +52,7 @@ fn command_line() -> Command {
         .about("Real-time event processing: jobs, topics, live tables, in one program.")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .after_help(failure::EXIT_CODES)
         .arg(
             Arg::new("output")
                 .long("output")

@@ -7,6 +7,7 @@ use tidemill::engine::Environment;
 use tidemill::pipeline::{Options, build};
 use tidemill_core::{Error, Result};
 
+use crate::failure::Failure;
 use crate::job_file::Pipeline;
 
 /// Builds a pipeline aside, so that a wrong file is told as every other wrong use. Its relative paths are below `folder`,
@@ -16,12 +17,12 @@ pub fn check(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<()> {
     build(&Environment::new(), folder, data, &from, &to).map_err(|e| e.context(format!("job `{}`", pipeline.spec.name)))
 }
 
-/// Runs a pipeline to its end, in the folder of a job that this process was given. What whoever started it says comes before
-/// what the file says.
-pub fn run(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<ExitCode> {
+/// Runs a pipeline to its end, in the folder of a job that this process was given; its exit code. What whoever started it
+/// says comes before what the file says.
+pub fn run(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<u8> {
     let (from, to) = (options("source", &pipeline.source)?, options("sink", &pipeline.sink)?);
     let spec = &pipeline.spec;
-    Ok(tidemill::run_job(&spec.name, |env| {
+    let code = tidemill::run_job(&spec.name, |env| {
         let mut settings = env.settings();
         settings.parallelism = settings.parallelism.or(spec.parallelism);
         let said = spec.environment();
@@ -33,7 +34,9 @@ pub fn run(pipeline: &Pipeline, folder: &Path, data: &Path) -> Result<ExitCode> 
         settings.read_state_options(option)?;
         drop(settings);
         build(env, folder, data, &from, &to)
-    }))
+    });
+    // Nothing tells the number in an `ExitCode`.
+    Ok((0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap_or(Failure::FAILED))
 }
 
 /// Options as text, whatever they are in the file. A name may have dots: to TOML those are tables in tables.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tidemill::engine::stream::NOBODY_READS;
 use tidemill_core::{Clock, Error, Result, SystemClock};
 use tidemill_server::jobs::control;
 use tidemill_server::jobs::ending::{self, Ending, Wish};
@@ -16,8 +17,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// After SIGTERM it has this long before it gets SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the job until it ends for good; its last state and why it failed.
-pub async fn run(launch: &Launch) -> Result<(JobState, Option<String>)> {
+/// Runs the job until it ends for good; its last state and why it failed. With `restarts` its restart strategy holds from
+/// the beginning, else from its first checkpoint on.
+pub async fn run(launch: &Launch, restarts: bool) -> Result<(JobState, Option<String>)> {
     let mut interrupted = interrupts()?;
     let mut backoff = Backoff::new(launch.spec.restart.clone());
     loop {
@@ -28,6 +30,9 @@ pub async fn run(launch: &Launch) -> Result<(JobState, Option<String>)> {
             (Wish::Cancel, Ending::Failed(_)) => return Ok((JobState::Canceled, None)),
             (_, Ending::Failed(why)) => why,
         };
+        if why.contains(NOBODY_READS) || !(restarts || may_have_checkpoint(launch)) {
+            return Ok((JobState::Failed, Some(why)));
+        }
         let ran_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let Some(delay_ms) = backoff.failed(SystemClock.now_ms(), ran_ms, random::unit()) else {
             return Ok((JobState::Failed, Some(why)));
@@ -38,6 +43,14 @@ pub async fn run(launch: &Launch) -> Result<(JobState, Option<String>)> {
             () = wait_true(&mut interrupted) => return Ok((JobState::Canceled, None)),
         }
     }
+}
+
+/// Whether there is something to go on from. Of checkpoints that are elsewhere nobody here knows.
+fn may_have_checkpoint(launch: &Launch) -> bool {
+    let Ok(folders) = std::fs::read_dir(launch.dir.join("checkpoints")) else {
+        return launch.spec.checkpoints.dir.is_some();
+    };
+    launch.spec.checkpoints.dir.is_some() || folders.flatten().any(|folder| folder.path().join("_metadata").exists())
 }
 
 async fn attempt(launch: &Launch, interrupted: &mut watch::Receiver<bool>) -> Result<(Wish, Ending)> {

@@ -140,7 +140,11 @@ impl Deliver for LiveDeliver {
 
     fn deliver(&mut self, items: &[Row]) -> Result<()> {
         let body = Body { job: &self.job, writer: &self.writer, epoch: self.epoch, rows: newest(items) };
-        let sent = self.agent.post(&self.url).header("x-tidemill-token", &self.token).send_json(&body);
+        // Not ureq's own JSON: that is spread over lines, and the server keeps values as they come.
+        let body = serde_json::to_vec(&body)
+            .map_err(|e| Error::input(format!("{}: a row cannot be written as JSON: {e}", self.title)))?;
+        let request = self.agent.post(&self.url).header("x-tidemill-token", &self.token);
+        let sent = request.content_type("application/json").send(&body[..]);
         let mut response = match sent {
             Ok(response) => response,
             Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {

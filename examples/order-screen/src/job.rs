@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use order_generator::order::Order;
+use order_generator::time::DAY_MS;
 use tidemill::connectors::topic::TopicSource;
 use tidemill::core::format::Decode;
 use tidemill::prelude::*;
 
 use crate::cells::Cells;
 use crate::change::{CELLS, Change, Combine, DayCounts, SPENDERS};
-use crate::ledger::{FORGOTTEN, Ledger};
+use crate::ledger::{Ledger, REFUSED};
 use crate::overall::Overall;
 use crate::ranking::{DayRanking, ShardRanking, shard};
 use crate::row::Row;
@@ -23,6 +24,19 @@ impl Decode for OrderFormat {
 
     fn decode(&mut self, bytes: &[u8]) -> Result<Order, String> {
         Order::decode(bytes)
+    }
+}
+
+/// An event whose time is further ahead of its arrival than this is refused.
+pub const AHEAD_MS_MAX: i64 = DAY_MS;
+
+/// The event time of an order that reached its topic at `arrived_ms` (not above 0: unknown). One too far ahead has none of its
+/// own and does not move the watermark: after it all others would be late, and their days forgotten. The ledger sees by the
+/// difference that it is one.
+fn event_time(order: &Order, arrived_ms: i64) -> i64 {
+    match order.order_time_series {
+        time_ms if arrived_ms > 0 && time_ms > arrived_ms.saturating_add(AHEAD_MS_MAX) => arrived_ms,
+        time_ms => time_ms,
     }
 }
 
@@ -55,14 +69,14 @@ impl OrderScreen {
     /// Builds the job up to its rows.
     pub fn build(&self, env: &Environment) -> Screen {
         let strategy = WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(3))
-            .with_timestamps(|order: &Order, _| order.order_time_series)
+            .with_timestamps(event_time)
             .with_interval(self.watermark_interval)
             .with_idleness(Duration::from_secs(2));
         let source = TopicSource::new(&self.topics, &self.topic, OrderFormat).bounded(self.bounded);
         let orders = env.from_source(source, strategy, &self.topic).uid("orders");
         let ledger =
             orders.key_by_ref(|order| &order.order_id).process(Ledger::new(self.remember)).name("Ledger").uid("ledger");
-        let dead_letters = orders.dead_letters().union(&[&ledger.side_output(FORGOTTEN)]);
+        let dead_letters = orders.dead_letters().union(&[&ledger.side_output(REFUSED)]);
         let dead = dead_letters
             .map(|_| -> Change { Change::Day(0, DayCounts { dead_letters: 1, ..DayCounts::default() }) })
             .name("Count dead letters");

@@ -3,7 +3,8 @@
 //! order in which events arrive. The same event again is a duplicate and changes nothing but its counter.
 //!
 //! Orders are remembered for a bounded event time after they were placed; an event about an order that is older than that
-//! and not known any more cannot be counted safely, and goes to the dead letters.
+//! and not known any more cannot be counted safely, and goes to the dead letters. So does an event whose time is far ahead of
+//! its arrival.
 
 use compact_str::CompactString;
 use order_generator::order::Order;
@@ -13,8 +14,8 @@ use tidemill::prelude::*;
 
 use crate::change::{Counted, Movement, minute_of};
 
-/// Events about orders that are not remembered any more.
-pub const FORGOTTEN: OutputTag<DeadLetter> = OutputTag::new("forgotten");
+/// Events that can be read and not be counted: about orders that are not remembered any more, or from the far future.
+pub const REFUSED: OutputTag<DeadLetter> = OutputTag::new("forgotten");
 
 /// Timers that forget orders are set for whole hours, so that many orders share one.
 const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -78,13 +79,21 @@ fn placed_ms(order_id: &str) -> Option<i64> {
 
 impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {
     fn process(&mut self, order: Order, context: &mut KeyedContext<'_, CompactString, Movement>) -> Result<()> {
+        if order.order_time_series != context.timestamp_ms() {
+            let reason =
+                format!("`orderTimeSeries` is {}, more than a day ahead of its arrival", order.order_time_series);
+            return refuse(&order, reason, context);
+        }
         let (time_ms, watermark_ms, bit) = (order.order_time_series, context.watermark_ms(), 1u8 << order.status as u8);
         let late = minute_of(time_ms) + MINUTE_MS - 1 <= watermark_ms;
         let mut movement = Movement { time_ms, duplicate: false, late, before: None, now: None };
         let Some(placed) = self.placed.get_mut(context)? else {
             let forget_ms = placed_ms(&order.order_id).unwrap_or(time_ms).saturating_add(self.remember_ms);
             if forget_ms <= watermark_ms {
-                return self.refuse(&order, context);
+                let remembered_min = self.remember_ms / MINUTE_MS;
+                let reason =
+                    format!("order `{}` is older than the {remembered_min} min orders are remembered", order.order_id);
+                return refuse(&order, reason, context);
             }
             let counted = Box::new(Counted::from(order));
             movement.now = Some(counted.clone());
@@ -111,11 +120,7 @@ impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {
     }
 }
 
-impl Ledger {
-    fn refuse(&self, order: &Order, context: &mut KeyedContext<'_, CompactString, Movement>) -> Result<()> {
-        let remembered_min = self.remember_ms / MINUTE_MS;
-        let reason = format!("order `{}` is older than the {remembered_min} min orders are remembered", order.order_id);
-        let payload = serde_json::to_vec(order).unwrap_or_default();
-        context.side_output(FORGOTTEN, DeadLetter::new("order ledger", order.order_id.as_str(), reason, &payload))
-    }
+fn refuse(order: &Order, reason: String, context: &mut KeyedContext<'_, CompactString, Movement>) -> Result<()> {
+    let payload = serde_json::to_vec(order).unwrap_or_default();
+    context.side_output(REFUSED, DeadLetter::new("order ledger", order.order_id.as_str(), reason, &payload))
 }

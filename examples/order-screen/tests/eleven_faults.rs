@@ -18,7 +18,7 @@ use tidemill::engine::stream::WatermarkStrategy;
 use tidemill::engine::{Environment, JobSettings};
 
 use shop::{Ran, Sale, at, drain, events, records_in, run, run_on, run_staged, sale, wait};
-use support::{append, fill, newest, screen};
+use support::{append, append_at, fill, newest, screen};
 
 mod shop;
 mod support;
@@ -375,4 +375,19 @@ fn k_the_ranking_is_ten_rows_and_right_when_sales_are_taken_back() {
     let few: Vec<Sale> = [order(20, 0, 2100), order(23, 0, 2400), order(24, 0, 2500)].into();
     let gone = run_staged(vec![few, taken_back[..2].to_vec()]);
     assert_eq!(ranking(&gone), ranks(&[(20, 2100)]));
+}
+
+#[test]
+fn an_event_from_the_far_future_is_refused_and_no_day_is_forgotten_for_it() {
+    let topics = tempfile::tempdir().unwrap();
+    fill(topics.path(), 1, &[]);
+    let day = |text: &str, id| sale(id, text);
+    append_at(topics.path(), &events(&[day("09:00:00", 1), day("2090-01-01 00:00:00", 2)]), at("09:00:01"));
+    // A clock that is wrong by hours is believed, and orders of now still count.
+    append_at(topics.path(), &events(&[day("2026-11-21 08:00:00", 3), day("09:00:02", 4)]), at("09:00:03"));
+    let ran = run_on(topics.path(), JobSettings { parallelism: Some(1), ..JobSettings::default() });
+    assert_eq!(ran.keys("orders.total"), ["2026-11-20", "2026-11-21"]);
+    assert_eq!((ran.total("orders"), ran.row("orders.total", "2026-11-21")["orders"].as_i64()), (2, Some(1)));
+    let dead: i64 = ran.tables["orders.total"].values().filter_map(|row| row["dead_letters"].as_i64()).sum();
+    assert_eq!(dead, 1);
 }

@@ -969,7 +969,7 @@ export interface components {
             env?: {
                 [key: string]: string;
             };
-            /** @description The name shown to people; default: the program's. */
+            /** @description The name shown to people; default: the one that program or job file give themselves, before that is known the file's. */
             name?: string;
             /** @description Workers; default: the number of cores. */
             parallelism?: number | null;

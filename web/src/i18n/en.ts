@@ -6,7 +6,7 @@ export const en: Record<Key, string> = {
   'app.light': 'Light',
   'app.dark': 'Dark',
   'app.unreachable': 'The server cannot be reached; trying again',
-  'app.missing': 'There is no such page',
+  'app.missing': 'There is no page {path}',
   'app.toOverview': 'Back to the overview',
   'menu.overview': 'Overview',
   'menu.topics': 'Topics',
@@ -143,6 +143,7 @@ export const en: Record<Key, string> = {
   'topic.time': 'Time',
   'topic.key': 'Key',
   'topic.value': 'Value',
+  'topic.cut': '… and {n} more characters',
   'topic.noRecords': 'There are no records from this offset on',
   'topic.unreadable': 'The records cannot be read',
 

@@ -5,7 +5,7 @@ export const zh = {
   'app.light': '浅色',
   'app.dark': '深色',
   'app.unreachable': '无法连接服务器，正在自动重试',
-  'app.missing': '没有这个页面',
+  'app.missing': '没有页面 {path}',
   'app.toOverview': '返回总览',
   'menu.overview': '总览',
   'menu.topics': '主题',
@@ -142,6 +142,7 @@ export const zh = {
   'topic.time': '时间',
   'topic.key': '键',
   'topic.value': '值',
+  'topic.cut': '……另有 {n} 个字符',
   'topic.noRecords': '这个位移之后没有记录',
   'topic.unreadable': '读不到记录',
 

@@ -14,7 +14,7 @@ use tidemill_server::{Server, ServerConfig, ServerEnd};
 use tidemill_topic::TopicConfig;
 use tokio::process::{Child, Command};
 
-use super::{DataArgs, Run, runtime};
+use super::{DataArgs, Run, address, runtime};
 use crate::Context;
 use crate::failure::Failure;
 use crate::output::line;
@@ -24,6 +24,8 @@ use crate::supervise::{interrupts, wait_true};
 const TOPIC: &str = "orders";
 /// How long the topic keeps orders.
 const RETENTION_MS: i64 = 3 * 24 * 3600 * 1000;
+/// The share of orders that cannot be read, so that the dead letters can be seen too.
+const BAD_SHARE: &str = "0.0005";
 /// The generator has this long to end after the interrupt before it is killed.
 const GENERATOR_GRACE: Duration = Duration::from_secs(5);
 
@@ -33,7 +35,7 @@ pub struct Demo {
     #[command(flatten)]
     data: DataArgs,
     /// Where to listen
-    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS:PORT")]
+    #[arg(long, default_value = "127.0.0.1:8081", value_parser = address, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
     /// The job's program [default: `order-screen` beside this one]
     #[arg(long, value_name = "FILE")]
@@ -41,11 +43,11 @@ pub struct Demo {
     /// The generator's program [default: `order-generator` beside this one]
     #[arg(long, value_name = "FILE")]
     order_generator: Option<PathBuf>,
-    /// Orders a second at the peak
-    #[arg(long, default_value_t = 20)]
+    /// Orders a second at the peak of the day
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: u32,
     /// Hours of history written at once at the start
-    #[arg(long, default_value_t = 48, value_name = "HOURS")]
+    #[arg(long, default_value_t = 48, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(0..=8_784))]
     backfill: u32,
     /// Open the page in the browser
     #[arg(long)]
@@ -141,7 +143,7 @@ impl Demo {
     fn generator(&self, program: &Path, backfill: u32) -> Result<Child, Failure> {
         let mut command = Command::new(program);
         command.arg("--data").arg(&self.data.data).args(["--topic", TOPIC]);
-        command.args(["--rate", &self.rate.to_string(), "--backfill", &backfill.to_string()]);
+        command.args(["--rate", &self.rate.to_string(), "--backfill", &backfill.to_string(), "--bad", BAD_SHARE]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).kill_on_drop(true);
         let started = command.spawn();
         Ok(started.map_err(|e| Error::io(format!("start the order generator `{}`", program.display()), e))?)
@@ -185,7 +187,10 @@ fn install(program: &Path, folder: &Path) -> Result<(), Failure> {
         let _ = std::fs::remove_file(&fresh);
         Ok(())
     };
-    put().map_err(|e| Error::io(format!("put `{}` into `{}`", program.display(), folder.display()), e).into())
+    put().map_err(|e| {
+        let error = Error::io(format!("put `{}` into `{}`", program.display(), folder.display()), e);
+        error.hint("choose another folder with `--data <folder>`").into()
+    })
 }
 
 async fn end(generating: &mut Child) {

@@ -12,6 +12,7 @@ mod serve;
 mod state;
 mod topic;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
@@ -102,6 +103,12 @@ pub struct DataArgs {
         value_name = "FOLDER"
     )]
     pub data: PathBuf,
+}
+
+/// Where to listen.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let bad = || "write an IP address and a port, as 127.0.0.1:8081".to_owned();
+    text.replacen("localhost:", "127.0.0.1:", 1).parse().map_err(|_| bad())
 }
 
 /// A runtime for commands that wait for several things at once.

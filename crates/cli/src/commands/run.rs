@@ -3,7 +3,6 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Args;
 use tidemill_core::Error;
@@ -25,6 +24,9 @@ const CANCELLED: u8 = 130;
 
 /// Run a job file or a program here and now, without a server
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A job that fails is started again from its last checkpoint, as [restart] of its file says. Where the file says nothing, a job
+that fails before its first checkpoint ends: it would only fail again.")]
 pub struct Run {
     /// A job file (`.toml`) or an executable
     #[arg(value_name = "FILE")]
@@ -77,40 +79,49 @@ impl super::Run for Run {
             let text = format!("`{}` cannot be run: {e}", self.file.display());
             Failure::not_found(Error::input(text).hint("name a job file or an executable"))
         })?;
-        let (program, spec, folder) = self.work(&path)?;
+        let work = self.work(&path)?;
         if std::env::var_os("TIDEMILL_JOB_DIR").is_some() {
-            return Err(become_program(&program, &spec, folder.as_deref()));
+            return Err(become_program(&work));
         }
-        runtime()?.block_on(self.supervised(program, spec, folder))
+        runtime()?.block_on(self.supervised(work))
     }
 }
 
+/// What is to run.
+struct Job {
+    program: Program,
+    spec: JobSpec,
+    /// The folder it runs in.
+    folder: Option<PathBuf>,
+    /// Whether its file says how to restart it.
+    restarts: bool,
+}
+
 impl Run {
-    /// What is to run: the program, its settings, and the folder it runs in.
-    fn work(&self, path: &Path) -> Result<(Program, JobSpec, Option<PathBuf>), Failure> {
+    fn work(&self, path: &Path) -> Result<Job, Failure> {
         let parent = path.parent().unwrap_or(Path::new("/"));
         if path.extension().is_none_or(|ending| ending != "toml") {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let program = program::find(parent, name)?;
             let spec = JobSpec { program: name.to_owned(), ..JobSpec::default() };
-            return Ok((program, self.overridden(spec)?, None));
+            return Ok(Job { program, spec: self.overridden(spec)?, folder: None, restarts: false });
         }
         let file = JobFile::read(path)?;
+        let (folder, restarts) = (Some(parent.to_owned()), file.restarts);
         match &file.work {
             Work::Pipeline(pipeline) => {
                 let data = std::env::var_os("TIDEMILL_DATA").map_or_else(|| self.data.data.clone(), PathBuf::from);
                 if std::env::var_os("TIDEMILL_JOB_DIR").is_some() {
-                    let code = pipeline::run(pipeline, parent, &data)?;
-                    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+                    std::process::exit(pipeline::run(pipeline, parent, &data)?.into());
                 }
                 pipeline::check(pipeline, parent, &data)?;
                 let program = Program { path: path.to_owned(), job_file: true };
-                Ok((program, self.overridden(pipeline.spec.clone())?, Some(parent.to_owned())))
+                Ok(Job { program, spec: self.overridden(pipeline.spec.clone())?, folder, restarts })
             }
             Work::Program(spec) => {
                 let program = program::find(parent, &spec.program)
                     .map_err(|e| e.context(format!("job file `{}`", path.display())))?;
-                Ok((program, self.overridden((**spec).clone())?, Some(parent.to_owned())))
+                Ok(Job { program, spec: self.overridden((**spec).clone())?, folder, restarts })
             }
         }
     }
@@ -130,14 +141,17 @@ impl Run {
         Ok(spec.checked()?)
     }
 
-    async fn supervised(self, program: Program, spec: JobSpec, folder: Option<PathBuf>) -> Result<(), Failure> {
-        let create = |path: PathBuf| -> Result<PathBuf, Failure> {
+    async fn supervised(self, Job { program, spec, folder, restarts }: Job) -> Result<(), Failure> {
+        let create = |path: PathBuf, option: &str| -> Result<PathBuf, Failure> {
             let made = std::fs::create_dir_all(&path).and_then(|()| path.canonicalize());
-            Ok(made.map_err(|e| Error::io(format!("create the folder `{}`", path.display()), e))?)
+            Ok(made.map_err(|e| {
+                let error = Error::io(format!("create the folder `{}`", path.display()), e);
+                error.hint(format!("choose another one with `{option} <folder>`"))
+            })?)
         };
-        let data = create(self.data.data.clone())?;
+        let data = create(self.data.data.clone(), "--data")?;
         let fresh_id = random::hex32()?;
-        let dir = create(self.job_dir.clone().unwrap_or_else(|| data.join("run").join(&fresh_id)))?;
+        let dir = create(self.job_dir.clone().unwrap_or_else(|| data.join("run").join(&fresh_id)), "--job-dir")?;
         let _lock = lock(&dir)?;
         let job_id = kept_id(&dir, fresh_id)?;
         // Without a server on this data folder there is no token, and a live sink will say that it wants one.
@@ -159,7 +173,7 @@ impl Run {
             member: None,
             inherit_output: true,
         };
-        let (state, why) = supervise::run(&launch).await?;
+        let (state, why) = supervise::run(&launch, restarts).await?;
         if state == JobState::Finished && self.job_dir.is_none() {
             // Nothing can go on from a job that has done all its work. What stays is a folder too many, no error.
             let _ = std::fs::remove_dir_all(&dir);
@@ -189,7 +203,10 @@ fn lock(dir: &Path) -> Result<File, Error> {
     let file = file.map_err(|e| Error::io(format!("open `{}`", path.display()), e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::external(format!("a job runs in `{}` already", dir.display()))),
+        Err(TryLockError::WouldBlock) => {
+            let error = Error::external(format!("a job runs in `{}` already", dir.display()));
+            Err(error.hint("end that one, or name another folder with `--job-dir`"))
+        }
         Err(TryLockError::Error(e)) => Err(Error::io(format!("lock `{}`", path.display()), e)),
     }
 }
@@ -208,7 +225,7 @@ fn kept_id(dir: &Path, fresh: String) -> Result<String, Error> {
 }
 
 /// Started by a server: this process becomes the program, so that the server watches the program itself.
-fn become_program(program: &Program, spec: &JobSpec, folder: Option<&Path>) -> Failure {
+fn become_program(Job { program, spec, folder, .. }: &Job) -> Failure {
     let mut command = std::process::Command::new(&program.path);
     command.args(&spec.args).envs(&spec.env);
     // What the server was told when the job was submitted comes before what the file says.

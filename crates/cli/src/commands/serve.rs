@@ -10,7 +10,7 @@ use tidemill_server::agents::message::JoinSecret;
 use tidemill_server::tls::TlsFiles;
 use tidemill_server::{Server, ServerConfig, ServerEnd};
 
-use super::{DataArgs, Run, runtime};
+use super::{DataArgs, Run, address, runtime};
 use crate::Context;
 use crate::failure::Failure;
 use crate::output::line;
@@ -27,6 +27,7 @@ pub struct Serve {
         env = "TIDEMILL_LISTEN",
         hide_env_values = true,
         default_value = "127.0.0.1:8081",
+        value_parser = address,
         value_name = "ADDRESS:PORT"
     )]
     listen: SocketAddr,

@@ -30,7 +30,7 @@ fn the_demo_starts_all_and_ends_all() {
     let started = |name: &str| eventually("the programs run", || std::fs::read_to_string(pid_file(name)).ok());
     let (screen, generator) = (started("screen.pid"), started("generator.pid"));
     assert!(screen.trim_end().ends_with("--topic orders"), "{screen}");
-    assert!(generator.trim_end().ends_with("--topic orders --rate 7 --backfill 48"), "{generator}");
+    assert!(generator.trim_end().ends_with("--topic orders --rate 7 --backfill 48 --bad 0.0005"), "{generator}");
     assert_eq!(demo.end(), 0);
     for started in [screen, generator] {
         let pid = started.split_whitespace().next().unwrap();
@@ -50,6 +50,9 @@ fn a_demo_without_its_programs_says_what_to_do() {
     );
     let generator = script(dir.path(), "gone", "exit 3");
     let screen = script(dir.path(), "order-screen", "exec sleep 1000");
+    let (one, two) = (screen.to_str().unwrap(), generator.to_str().unwrap());
+    let unwritable = run(&["demo", "--data", one, "--order-screen", one, "--order-generator", two]).failed(1);
+    assert!(unwritable.ends_with("choose another folder with `--data <folder>`"), "{unwritable}");
     let args = [
         "demo",
         "--data",

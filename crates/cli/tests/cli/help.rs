@@ -64,5 +64,11 @@ fn wrong_usage_is_one_line_and_code_2() {
     let nothing = run(&["topic"]);
     assert!(nothing.err.contains("Usage: tidemill topic"), "{nothing:?}");
     assert_eq!(nothing.failed(2), "no command was given");
+    assert!(
+        run(&["serve", "--listen", "8081"]).failed(2).contains("write an IP address and a port, as 127.0.0.1:8081")
+    );
+    assert!(run(&["demo", "--rate", "0"]).failed(2).contains("0 is not in 1..=10000000"));
+    let nowhere = run(&["jobs", "list", "--server", "127.0.0.1:1"]).failed(2);
+    assert!(nowhere.contains("`127.0.0.1:1` is no server address; write it with `--server` as `http://host:port`"));
     assert!(run(&["--version"]).ok().starts_with("tidemill "));
 }

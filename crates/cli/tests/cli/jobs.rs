@@ -10,6 +10,10 @@ fn a_server_is_started_used_and_ended() {
     std::fs::create_dir(&jobs).unwrap();
     script(&jobs, "hello", "echo \"hello $1 $TIDEMILL_PARALLELISM\"; exit 0");
     script(&jobs, "wrong", "echo 'error: no such option' >&2; exit 2");
+    let pipe = "name = \"from here to there\"\n[source]\nconnector = \"topik\"\n[sink]\nconnector = \"print\"\n";
+    std::fs::write(jobs.join("wrong.toml"), pipe).unwrap();
+    let pipe = pipe.replace("topik", "topic\"\ntopic = \"t");
+    std::fs::write(jobs.join("pipe.toml"), pipe).unwrap();
     std::fs::write(jobs.join("greet.toml"), "program = \"hello\"\nargs = [\"toml\"]\nparallelism = 5\n").unwrap();
     let (data, jobs) = (data.to_str().unwrap(), jobs.to_str().unwrap());
     let mut server = Background::start(&["serve", "--data", data, "--jobs", jobs, "--listen", "127.0.0.1:0"]);
@@ -42,6 +46,15 @@ fn a_server_is_started_used_and_ended() {
     eventually("it fails", || (show(&wrong)["state"] == "FAILED").then_some(()));
     assert!(on(&["jobs", "show", &wrong]).ok().contains(": no such option"));
 
+    let wrong = on(&["jobs", "submit", "wrong.toml"]).ok().trim().to_owned();
+    eventually("a wrong job file ends for good", || (show(&wrong)["state"] == "FAILED").then_some(()));
+    assert!(on(&["jobs", "show", &wrong]).ok().contains("connector `topik` is not offered"));
+    run(&["topic", "create", "t", "--data", data]).ok();
+    let pipe = on(&["jobs", "submit", "pipe.toml"]).ok().trim().to_owned();
+    eventually("it has the name its file gives it", || (show(&pipe)["name"] == "from here to there").then_some(()));
+    assert!(on(&["jobs", "show", &pipe]).ok().contains("  LATE  DEAD  "));
+    assert_eq!(on(&["jobs", "cancel", &pipe]).ok(), format!("job {pipe} is CANCELED\n"));
+
     assert!(on(&["jobs", "cancel", &id]).failed(1).contains("has ended already: FINISHED"));
     assert!(on(&["jobs", "stop", &id]).failed(1).contains("cannot stop job"));
     assert!(on(&["jobs", "savepoint", &id]).failed(1).contains("cannot take a savepoint"));
@@ -60,6 +73,19 @@ fn a_server_is_started_used_and_ended() {
     assert_eq!(server.end(), 0);
     let gone = on(&["jobs", "list"]).failed(4);
     assert!(gone.contains("does not answer") && gone.contains("tidemill serve"), "{gone}");
+}
+
+#[test]
+fn a_server_with_a_token_is_told_it_by_an_option() {
+    let dir = folder();
+    let (data, token) = (dir.path().to_str().unwrap(), "0123456789abcdef");
+    let mut server = Background::start(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--token", token]);
+    let url = server.line().split_whitespace().nth(2).unwrap().to_owned();
+    let without = run(&["jobs", "cancel", "x", "--server", &url]).failed(1);
+    assert!(without.ends_with("here it is given with `--token` or TIDEMILL_ADMIN_TOKEN"), "{without}");
+    assert!(
+        run(&["jobs", "cancel", "x", "--server", &url, "--token", token]).failed(3).contains("there is no job `x`")
+    );
 }
 
 #[test]

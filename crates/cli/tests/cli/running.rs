@@ -105,3 +105,55 @@ fn a_pipeline_of_a_job_file_runs_here_and_now() {
     std::fs::write(&file, text).unwrap();
     assert_eq!(in_folder(dir.path(), &[file.to_str().unwrap()]).ok(), "one\ntwo\n");
 }
+
+#[test]
+fn a_job_that_fails_before_its_first_checkpoint_ends_unless_its_file_says_otherwise() {
+    let dir = folder();
+    let file = dir.path().join("copy.toml");
+    std::fs::write(&file, "[source]\nconnector = \"file\"\npath = \"none\"\n[sink]\nconnector = \"print\"\n").unwrap();
+    let failed = in_folder(dir.path(), &[file.to_str().unwrap()]);
+    assert!(!failed.err.contains("starting again"), "{failed:?}");
+    let last = failed.err.lines().last().unwrap_or_default();
+    assert!(
+        failed.code == 1 && last.starts_with("error: job `copy` failed: ") && last.contains("no file fits"),
+        "{failed:?}"
+    );
+
+    // With a checkpoint there is something to go on from.
+    script(
+        dir.path(),
+        "flaky",
+        "c=$TIDEMILL_JOB_DIR/checkpoints/chk-1; [ -e $c ] && echo again && exit 0; mkdir -p $c; touch $c/_metadata; exit 1",
+    );
+    std::fs::write(&file, "program = \"flaky\"\n").unwrap();
+    assert_eq!(in_folder(dir.path(), &[file.to_str().unwrap()]).ok(), "again\n");
+}
+
+#[test]
+fn a_job_ends_when_nobody_reads_what_it_prints() {
+    let dir = folder();
+    std::fs::write(dir.path().join("in.txt"), "line\n".repeat(100_000)).unwrap();
+    let file = dir.path().join("copy.toml");
+    let text = "[restart]\nstrategy = \"exponential-delay\"\n[source]\nconnector = \"file\"\npath = \"in.txt\"\n[sink]\nconnector = \"print\"\n";
+    std::fs::write(&file, text).unwrap();
+    let data = dir.path().join("data");
+    let mut running = tidemill(&["run", file.to_str().unwrap(), "--data", data.to_str().unwrap()]).spawn().unwrap();
+    drop(running.stdout.take());
+    let ended = finish(running);
+    assert!(ended.code == 1 && ended.err.ends_with("nobody reads standard output any more\n"), "{ended:?}");
+}
+
+#[test]
+fn the_job_file_of_the_documentation_runs() {
+    let dir = folder();
+    let page = include_str!("../../../../docs/reference/job-file.md");
+    let text = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = dir.path().join("orders.toml");
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(dir.path().join("orders.jsonl"), "{\"id\":1}\nbroken\n").unwrap();
+    in_folder(dir.path(), &[file.to_str().unwrap()]).ok();
+    let data = dir.path().join("data");
+    let read = |topic| run(&["topic", "consume", topic, "--data", data.to_str().unwrap()]).ok();
+    assert_eq!(read("orders"), "{\"id\":1}\n");
+    assert!(read("orders.dead").contains("line 2"));
+}

@@ -33,6 +33,11 @@ fn a_job_s_state_is_listed_shown_and_exported() {
     let refused = run(&["state", "export", place, "--operator", uid, "--state", "splits", "--value", "u65"]).failed(2);
     assert!(refused.contains("u65"), "{refused}");
 
+    for nothing in ["", job.to_str().unwrap()] {
+        let absent = run(&["state", "list", nothing]).failed(3);
+        assert!(absent.starts_with(&format!("there is no checkpoint or savepoint in `{nothing}`")), "{absent}");
+        assert_eq!(run(&["savepoint", "dispose", nothing]).failed(3), absent);
+    }
     let refused = run(&["savepoint", "dispose", place]).failed(2);
     assert!(refused.contains("is a checkpoint of job `copy`"), "{refused}");
     assert!(checkpoint.join("_metadata").is_file());

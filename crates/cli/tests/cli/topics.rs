@@ -59,6 +59,17 @@ fn lines_go_in_and_come_out() {
 }
 
 #[test]
+fn whoever_looks_into_a_folder_that_is_not_there_makes_none() {
+    let dir = folder();
+    let data = dir.path().join("typo");
+    for args in [&["list"][..], &["consume", "t"], &["produce", "t"], &["delete", "t"]] {
+        let words = [&["topic"], args, &["--data", data.to_str().unwrap()]].concat();
+        assert!(run(&words).failed(3).starts_with("there is no data folder `"), "{words:?}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
 fn a_bad_line_is_named_and_what_came_before_it_is_stored() {
     let dir = folder();
     let data = dir.path().to_str().unwrap();

@@ -18,6 +18,8 @@ use tidemill_core::sink::{Sink, SinkWriter};
 struct Request {
     line: String,
     token: Option<String>,
+    /// As it came.
+    text: String,
     body: Value,
 }
 
@@ -67,8 +69,9 @@ fn serve(stream: TcpStream, seen: &Sender<Request>, to_give: &Mutex<Receiver<u16
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let body = serde_json::from_slice(&body).ok()?;
-        seen.send(Request { line: line.trim().to_string(), token, body }).ok()?;
+        let text = String::from_utf8(body).ok()?;
+        let body = serde_json::from_str(&text).ok()?;
+        seen.send(Request { line: line.trim().to_string(), token, text, body }).ok()?;
         let status = to_give.lock().ok()?.recv().ok()?;
         let text = "{\"errors\":[\"said the server\"]}";
         write!(writer, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}", text.len()).ok()?;
@@ -100,6 +103,7 @@ fn rows_are_sent_at_once_and_what_comes_meanwhile_goes_together() {
     let first = server.next();
     assert_eq!(first.line, "POST /api/live/revenue HTTP/1.1");
     assert_eq!(first.token.as_deref(), Some("secret"));
+    assert!(!first.text.contains([' ', '\n']), "the server keeps values as they come: {}", first.text);
     let job = tidemill_connectors::conformance::scope().job_id;
     let rows = json!([{ "key": "k1", "value": 1 }]);
     assert_eq!(first.body, json!({ "job": job, "writer": "sink/1", "epoch": 7, "rows": rows }));

@@ -349,7 +349,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
                         "{} holds a record that cannot be read at {}: {}",
                         letter.source, letter.position, letter.reason
                     ))
-                    .hint("read the source's dead letters with `dead_letters()` to go on after bad records"));
+                    .hint("to go on after bad records read the source's dead letters: `dead_letters()`, in a job file `dead_letters = \"topic\"`"));
                 }
             }
         }

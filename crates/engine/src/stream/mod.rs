@@ -71,7 +71,7 @@ pub use print::flink_text;
 pub use process::{ProcessContext, ProcessFunction, RuntimeContext};
 pub use rich::{KeyedScope, RichFilterFunction, RichFlatMapFunction, RichMapFunction};
 pub use selector::{ByRef, KeySelector};
-pub use sink::Collected;
+pub use sink::{Collected, NOBODY_READS};
 pub use split::SplitStream;
 pub use watermark::{WatermarkGenerator, WatermarkStrategy};
 pub use window_join::{CoGroup, Join, JoinedStreams, JoinedStreamsEqual, JoinedStreamsWhere, WindowJoin};

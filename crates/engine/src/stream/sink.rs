@@ -82,6 +82,9 @@ fn writer<T: Data>(sink: &dyn Sink<T>, builder: &TaskBuilder<'_, '_>, node: usiz
     .map_err(|e| e.context(sink.name()))
 }
 
+/// How a job says that the other end of its standard output is closed (`| head`): starting it again cannot help.
+pub const NOBODY_READS: &str = "nobody reads standard output any more";
+
 struct PrintOperator {
     prefix: String,
 }
@@ -95,10 +98,10 @@ impl<T: Data> Operator<T, ()> for PrintOperator {
             text.push('\n');
         }
         let mut stdout = std::io::stdout().lock();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-            .map_err(|e| Error::io("write to standard output", e))
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => Error::input(NOBODY_READS),
+            _ => Error::io("write to standard output", e),
+        })
     }
 }
 

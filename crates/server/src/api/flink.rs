@@ -127,7 +127,7 @@ pub(super) async fn jobs_overview(State(app): Shared) -> Json<Value> {
             tasks.insert("total".into(), subtasks.into());
             json!({
                 "jid": record.id,
-                "name": record.spec.name,
+                "name": record.shown_name(report.as_ref()),
                 "start-time": record.created_ms,
                 "end-time": record.end_ms.unwrap_or(-1),
                 "duration": record.end_ms.unwrap_or(now_ms) - record.created_ms,
@@ -171,7 +171,7 @@ pub(super) async fn job(State(app): Shared, Path(id): Path<String>) -> ApiResult
     let counts = tasks(record.state, report.vertices.len());
     Ok(Json(json!({
         "jid": record.id,
-        "name": record.spec.name,
+        "name": record.shown_name(Some(&report)),
         "isStoppable": false,
         "state": record.state,
         "job-type": "STREAMING",
@@ -275,5 +275,5 @@ fn plan(record: &JobRecord, report: &Report) -> Value {
         node
     };
     let nodes: Vec<Value> = report.vertices.iter().map(node).collect();
-    json!({"jid": record.id, "name": record.spec.name, "type": "STREAMING", "nodes": nodes})
+    json!({"jid": record.id, "name": record.shown_name(Some(report)), "type": "STREAMING", "nodes": nodes})
 }

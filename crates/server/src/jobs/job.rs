@@ -150,7 +150,7 @@ impl Inner {
         let latest = report.and_then(|report| report.checkpoints.latest.as_ref());
         JobSummary {
             id: record.id.clone(),
-            name: record.spec.name.clone(),
+            name: record.shown_name(report).to_owned(),
             state: record.state,
             start_ms: record.created_ms,
             end_ms: record.end_ms,

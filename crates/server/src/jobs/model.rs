@@ -133,6 +133,14 @@ impl JobRecord {
         record
     }
 
+    /// Its name for people: the one it was given, else what program or job file call themselves, once that is known.
+    pub fn shown_name<'a>(&'a self, report: Option<&'a Report>) -> &'a str {
+        match report {
+            Some(report) if self.spec.name == self.spec.program && !report.name.is_empty() => &report.name,
+            _ => &self.spec.name,
+        }
+    }
+
     /// Goes into a state.
     pub fn enter(&mut self, state: JobState, now_ms: i64) {
         self.state = state;

@@ -39,8 +39,8 @@ pub fn find(folder: &Path, name: &str) -> Result<Program> {
     })?;
     let path = root.join(name).canonicalize().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::input(format!("there is no program `{name}` in the jobs folder `{}`", root.display()))
-                .hint("copy it there, or see `GET /api/programs` for what is there")
+            Error::input(format!("there is no program `{name}` in the folder `{}`", root.display()))
+                .hint("copy it there, or correct the name")
         }
         _ => Error::input(format!("program `{name}` cannot be read: {e}")),
     })?;
@@ -50,7 +50,9 @@ pub fn find(folder: &Path, name: &str) -> Result<Program> {
     }
     let meta = path.metadata().map_err(|e| Error::io(format!("read program `{name}`"), e))?;
     if !meta.is_file() {
-        return Err(Error::input(format!("program `{name}` is not a file")));
+        return Err(
+            Error::input(format!("program `{name}` is not a file")).hint("name an executable or a job file (`.toml`)")
+        );
     }
     let job_file = path.extension().is_some_and(|ending| ending == "toml");
     if !job_file && meta.permissions().mode() & 0o111 == 0 {

@@ -14,7 +14,7 @@ use crate::agents::place::Wanted;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
-    /// The name shown to people; default: the program's.
+    /// The name shown to people; default: the one that program or job file give themselves, before that is known the file's.
     #[serde(default)]
     pub name: String,
     /// A file name in the server's jobs folder: an executable, or a `.toml` job file.

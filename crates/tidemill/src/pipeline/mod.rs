@@ -87,7 +87,9 @@ impl<'a> Taken<'a> {
 /// Builds the pipeline on an environment. Relative paths are below `folder`, embedded topics in `<data>/topics`.
 pub fn build(env: &Environment, folder: &Path, data: &Path, from: &Options, to: &Options) -> Result<()> {
     let topics = data.join("topics");
-    let (records, format) = source(env, folder, &topics, Taken::new("source", from)?)?;
+    // A row of a live table has a key.
+    let required = to.get("key").filter(|_| to.get("connector").is_some_and(|name| name == "live"));
+    let (records, format) = source(env, folder, &topics, Taken::new("source", from)?, required)?;
     sink(&records, &format, folder, &topics, Taken::new("sink", to)?)
 }
 
@@ -96,8 +98,13 @@ fn source(
     folder: &Path,
     topics: &Path,
     mut options: Taken<'_>,
+    required: Option<&String>,
 ) -> Result<(DataStream<Record>, Checked)> {
     let format = Checked::new(&mut options)?;
+    let format = match required {
+        Some(field) => format.requiring(field)?,
+        None => format,
+    };
     let dead_letters = options.optional("dead_letters");
     let name = options.connector.clone();
     let none = WatermarkStrategy::none;
@@ -233,6 +240,17 @@ mod tests {
         assert_eq!(read("out"), ["{\"a\":1}", "{\"a\":2}"]);
         let bad = read("bad");
         assert!(bad.len() == 1 && bad[0].contains("broken") && bad[0].contains("line 2"), "{bad:?}");
+    }
+
+    #[test]
+    fn a_row_of_a_live_table_has_a_key() {
+        let mut checked = Checked::Json { field: None }.requiring("id").expect("json has fields");
+        let mut reason = |line: &str| tidemill_core::format::Decode::decode(&mut checked, line.as_bytes()).err();
+        assert_eq!(reason(r#"{"id":0}"#), None);
+        for keyless in [r#"{"n":1}"#, r#"{"id":null}"#, "[1]", "7"] {
+            assert_eq!(reason(keyless).as_deref(), Some("there is no field `id` to take the key from"), "{keyless}");
+        }
+        assert!(fails("connector=file path=x", "connector=live table=t key=id").contains("`format = \"json\"`"));
     }
 
     #[test]

@@ -13,8 +13,14 @@ pub(super) type Record = Vec<u8>;
 #[derive(Clone)]
 pub(super) enum Checked {
     Text,
-    Json,
-    Csv { line: Csv<Vec<String>>, columns: Vec<String> },
+    /// With a field that must be there.
+    Json {
+        field: Option<String>,
+    },
+    Csv {
+        line: Csv<Vec<String>>,
+        columns: Vec<String>,
+    },
     Raw,
 }
 
@@ -29,7 +35,7 @@ impl Checked {
         }
         match format.as_deref() {
             None | Some("text") => Ok(Checked::Text),
-            Some("json") => Ok(Checked::Json),
+            Some("json") => Ok(Checked::Json { field: None }),
             Some("raw") => Ok(Checked::Raw),
             Some("csv") => {
                 let line = match &columns {
@@ -45,10 +51,19 @@ impl Checked {
         }
     }
 
+    /// Only records that have this field: the others cannot be read, and say so.
+    pub fn requiring(self, wanted: &str) -> Result<Checked> {
+        match self {
+            Checked::Json { .. } => Ok(Checked::Json { field: Some(wanted.to_string()) }),
+            _ => Err(Error::input(format!("[sink]: only records of JSON have a field `{wanted}`"))
+                .hint("take `format = \"json\"` for the source")),
+        }
+    }
+
     /// Takes a key from a record: a field of JSON, or a column of CSV. A record without it has no key.
     pub fn key(&self, field: String) -> Result<impl Fn(&Record, &mut Vec<u8>) + Send + Sync + 'static> {
         let column = match self {
-            Checked::Json => None,
+            Checked::Json { .. } => None,
             Checked::Csv { columns, .. } => {
                 let place = columns.iter().position(|column| *column == field).ok_or_else(|| {
                     Error::input(format!("[sink]: the source has no column `{field}` to take keys from"))
@@ -81,7 +96,16 @@ impl Decode for Checked {
     fn decode(&mut self, bytes: &[u8]) -> Result<Record, String> {
         match self {
             Checked::Text => Text.decode(bytes).map(String::into_bytes),
-            Checked::Json => Json::<serde::de::IgnoredAny>::new().decode(bytes).map(|_| bytes.to_vec()),
+            Checked::Json { field: None } => Json::<serde::de::IgnoredAny>::new().decode(bytes).map(|_| bytes.to_vec()),
+            Checked::Json { field: Some(field) } => {
+                let value = Json::<serde_json::Value>::new().decode(bytes)?;
+                match value.get(field.as_str()) {
+                    None | Some(serde_json::Value::Null) => {
+                        Err(format!("there is no field `{field}` to take the key from"))
+                    }
+                    Some(_) => Ok(bytes.to_vec()),
+                }
+            }
             Checked::Csv { line, .. } => line.decode(bytes).map(|_| bytes.to_vec()),
             Checked::Raw => Raw.decode(bytes),
         }

@@ -16,16 +16,21 @@ pub fn fill(folder: &Path, partitions: u32, events: &[Vec<u8>]) {
     append(folder, events);
 }
 
-/// Adds events, each order in the partition of its id.
+/// Adds events, each order in the partition of its id. Nobody knows when they arrived.
 pub fn append(folder: &Path, events: &[Vec<u8>]) {
+    append_at(folder, events, 0);
+}
+
+/// Adds events that arrive at `arrived_ms`.
+pub fn append_at(folder: &Path, events: &[Vec<u8>], arrived_ms: i64) {
     let topic = Topics::open(folder).unwrap().open_topic("orders").unwrap();
     for chunk in events.chunks(500) {
         let partition = |json: &Vec<u8>| key_of(json).map_or(0, |key| topic.partition_for(key));
         let records: Vec<NewRecord<'_>> = chunk
             .iter()
-            .map(|json| NewRecord { partition: partition(json), timestamp_ms: 0, key: None, value: json })
+            .map(|json| NewRecord { partition: partition(json), timestamp_ms: arrived_ms, key: None, value: json })
             .collect();
-        topic.append(&records, None, 0).unwrap();
+        topic.append(&records, None, arrived_ms).unwrap();
     }
 }
 

@@ -2,13 +2,14 @@
 import type { BrandSales } from '@/screen/tables'
 import { formatCount, formatCountAxis, formatYuan, formatYuanAxis } from '@/format/money'
 import type { Language, Translate } from '@/i18n'
+import { shownName } from '../names'
 import { fade, WALL } from '../palette'
 import { baseOption, categoryAxis, downwards, escapeHtml, legend, tooltip, valueAxis, type ChartOption } from './base'
 
-/** Names of four or more characters stand on two lines, so no label is turned or dropped. */
+/** Names of four or more characters, or of two words, stand on two lines, so no label is turned or dropped. */
 function wrapped(name: string): string {
   const cjk = /[\u4e00-\u9fff]/.test(name)
-  return cjk && name.length > 3 ? `${name.slice(0, Math.ceil(name.length / 2))}\n${name.slice(Math.ceil(name.length / 2))}` : name
+  return cjk && name.length > 3 ? `${name.slice(0, Math.ceil(name.length / 2))}\n${name.slice(Math.ceil(name.length / 2))}` : name.replace(' ', '\n')
 }
 
 export function brandOption(
@@ -33,12 +34,12 @@ export function brandOption(
       ...tooltip,
       trigger: 'axis',
       axisPointer: { type: 'shadow', shadowStyle: { color: fade(WALL.blue, 0.12) } },
-      formatter: (points: { dataIndex: number }[]) => describe(brands[points[0].dataIndex], t),
+      formatter: (points: { dataIndex: number }[]) => describe(brands[points[0].dataIndex], language, t),
     },
     xAxis: {
       ...categoryAxis,
       data: brands.map((brand) => brand.brand),
-      axisLabel: { ...categoryAxis.axisLabel, interval: 0, color: WALL.text, formatter: wrapped, lineHeight: 15 },
+      axisLabel: { ...categoryAxis.axisLabel, interval: 0, color: WALL.text, formatter: (name: string) => wrapped(shownName(name, language)), lineHeight: 15 },
     },
     yAxis: [
       valueAxis((fen) => formatYuanAxis(fen, language)),
@@ -70,10 +71,10 @@ export function brandOption(
   }
 }
 
-function describe(brand: BrandSales | undefined, t: Translate): string {
+function describe(brand: BrandSales | undefined, language: Language, t: Translate): string {
   if (!brand) return ''
   return [
-    `<b>${escapeHtml(brand.brand)}</b>`,
+    `<b>${escapeHtml(shownName(brand.brand, language))}</b>`,
     `${t('screen.amount')}: ¥${formatYuan(brand.fen)}`,
     `${t('screen.pieces')}: ${formatCount(brand.quantity)} · ${t('screen.orders')}: ${formatCount(brand.orders)}`,
   ].join('<br>')

@@ -9,7 +9,7 @@ use crate::commands::Run;
 use crate::failure::Failure;
 use crate::output::cell;
 
-/// End a job without a savepoint; its checkpoints stay
+/// End a job without a savepoint; its checkpoints stay, unless it was told otherwise
 #[derive(Debug, Args)]
 pub struct Cancel {
     #[command(flatten)]
@@ -18,7 +18,7 @@ pub struct Cancel {
 
 impl Run for Cancel {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let answer = self.job.server.post(&self.job.path("/cancel"), &json!({}))?;
+        let answer = self.job.post_long("cancelling it", "/cancel", &json!({}))?;
         context.output.result(&answer, format_args!("job {} is {}", self.job.id, cell(&answer["state"])))
     }
 }

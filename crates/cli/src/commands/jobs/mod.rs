@@ -12,9 +12,11 @@ mod stop;
 mod submit;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::Entry;
 use crate::client::ServerArgs;
+use crate::failure::Failure;
 
 /// The commands.
 pub const ALL: &[Entry] = &[
@@ -33,7 +35,7 @@ pub const ALL: &[Entry] = &[
 /// One job of a server.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// The job's id
+    /// The job's id, as `tidemill jobs list` shows it
     #[arg(value_name = "JOB")]
     pub id: String,
     #[command(flatten)]
@@ -41,6 +43,11 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
+    /// A call about this job that may take long: what is being done stands on the terminal meanwhile.
+    pub fn post_long(&self, doing: &str, call: &str, body: &Value) -> Result<Value, Failure> {
+        self.server.post_long(format!("job {}: {doing} …", self.id), &self.path(call), body)
+    }
+
     /// The path of a call about this job; the id is escaped as far as an id can need it.
     pub fn path(&self, call: &str) -> String {
         let id: String = self

@@ -21,7 +21,9 @@ pub struct Rescale {
 
 impl Run for Rescale {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let answer = self.job.server.post(&self.job.path("/rescale"), &json!({"parallelism": self.parallelism}))?;
-        context.output.result(&answer, cell(&answer["state"]))
+        let answer =
+            self.job.post_long("stopping it to start again", "/rescale", &json!({"parallelism": self.parallelism}))?;
+        let now = format_args!("job {} is {} with {} workers", self.job.id, cell(&answer["state"]), self.parallelism);
+        context.output.result(&answer, now)
     }
 }

@@ -9,7 +9,7 @@ use crate::commands::Run;
 use crate::failure::Failure;
 use crate::output::cell;
 
-/// Start an ended job again from its newest checkpoint
+/// Start an ended job again from its newest checkpoint, or from the savepoint it was stopped with
 #[derive(Debug, Args)]
 pub struct Restart {
     #[command(flatten)]

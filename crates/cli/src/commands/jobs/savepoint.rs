@@ -18,7 +18,7 @@ pub struct Savepoint {
 
 impl Run for Savepoint {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let answer = self.job.server.post(&self.job.path("/savepoints"), &json!({}))?;
+        let answer = self.job.post_long("taking a savepoint", "/savepoints", &json!({}))?;
         context.output.result(&answer, cell(&answer["savepoint"]))
     }
 }

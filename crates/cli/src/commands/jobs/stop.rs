@@ -21,7 +21,7 @@ pub struct Stop {
 
 impl Run for Stop {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let answer = self.job.server.post(&self.job.path("/stop"), &json!({"drain": self.drain}))?;
+        let answer = self.job.post_long("stopping it with a savepoint", "/stop", &json!({"drain": self.drain}))?;
         context.output.result(&answer, cell(&answer["savepoint"]))
     }
 }

@@ -22,7 +22,7 @@ pub struct Submit {
     /// Arguments for the program, behind `--`
     #[arg(last = true)]
     args: Vec<String>,
-    /// The job's name [default: the program's]
+    /// The job's name [default: the one that program or job file give themselves]
     #[arg(short, long)]
     name: Option<String>,
     /// Workers

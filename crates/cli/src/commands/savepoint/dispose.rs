@@ -8,6 +8,7 @@ use tidemill::engine::checkpoint::dispose_savepoint;
 
 use crate::Context;
 use crate::commands::Run;
+use crate::commands::state::present;
 use crate::failure::Failure;
 
 /// Delete a savepoint with all its files
@@ -20,6 +21,7 @@ pub struct Dispose {
 
 impl Run for Dispose {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        present(&self.place)?;
         dispose_savepoint(&self.place, BTreeMap::new())?;
         context.output.result(&json!({"disposed": self.place}), format_args!("disposed {}", self.place))
     }

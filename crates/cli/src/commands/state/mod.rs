@@ -4,8 +4,11 @@ mod export;
 mod list;
 mod show;
 
+use std::path::Path;
+
 use clap::Args;
 use tidemill::engine::checkpoint::{SavepointReader, StateSummary};
+use tidemill_core::Error;
 
 use super::Entry;
 use crate::failure::Failure;
@@ -25,8 +28,18 @@ pub struct StateArgs {
 impl StateArgs {
     /// Opens it.
     pub fn open(&self) -> Result<SavepointReader, Failure> {
+        present(&self.place)?;
         Ok(SavepointReader::open(&self.place)?)
     }
+}
+
+/// Refuses a folder in which no checkpoint or savepoint is. Whether there is one at a URL is seen when it is opened.
+pub fn present(place: &str) -> Result<(), Failure> {
+    if place.contains("://") || (!place.is_empty() && Path::new(place).join("_metadata").exists()) {
+        return Ok(());
+    }
+    let error = Error::input(format!("there is no checkpoint or savepoint in `{place}`"));
+    Err(Failure::not_found(error.hint("name the folder of a complete one, which holds a file `_metadata`")))
 }
 
 /// The states that are asked for.

@@ -17,7 +17,7 @@ pub struct List {
 
 impl Run for List {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let topics = self.data.topics()?.list()?;
+        let topics = self.data.existing_topics()?.list()?;
         let topics: Vec<Value> = topics
             .iter()
             .map(|topic| {

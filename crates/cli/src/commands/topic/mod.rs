@@ -33,9 +33,19 @@ pub struct TopicArgs {
 }
 
 impl DataArgs {
-    /// The folder's topics.
+    /// The folder's topics; the folder is made when it is not there.
     pub fn topics(&self) -> Result<Topics, Failure> {
-        Ok(Topics::open(self.data.join("topics"))?)
+        let opened = Topics::open(self.data.join("topics"));
+        Ok(opened.map_err(|e| e.hint("choose another folder with `--data`"))?)
+    }
+
+    /// The topics of a folder that must be there: whoever only looks makes none.
+    pub fn existing_topics(&self) -> Result<Topics, Failure> {
+        if self.data.is_dir() {
+            return self.topics();
+        }
+        let text = format!("there is no data folder `{}`", self.data.display());
+        Err(Failure::not_found(Error::input(text).hint("name the server's with `--data`")))
     }
 }
 
@@ -48,7 +58,7 @@ impl TopicArgs {
 
     /// The folder's topics, one of which must be this.
     pub fn existing(&self) -> Result<Topics, Failure> {
-        let topics = self.data.topics()?;
+        let topics = self.data.existing_topics()?;
         if topics.exists(&self.topic)? {
             return Ok(topics);
         }

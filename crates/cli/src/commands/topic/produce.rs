@@ -42,8 +42,10 @@ impl Run for Produce {
             None => (Box::new(std::io::stdin()), None),
             Some(path) => {
                 let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-                let (bytes, file) =
-                    opened.map_err(|e| Failure::not_found(Error::io(format!("read `{}`", path.display()), e)))?;
+                let (bytes, file) = opened.map_err(|e| {
+                    let error = Error::io(format!("read `{}`", path.display()), e);
+                    Failure::not_found(error.hint("name a file of lines with `--file`"))
+                })?;
                 (Box::new(file), Some(bytes))
             }
         };
