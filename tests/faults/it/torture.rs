@@ -1,12 +1,14 @@
 //! Random dataflow graphs under random faults: what a job publishes that was killed, paused, stopped with a savepoint, run
 //! as other numbers of processes and workers, over a network that is slow, blocked and cut, on a disk without room and by a
-//! clock that jumps is what a naive single-threaded reference computes. `make torture` runs thousands of seeds.
+//! clock that jumps is what a naive single-threaded reference computes; and from a checkpoint that is damaged no job starts.
+//! `make torture` runs thousands of seeds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tidemill_faults::torture::graph::Graph;
 
 use crate::full_disk::SmallDisk;
@@ -30,6 +32,7 @@ struct Counts {
     pauses: u64,
     full: u64,
     torn: u64,
+    damaged: u64,
     jumps: u64,
     stops: u64,
     cuts: u64,
@@ -69,6 +72,8 @@ enum Fault {
     Full,
     /// It is killed, and the beginning of another checkpoint lies about.
     Torn,
+    /// It is killed, and its newest checkpoint is damaged for a while, in which it does not start.
+    Damage,
     /// It is stopped with a savepoint.
     Stop,
     /// The connections between its processes break off.
@@ -87,6 +92,7 @@ impl Fault {
             1 => Fault::Full,
             2 => Fault::Torn,
             3 | 4 => Fault::Stop,
+            5 => Fault::Damage,
             _ => Fault::Kill,
         }
     }
@@ -144,7 +150,7 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
                     count(&|counts| counts.full += 1);
                 }
             }
-            Fault::Torn => {}
+            Fault::Torn | Fault::Damage => {}
             Fault::Stop => {
                 // It may have ended, or not begun.
                 let _ = job.ask(r#"{"op":"savepoint","stop":true}"#);
@@ -179,6 +185,15 @@ fn torture(seed: u64, counts: &Mutex<Counts>) {
         if matches!(fault, Fault::Torn) {
             tear(&job.dir.join("checkpoints"));
             count(&|counts| counts.torn += 1);
+        }
+        if matches!(fault, Fault::Damage)
+            && let Some((file, whole)) = damage(&job.dir.join("checkpoints"), &mut random)
+        {
+            let (end, log) = (job.start(parallelism, &[]).wait(), job.log());
+            let told = log.lines().last().is_some_and(|line| line.contains("is damaged"));
+            assert!(end == 1 && told, "it ended with {end} when `{}` was damaged; {}", file.display(), described());
+            std::fs::write(&file, whole).unwrap();
+            count(&|counts| counts.damaged += 1);
         }
     }
     job.on_disk = on_disk();
@@ -223,14 +238,46 @@ fn signal(process: &Process, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
+/// The numbers of the checkpoints in a folder.
+fn numbers(checkpoints: &Path) -> impl Iterator<Item = u64> {
+    let names = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("chk-")?.parse().ok())
+}
+
 /// Leaves what a process would that was killed while it wrote a checkpoint.
 fn tear(checkpoints: &Path) {
-    let numbers = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
-    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("chk-")?.parse::<u64>().ok());
-    let torn = checkpoints.join(format!("chk-{}", numbers.max().unwrap_or(0) + 1));
+    let torn = checkpoints.join(format!("chk-{}", numbers(checkpoints).max().unwrap_or(0) + 1));
     std::fs::create_dir_all(&torn).unwrap();
     std::fs::write(torn.join("small.state"), b"half of").unwrap();
     std::fs::write(torn.join("_metadata.tmp"), b"{\"version\": 2, \"epo").unwrap();
+}
+
+/// Damages the newest checkpoint, if there is one: its manifest is cut, or a bit of a file it names is another. Tells the
+/// file and what stood in it.
+fn damage(checkpoints: &Path, random: &mut Random) -> Option<(PathBuf, Vec<u8>)> {
+    let is_complete = |number: &u64| checkpoints.join(format!("chk-{number}/_metadata")).is_file();
+    let newest = numbers(checkpoints).filter(is_complete).max()?;
+    let folder = checkpoints.join(format!("chk-{newest}"));
+    let manifest = folder.join("_metadata");
+    let bytes = std::fs::read(&manifest).unwrap();
+    if random.below(2) == 0 {
+        let cut = &bytes[..random.below(bytes.len() as u64) as usize];
+        std::fs::write(&manifest, cut).unwrap();
+        return Some((manifest, bytes));
+    }
+    let read: Value = serde_json::from_slice(&bytes).unwrap();
+    let operators = read["operators"].as_object().unwrap().values();
+    let sections: Vec<&Value> = operators.flat_map(|operator| operator["sections"].as_array().unwrap()).collect();
+    let number = |section: &Value, name: &str| section[name].as_u64().unwrap();
+    let sections: Vec<&Value> = sections.into_iter().filter(|section| number(section, "length") > 0).collect();
+    let section = sections.get(random.below(sections.len().max(1) as u64) as usize)?;
+    let file = folder.join(section["file"].as_str().unwrap());
+    let whole = std::fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    let at = number(section, "offset") + random.below(number(section, "length"));
+    damaged[at as usize] ^= 1 << random.below(8);
+    std::fs::write(&file, damaged).unwrap();
+    Some((file, whole))
 }
 
 /// The lines of all part files that can be seen, sorted.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidemill_core::{Error, Result};
+use tidemill_core::{Error, Kind, Result};
 
-use super::manifest::{Manifest, SectionPlace};
+use super::manifest::{DAMAGED, Manifest, SectionPlace};
 use super::storage::{self, Output, Storage, Storages};
 use crate::state::Section;
 
@@ -100,7 +100,15 @@ impl CheckpointFolder {
         named.retain(|epoch, _| complete.contains(epoch));
         for epoch in complete {
             if let Entry::Vacant(unknown) = named.entry(epoch) {
-                unknown.insert(shared_files(&read_manifest(&*self.storage, &self.path(epoch))?));
+                match read_manifest(&*self.storage, &self.path(epoch)) {
+                    Ok(manifest) => unknown.insert(shared_files(&manifest)),
+                    // It may name any of them. Whoever needs this checkpoint is told of the damage.
+                    Err(error) if error.kind() == Kind::Corrupt => {
+                        tracing::warn!(%error, "shared files stay as long as this checkpoint does");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
             }
         }
         let shared = self.root.join(SHARED);
@@ -218,9 +226,7 @@ pub(crate) fn place(section: &Section, subtask: usize, file: &str, offset: &mut 
 
 /// Makes a checkpoint exist, by its manifest.
 pub(crate) fn publish(storage: &dyn Storage, folder: &Path, manifest: &Manifest) -> Result<()> {
-    let json =
-        serde_json::to_vec(manifest).map_err(|e| Error::bug(format!("the manifest cannot be written as JSON: {e}")))?;
-    storage.publish(&folder.join(MANIFEST), &json)
+    storage.publish(&folder.join(MANIFEST), &manifest.bytes()?)
 }
 
 /// The manifest of the checkpoint or savepoint in `folder`.
@@ -254,22 +260,25 @@ impl StateFiles {
     pub fn section(&self, place: &SectionPlace) -> Result<Vec<u8>> {
         let path = self.folder.join(&place.file);
         let tried = |e: Error| e.context(format!("state `{}`", place.name));
+        let damaged = |what: &str| {
+            let message = format!("state `{}` in `{}` is damaged: {what}", place.name, path.display());
+            Error::corrupt(message).hint(DAMAGED)
+        };
+        let read = |range| match self.storage.read(&path, Some(range)) {
+            Err(error) if error.kind() == Kind::Corrupt => Err(damaged("the file is too short")),
+            read => read.map_err(tried),
+        };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains(&place.file) {
-            if self.storage.read(&path, Some(0..STATE_MAGIC.len() as u64)).map_err(tried)? != STATE_MAGIC {
-                return Err(Error::corrupt(format!("`{}` is not a state file of version 1", path.display())));
+            if read(0..STATE_MAGIC.len() as u64)? != STATE_MAGIC {
+                return Err(damaged("this is not a state file of version 1"));
             }
             known.insert(place.file.clone());
         }
         drop(known);
-        let bytes = self.storage.read(&path, Some(place.offset..place.offset + place.length)).map_err(tried)?;
+        let bytes = read(place.offset..place.offset + place.length)?;
         if crc32fast::hash(&bytes) != place.crc32 {
-            return Err(Error::corrupt(format!(
-                "state `{}` in `{}` is damaged: its checksum does not fit",
-                place.name,
-                path.display()
-            ))
-            .hint("restore from an older checkpoint"));
+            return Err(damaged("its checksum does not fit"));
         }
         Ok(bytes)
     }

@@ -1,4 +1,5 @@
-//! The manifest of a checkpoint: JSON, versioned, naming every piece of state with its place, length and checksum.
+//! The manifest of a checkpoint: JSON, versioned, naming every piece of state with its place, length and checksum. Its last
+//! field is the checksum of all that stands before it, so that one damaged bit is noticed.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,15 @@ use crate::key::{Coarse, GroupRange, KEY_GROUPS};
 use crate::state::SectionKind;
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// Versions this program reads. Version 1 knew no removals and no files shared by several checkpoints.
+/// Versions this program reads. Version 1 knew no removals and no files shared by several checkpoints, version 2 no checksum of
+/// the manifest itself.
 pub const READABLE: std::ops::RangeInclusive<u32> = 1..=VERSION;
+
+/// What to do about a checkpoint that is damaged.
+pub(super) const DAMAGED: &str = "restore its files, or move its folder away: a job then goes on from the checkpoint before, and \
+    publishes again what it has published since";
 
 /// What a checkpoint holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,15 +110,38 @@ impl TokenEntry {
     }
 }
 
+/// The field with the checksum: eight hexadecimal digits, then the end of the object.
+const CHECKSUM: &str = ",\"crc32\":\"";
+const CHECKSUM_BYTES: usize = CHECKSUM.len() + "01234567\"}".len();
+
+fn checksum(bytes: &[u8]) -> String {
+    format!("{CHECKSUM}{:08x}\"}}", crc32fast::hash(bytes))
+}
+
 impl Manifest {
+    /// The manifest as it is saved.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes =
+            serde_json::to_vec(self).map_err(|e| Error::bug(format!("the manifest cannot be written as JSON: {e}")))?;
+        bytes.pop();
+        let checksum = checksum(&bytes);
+        bytes.extend_from_slice(checksum.as_bytes());
+        Ok(bytes)
+    }
+
     /// Reads a manifest; `place` is named in errors.
     pub fn parse(bytes: &[u8], place: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
         }
-        let Version { version } =
-            serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("`{place}` is not a manifest: {e}")))?;
+        let damaged = |what: String| Error::corrupt(format!("the manifest `{place}` is damaged: {what}")).hint(DAMAGED);
+        let (checked, end) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM_BYTES));
+        let has_checksum = end.starts_with(CHECKSUM.as_bytes());
+        if has_checksum && end != checksum(checked).as_bytes() {
+            return Err(damaged("its checksum does not fit".to_string()));
+        }
+        let Version { version } = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         if !READABLE.contains(&version) {
             return Err(Error::input(format!(
                 "`{place}` has manifest version {version}, this program reads versions {} to {VERSION}",
@@ -120,8 +149,10 @@ impl Manifest {
             ))
             .hint("use the Tidemill version that wrote it"));
         }
-        let manifest: Manifest = serde_json::from_slice(bytes)
-            .map_err(|e| Error::corrupt(format!("`{place}` is not a whole manifest: {e}")))?;
+        if version > 2 && !has_checksum {
+            return Err(damaged("it has no checksum".to_string()));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         let key_groups = manifest.key_groups;
         manifest.in_our_key_groups().ok_or_else(|| {
             Error::input(format!(
@@ -174,6 +205,23 @@ mod tests {
             "key_groups": key_groups, "operators": { "a": { "parallelism": 3, "sections": sections } },
         });
         serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn one_damaged_bit_is_noticed_and_so_is_a_missing_end() {
+        let whole = Manifest { version: VERSION, ..Manifest::parse(&manifest(KEY_GROUPS), "it").unwrap() };
+        let bytes = whole.bytes().unwrap();
+        assert_eq!(Manifest::parse(&bytes, "it").unwrap(), whole);
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let refused = Manifest::parse(&damaged, "it").expect_err("damaged").to_string();
+            assert!(refused.contains("`it` is damaged"), "bit {bit}: {refused}");
+        }
+        for end in 0..bytes.len() {
+            let refused = Manifest::parse(&bytes[..end], "it").expect_err("cut").to_string();
+            assert!(refused.contains("`it` is damaged") && refused.contains("move its folder away"), "{refused}");
+        }
     }
 
     #[test]

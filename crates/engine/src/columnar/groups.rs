@@ -1,13 +1,14 @@
 //! A table of groups: for each key the words of its aggregations. Batches are added to it column by column.
 //!
 //! ```text
-//! tag ── shard ── slots: … | tag · row + 1 | …     rows: | key words | part words | key words | …     texts: bytes
+//! tag ── shard ── slots: | empty | tag · mark | key words | part words | tag · mark | key words | … | empty |
+//!                                  ▲ where the tag points to: the group, or one of those behind it
 //! ```
 //!
-//! Keys and parts of a group stand side by side, one group behind the other, in the order in which they came: nothing has
-//! memory of its own, and a group once made stays where it is until the whole table is cleared. A batch goes over the
-//! table in turns, the groups of all its rows first, then each part of all of them; so most of the waiting for memory is
-//! done for many rows at once.
+//! All that is needed to find a group, to know whether a snapshot must be told of its change, and to add to it stands in
+//! one slot: adding to a group of a large table costs what it costs to fetch it from memory. And a batch goes over the
+//! table in turns, the slots of all its rows first, then each part of all of them; so most of the waiting for memory is
+//! done for many rows at once. Only the bytes of texts in keys stand elsewhere.
 //!
 //! A large table is divided into shards: it grows one at a time, and a snapshot copies one after the other while records
 //! go on changing them, as the tables of the typed lane do (`state/table.rs`), and by the same chains (`state/chain.rs`).
@@ -29,17 +30,20 @@ use crate::state::{BUCKET_COST, Chain, Copying, SHARD_COST, SHARDS, SMALL_ENTRIE
 /// Slots of a shard without groups.
 const SLOTS_MIN: usize = 16;
 
+/// What walking counts for a slot that is looked at, in bytes.
+const SLOT_COST: usize = 1;
+
 /// What stands in a table: keys, then parts.
 pub(super) struct Shape {
     pub keys: KeyShape,
     pub layout: Layout,
-    /// Words of a group.
+    /// Words of a slot: a header, then those of the group.
     stride: usize,
 }
 
 impl Shape {
     pub fn new(keys: KeyShape, layout: Layout) -> Self {
-        let stride = keys.words() + layout.nothing().len();
+        let stride = 1 + keys.words() + layout.nothing().len();
         Shape { keys, layout, stride }
     }
 }
@@ -73,10 +77,11 @@ impl Group<'_> {
     }
 }
 
-/// Where the parts of a group begin.
+/// Where a group stands.
 #[derive(Clone, Copy)]
 struct Place {
     shard: u32,
+    /// The first word of its slot.
     at: u32,
 }
 
@@ -89,12 +94,9 @@ pub(super) struct Groups {
     divides: bool,
     chain: Chain,
     copying: Option<Box<Copying>>,
-    /// How far the shard that is copied now has been walked.
-    walked: usize,
-    /// Of each row of the batch under way: the slot where its key is likely to stand, the first word of the key that names, and at last the
-    /// place of its group.
-    first_slots: Vec<u64>,
-    first_words: Vec<u64>,
+    /// How far the shard that is copied now has been walked: the next slot, and how many there were by then.
+    walked: (usize, usize),
+    /// Of each row of the batch under way: where its group stands.
     places: Vec<Place>,
 }
 
@@ -104,121 +106,152 @@ fn shard_of(tag: u32, shards: usize) -> usize {
     ((u64::from(tag) * shards as u64) >> 32) as usize
 }
 
+/// What stands in front of a group: its tag, and when it changed last. An empty slot has 0.
 #[inline]
-fn slot_of(tag: u32, slots: usize) -> usize {
-    tag as usize & (slots - 1)
+fn header(tag: u32, mark: u32) -> u64 {
+    (u64::from(tag) << 32) | u64::from(mark)
+}
+
+#[inline]
+fn tag_of(header: u64) -> u32 {
+    (header >> 32) as u32
+}
+
+/// The number of the moment behind which a group changed last.
+#[inline]
+fn mark_of(header: u64) -> u32 {
+    header as u32
 }
 
 struct Shard {
-    /// A power of two of them, at most three of four in use: a tag with the number of a row plus one, or 0.
-    slots: Vec<u64>,
-    rows: Vec<u64>,
+    /// Slots, a power of two of them, at most three of four in use.
+    words: Vec<u64>,
+    /// One less than there are slots.
+    mask: usize,
     texts: Vec<u8>,
     len: usize,
     changes: Changes,
 }
 
-impl Default for Shard {
-    fn default() -> Self {
-        Shard { slots: vec![0; SLOTS_MIN], rows: Vec::new(), texts: Vec::new(), len: 0, changes: Changes::default() }
-    }
-}
-
-/// Whether a slot is that of a key with this tag, or of another one with the same.
-#[inline]
-fn names(slot: u64, tag: u32) -> bool {
-    slot != 0 && (slot >> 32) as u32 == tag
-}
-
-/// The row of a slot in use.
-#[inline]
-fn row_of(slot: u64) -> usize {
-    (slot as u32).wrapping_sub(1) as usize
-}
-
 impl Shard {
-    /// The slot where a key is most likely to stand: its first one, or the next.
-    #[inline]
-    fn likely(&self, tag: u32) -> u64 {
-        let at = slot_of(tag, self.slots.len());
-        match self.slots[at] {
-            slot if slot == 0 || names(slot, tag) => slot,
-            _ => self.slots[slot_of(at as u32 + 1, self.slots.len())],
+    fn new(shape: &Shape) -> Self {
+        Shard {
+            words: vec![0; SLOTS_MIN * shape.stride],
+            mask: SLOTS_MIN - 1,
+            texts: Vec::new(),
+            len: 0,
+            changes: Changes::default(),
         }
     }
 
-    /// The row that a slot names, if it holds this key.
+    /// The first word of the slot where a key with this tag is looked for first. It is the first of a pair: most keys that
+    /// do not stand there stand in the second, which is mostly fetched with it.
+    #[inline]
+    fn first(&self, shape: &Shape, tag: u32) -> usize {
+        (tag as usize & self.mask & !1) * shape.stride
+    }
+
+    /// The slot of that pair in which a key with this tag stands if it stands in one of them.
+    #[inline]
+    fn likely(&self, shape: &Shape, tag: u32) -> usize {
+        let first = self.first(shape, tag);
+        // Not a branch: nobody could foretell it.
+        first + shape.stride * usize::from(tag_of(self.words[first]) != tag)
+    }
+
+    /// The first word of the slot behind another one.
+    #[inline]
+    fn behind(&self, shape: &Shape, at: usize) -> usize {
+        let next = at + shape.stride;
+        if next < self.words.len() { next } else { 0 }
+    }
+
+    /// Whether a slot holds this key.
     // Most of what is done for a row; a call would be a part of it.
     #[inline(always)]
-    fn held(&self, shape: &Shape, slot: u64, tag: u32, key: KeyRef<'_>) -> Option<usize> {
-        if !names(slot, tag) {
-            return None;
-        }
-        let row = row_of(slot);
-        let begin = row * shape.stride;
-        let held = &self.rows[begin..begin + key.words.len()];
-        shape.keys.same(key, held, &self.texts).then_some(row)
+    fn holds(&self, shape: &Shape, at: usize, tag: u32, key: KeyRef<'_>) -> bool {
+        let slot = &self.words[at..at + 1 + key.words.len()];
+        // An empty slot seems to have the tag 0.
+        tag_of(slot[0]) == tag && slot[0] != 0 && shape.keys.same(key, &slot[1..], &self.texts)
     }
 
-    /// The row of a key, made if there is none.
+    /// The slot of a key, made if there is none.
     #[inline(never)]
     fn find_or_insert(&mut self, shape: &Shape, tag: u32, key: KeyRef<'_>) -> Result<usize> {
-        let mut at = slot_of(tag, self.slots.len());
-        while self.slots[at] != 0 {
-            if let Some(row) = self.held(shape, self.slots[at], tag, key) {
-                return Ok(row);
+        let mut at = self.first(shape, tag);
+        while self.words[at] != 0 {
+            if self.holds(shape, at, tag, key) {
+                return Ok(at);
             }
-            at = slot_of(at as u32 + 1, self.slots.len());
+            at = self.behind(shape, at);
         }
         self.insert(shape, tag, key, shape.layout.nothing())
     }
 
-    /// Appends a group that is not there yet.
+    /// Puts a group in that is not there yet.
     fn insert(&mut self, shape: &Shape, tag: u32, key: KeyRef<'_>, parts: &[u64]) -> Result<usize> {
-        let (row, begin) = (self.len, self.rows.len());
         let text: usize = shape.keys.texts().iter().map(|word| key.words[*word] as u32 as usize).sum();
-        if (begin + shape.stride).max(self.texts.len() + text) >= u32::MAX as usize {
+        let is_full = (self.len + 1) * 4 > (self.mask + 1) * 3;
+        let words = if is_full { 2 * self.words.len() } else { self.words.len() };
+        if words.max(self.texts.len() + text) > u32::MAX as usize {
             return Err(Error::input("the keys of one window are too many or too long to be held here")
                 .hint("raise the parallelism, or make the window shorter"));
         }
-        if (self.len + 1) * 4 > self.slots.len() * 3 {
-            self.grow();
+        if is_full {
+            self.grow(shape);
         }
-        self.rows.extend_from_slice(key.words);
+        let at = self.free(shape, tag);
+        let (own, rest) = self.words[at..at + shape.stride].split_at_mut(1 + key.words.len());
+        own[0] = header(tag, self.changes.added());
+        own[1..].copy_from_slice(key.words);
+        rest.copy_from_slice(parts);
         for (word, texts) in shape.keys.texts().iter().zip(key.texts) {
             let bytes = text_bytes(key.words[*word], texts);
-            self.rows[begin + word] = text_word(self.texts.len() as u32, bytes.len() as u32);
+            own[1 + word] = text_word(self.texts.len() as u32, bytes.len() as u32);
             self.texts.extend_from_slice(bytes);
         }
-        self.rows.extend_from_slice(parts);
-        self.take_slot((u64::from(tag) << 32) | (row as u64 + 1));
         self.len += 1;
-        Ok(row)
+        Ok(at)
     }
 
-    fn take_slot(&mut self, slot: u64) {
-        let mut at = slot_of((slot >> 32) as u32, self.slots.len());
-        while self.slots[at] != 0 {
-            at = slot_of(at as u32 + 1, self.slots.len());
+    /// The slot for a key that is not there.
+    fn free(&self, shape: &Shape, tag: u32) -> usize {
+        let mut at = self.first(shape, tag);
+        while self.words[at] != 0 {
+            at = self.behind(shape, at);
         }
-        self.slots[at] = slot;
+        at
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.slots);
-        self.slots = vec![0; old.len() * 2];
-        old.into_iter().filter(|slot| *slot != 0).for_each(|slot| self.take_slot(slot));
+    fn grow(&mut self, shape: &Shape) {
+        let wider = vec![0; self.words.len() * 2];
+        let old = std::mem::replace(&mut self.words, wider);
+        self.mask = 2 * self.mask + 1;
+        for slot in old.chunks_exact(shape.stride).filter(|slot| slot[0] != 0) {
+            let at = self.free(shape, tag_of(slot[0]));
+            self.words[at..at + shape.stride].copy_from_slice(slot);
+        }
     }
 
-    fn group(&self, shape: &Shape, row: usize) -> Group<'_> {
-        let (key, parts) = self.rows[nth(row, shape.stride)].split_at(shape.keys.words());
+    /// The headers in use, and their groups.
+    fn groups(&self, shape: &Shape) -> impl Iterator<Item = (u64, Group<'_>)> {
+        let width = shape.keys.words();
+        let held = self.words.chunks_exact(shape.stride).filter(|slot| slot[0] != 0);
+        held.map(move |slot| {
+            let (key, parts) = slot[1..].split_at(width);
+            (slot[0], Group { key, parts, texts: &self.texts })
+        })
+    }
+
+    /// The group in a slot.
+    fn group(&self, shape: &Shape, at: usize) -> Group<'_> {
+        let (key, parts) = self.words[at + 1..at + shape.stride].split_at(shape.keys.words());
         Group { key, parts, texts: &self.texts }
     }
 
     fn clear(&mut self) {
-        self.slots.fill(0);
-        self.rows.clear();
+        self.words.fill(0);
         self.texts.clear();
         (self.len, self.changes) = (0, Changes::default());
     }
@@ -228,15 +261,13 @@ impl Groups {
     /// A table that is copied in steps when it is large.
     pub fn new(shape: Arc<Shape>) -> Self {
         Groups {
+            shards: vec![Shard::new(&shape)],
             shape,
-            shards: vec![Shard::default()],
             len: 0,
             divides: true,
             chain: Chain::default(),
             copying: None,
-            walked: 0,
-            first_slots: Vec::new(),
-            first_words: Vec::new(),
+            walked: (0, 0),
             places: Vec::new(),
         }
     }
@@ -268,19 +299,19 @@ impl Groups {
 
     /// Whether most of its memory stands empty.
     pub fn is_wide(&self) -> bool {
-        self.len < self.shards.iter().map(|shard| shard.slots.len()).sum::<usize>() / 8
+        self.len < self.shards.iter().map(|shard| shard.mask + 1).sum::<usize>() / 8
     }
 
     /// No groups are left; the memory stays for others.
     pub fn clear(&mut self) {
         self.shards.iter_mut().for_each(Shard::clear);
-        (self.len, self.chain, self.copying, self.walked) = (0, Chain::default(), None, 0);
+        (self.len, self.chain, self.copying, self.walked) = (0, Chain::default(), None, (0, 0));
     }
 
     /// All groups, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = Group<'_>> {
         let shape = &*self.shape;
-        self.shards.iter().flat_map(move |shard| (0..shard.len).map(move |row| shard.group(shape, row)))
+        self.shards.iter().flat_map(move |shard| shard.groups(shape).map(|(_, group)| group))
     }
 
     /// Adds rows of a batch: their keys, and the parts of each, which `Layout::columns` or `Layout::read` made.
@@ -299,7 +330,9 @@ impl Groups {
     ) -> Result<()> {
         self.find(keys, rows.clone())?;
         let shape = self.shape.clone();
+        let first = 1 + shape.keys.words();
         for (part, (merge, at)) in parts.iter().zip(shape.layout.merges()) {
+            let at = first + at;
             match part {
                 PartColumn::Whole(values) => self.merge_part::<i64>(at, values.values(), merge, rows.clone()),
                 PartColumn::Float(values) => self.merge_part::<f64>(at, values.values(), merge, rows.clone()),
@@ -313,52 +346,38 @@ impl Groups {
     fn find(&mut self, keys: &KeyBatch, rows: impl Iterator<Item = usize> + Clone) -> Result<()> {
         self.divide_if_full()?;
         let texts = keys.texts();
-        let (width, stride, shards) = (self.shape.keys.words(), self.shape.stride, self.shards.len());
-        let Groups { shape, shards: all, first_slots, first_words, places, copying, .. } = self;
-        let is_large = shards > 1;
-        if is_large {
-            // Loops that do little but read: the processor waits for many rows at once.
-            let of = |row: usize| &all[shard_of(keys.tags[row], shards)];
-            first_slots.clear();
-            first_slots.extend(rows.clone().map(|row| of(row).likely(keys.tags[row])));
-            first_words.clear();
-            first_words.extend(rows.clone().zip(first_slots.iter()).map(|(row, slot)| {
-                let begin = row_of(*slot) * stride;
-                of(row).rows.get(begin).copied().unwrap_or_default()
-            }));
+        let (width, shards) = (self.shape.keys.words(), self.shards.len());
+        let Groups { shape, shards: all, places, copying, .. } = self;
+        if shards > 1 {
+            // A loop that does little but read: the processor waits for many rows at once.
+            let read = rows.clone().fold(0, |read, row| {
+                let shard = &all[shard_of(keys.tags[row], shards)];
+                read ^ shard.words[shard.first(shape, keys.tags[row])]
+            });
+            std::hint::black_box(read);
         }
         places.clear();
-        let read_ahead = is_large && shape.keys.is_one_word();
-        let (mut number, mut made) = (0, 0);
-        let found: Result<()> = rows.clone().try_for_each(|row| {
-            let tag = keys.tags[row];
-            let at = shard_of(tag, shards);
-            let shard = &mut all[at];
-            let words = &keys.words[nth(row, width)];
-            let slot = if is_large { first_slots[number] } else { shard.likely(tag) };
-            let found = if read_ahead && names(slot, tag) && first_words[number] == words[0] {
-                row_of(slot)
-            } else {
-                let key = KeyRef { words, texts: &texts };
-                match shard.held(shape, slot, tag, key) {
-                    Some(found) => found,
-                    None => {
-                        let before = shard.len;
-                        let found = shard.find_or_insert(shape, tag, key)?;
-                        made += shard.len - before;
-                        found
-                    }
-                }
-            };
-            number += 1;
-            if !shard.changes.is_now(found) {
-                before_change(shape, shard, copying, at, found);
+        let (mut made, mut moved) = (0, false);
+        for row in rows.clone() {
+            let (tag, key) = (keys.tags[row], KeyRef { words: &keys.words[nth(row, width)], texts: &texts });
+            let number = shard_of(tag, shards);
+            let shard = &mut all[number];
+            let mut at = shard.likely(shape, tag);
+            if !shard.holds(shape, at, tag, key) {
+                let (before, mask) = (shard.len, shard.mask);
+                at = shard.find_or_insert(shape, tag, key)?;
+                made += shard.len - before;
+                moved |= shard.mask != mask;
             }
-            places.push(Place { shard: at as u32, at: (found * stride + width) as u32 });
-            Ok(())
-        });
+            let place = Place { shard: number as u32, at: at as u32 };
+            if !shard.changes.is_now(mark_of(shard.words[at])) {
+                before_change(shape, shard, copying, place);
+            }
+            places.push(place);
+        }
         self.len += made;
-        found
+        // Groups of rows before may stand elsewhere now. None is made this time.
+        if moved { self.find(keys, rows) } else { Ok(()) }
     }
 
     /// Merges the numbers of a part into the groups that `find` has found.
@@ -390,50 +409,39 @@ impl Groups {
         if let [shard] = all.as_mut_slice() {
             for (place, row) in places.zip(rows) {
                 let begin = place.at as usize + at;
-                put(&mut shard.rows[begin..begin + V::WORDS], values[row]);
+                put(&mut shard.words[begin..begin + V::WORDS], values[row]);
             }
             return;
         }
         for (place, row) in places.zip(rows) {
             let begin = place.at as usize + at;
-            put(&mut all[place.shard as usize].rows[begin..begin + V::WORDS], values[row]);
+            put(&mut all[place.shard as usize].words[begin..begin + V::WORDS], values[row]);
         }
     }
 
     /// Merges all groups of another table of the same shape.
     pub fn absorb(&mut self, other: &Groups) -> Result<()> {
         let shape = self.shape.clone();
-        for shard in &other.shards {
-            for slot in shard.slots.iter().filter(|slot| **slot != 0) {
-                let group = shard.group(&shape, row_of(*slot));
-                self.merge_group((slot >> 32) as u32, group)?;
-            }
+        for (header, group) in other.shards.iter().flat_map(|shard| shard.groups(&shape)) {
+            let texts = vec![group.texts; shape.keys.texts().len()];
+            let held = self.entry(tag_of(header), KeyRef { words: group.key, texts: &texts })?;
+            shape.layout.merge(held, group.parts);
         }
         Ok(())
     }
 
-    fn merge_group(&mut self, tag: u32, group: Group<'_>) -> Result<()> {
-        let texts = vec![group.texts; self.shape.keys.texts().len()];
-        let shape = self.shape.clone();
-        let (at, row) = self.entry(tag, KeyRef { words: group.key, texts: &texts })?;
-        let begin = row * shape.stride + shape.keys.words();
-        let held = &mut self.shards[at].rows[begin..begin + group.parts.len()];
-        shape.layout.merge(held, group.parts);
-        Ok(())
-    }
-
-    /// The shard and row of a key, made if there is none, about to change.
-    fn entry(&mut self, tag: u32, key: KeyRef<'_>) -> Result<(usize, usize)> {
+    /// The parts of a key, made if there are none, to be changed.
+    fn entry(&mut self, tag: u32, key: KeyRef<'_>) -> Result<&mut [u64]> {
         self.divide_if_full()?;
-        let at = shard_of(tag, self.shards.len());
-        let shard = &mut self.shards[at];
+        let number = shard_of(tag, self.shards.len());
+        let shard = &mut self.shards[number];
         let before = shard.len;
-        let row = shard.find_or_insert(&self.shape, tag, key)?;
+        let at = shard.find_or_insert(&self.shape, tag, key)?;
         self.len += shard.len - before;
-        if !shard.changes.is_now(row) {
-            before_change(&self.shape, shard, &mut self.copying, at, row);
+        if !shard.changes.is_now(mark_of(shard.words[at])) {
+            before_change(&self.shape, shard, &mut self.copying, Place { shard: number as u32, at: at as u32 });
         }
-        Ok((at, row))
+        Ok(&mut shard.words[at + 1 + key.words.len()..at + self.shape.stride])
     }
 
     /// Sets the parts of a key, as the state has both.
@@ -445,9 +453,7 @@ impl Groups {
         let (mut key_words, mut bytes) = (KeyWords::new(), Vec::new());
         let tag = shape.keys.parse(key, &mut key_words, &mut bytes)?;
         let texts = vec![bytes.as_slice(); shape.keys.texts().len()];
-        let (at, row) = self.entry(tag, KeyRef { words: &key_words, texts: &texts })?;
-        let begin = row * shape.stride + shape.keys.words();
-        self.shards[at].rows[begin..begin + words.0.len()].copy_from_slice(&words.0);
+        self.entry(tag, KeyRef { words: &key_words, texts: &texts })?.copy_from_slice(&words.0);
         Ok(())
     }
 
@@ -460,14 +466,11 @@ impl Groups {
     #[cold]
     fn divide(&mut self) -> Result<()> {
         let shape = self.shape.clone();
-        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
-        for small in std::mem::take(&mut self.shards) {
-            let texts = vec![small.texts.as_slice(); shape.keys.texts().len()];
-            for slot in small.slots.iter().filter(|slot| **slot != 0) {
-                let (tag, group) = ((slot >> 32) as u32, small.group(&shape, row_of(*slot)));
-                let key = KeyRef { words: group.key, texts: &texts };
-                shards[shard_of(tag, SHARDS)].insert(&shape, tag, key, group.parts)?;
-            }
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(&shape)).collect();
+        for (header, group) in self.shards.iter().flat_map(|small| small.groups(&shape)) {
+            let texts = vec![group.texts; shape.keys.texts().len()];
+            let (tag, key) = (tag_of(header), KeyRef { words: group.key, texts: &texts });
+            shards[shard_of(tag, SHARDS)].insert(&shape, tag, key, group.parts)?;
         }
         self.shards = shards;
         Ok(())
@@ -479,12 +482,12 @@ impl Groups {
         if parts.mode == SnapshotMode::Nothing {
             return;
         }
-        let changed = self.shards.iter_mut().map(|shard| (shard.changes.moment(shard.len), shard.len));
+        let changed = self.shards.iter_mut().map(|shard| (shard.changes.moment(), shard.len));
         let changed: Vec<(usize, usize)> = changed.collect();
         if parts.mode != SnapshotMode::Detached {
             parts.roster.push(name.to_string());
         }
-        self.walked = 0;
+        self.walked = (0, 0);
         self.copying = Some(Box::new(self.chain.plan(name, &changed, parts)));
     }
 
@@ -502,27 +505,32 @@ impl Groups {
 
     /// Writes groups that have not changed since the moment, from where the walk had come to; whether it came to the end.
     fn walk(&mut self, copying: &mut Copying, run: &mut CopyRun) -> Result<bool> {
-        while let Some(at) = copying.next_shard()? {
-            let (shard, base) = (&mut self.shards[at], copying.is_base(at));
-            loop {
+        let shape = &*self.shape;
+        while let Some(number) = copying.next_shard()? {
+            let (shard, base) = (&mut self.shards[number], copying.is_base(number));
+            let slots = shard.mask + 1;
+            // In a shard that has grown, groups may stand before the slot that was reached. Those written twice do no harm.
+            let (reached, of) = self.walked;
+            for slot in if of == slots { reached } else { 0 }..slots {
                 if !run.room() {
+                    self.walked = (slot, slots);
                     return Ok(false);
                 }
-                let next = match base {
-                    true => shard.changes.next_unchanged(self.walked),
-                    false => shard.changes.next_only_before(self.walked),
-                };
-                let Some(row) = next else { break };
-                self.walked = row + 1;
-                let (key, words) = saved(&self.shape, &shard.group(&self.shape, row));
-                run.spend(BUCKET_COST + copying.write(at, &key, &words)?);
+                run.spend(SLOT_COST);
+                let at = slot * shape.stride;
+                let mark = mark_of(shard.words[at]);
+                let is_wanted = shard.changes.is_before(mark) || base && !shard.changes.is_now(mark);
+                if is_wanted && shard.words[at] != 0 {
+                    let (key, words) = saved(shape, &shard.group(shape, at));
+                    run.spend(BUCKET_COST + copying.write(number, &key, &words)?);
+                }
             }
             if copying.is_chained() {
                 shard.changes.settle();
             }
-            self.walked = 0;
+            self.walked = (0, 0);
             run.spend(SHARD_COST);
-            copying.shard_done(at);
+            copying.shard_done(number);
         }
         Ok(true)
     }
@@ -544,12 +552,14 @@ impl Groups {
 /// A group is about to change, for the first time since the last snapshot's moment.
 #[cold]
 #[inline(never)]
-fn before_change(shape: &Shape, shard: &mut Shard, copying: &mut Option<Box<Copying>>, at: usize, row: usize) {
+fn before_change(shape: &Shape, shard: &mut Shard, copying: &mut Option<Box<Copying>>, place: Place) {
+    let (number, at) = (place.shard as usize, place.at as usize);
+    let held = shard.words[at];
     if let Some(copying) = copying {
-        let (key, words) = saved(shape, &shard.group(shape, row));
-        copying.capture(at, shard.changes.is_before(row), &key, &words);
+        let (key, words) = saved(shape, &shard.group(shape, at));
+        copying.capture(number, shard.changes.is_before(mark_of(held)), &key, &words);
     }
-    shard.changes.change(row);
+    shard.words[at] = header(tag_of(held), shard.changes.changed(mark_of(held)));
 }
 
 /// A group as it stands in state.

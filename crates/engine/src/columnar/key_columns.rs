@@ -262,11 +262,6 @@ impl KeyShape {
         self.null_words + self.columns.len()
     }
 
-    /// Whether a key is one word that says everything.
-    pub fn is_one_word(&self) -> bool {
-        self.words() == 1 && self.texts.is_empty()
-    }
-
     /// The words that stand for texts.
     pub fn texts(&self) -> &[usize] {
         &self.texts

@@ -14,13 +14,17 @@ use crate::comes_about;
 
 /// A job with keyed state that goes on until it is cancelled.
 fn endless(folder: &Path, change: impl FnOnce(&Environment)) -> JobClient {
+    described(folder, change).execute_async("endless").unwrap()
+}
+
+fn described(folder: &Path, change: impl FnOnce(&Environment)) -> Environment {
     let settings = JobSettings { parallelism: Some(2), ..JobSettings::default() };
     let env = Environment::with_settings(settings);
     env.enable_checkpointing(Duration::from_secs(3600), folder);
     change(&env);
     let numbers = env.from_sequence(1, 1 << 40).uid("numbers");
     let _nobody_reads = numbers.key_by(|n| n % 1000).reduce(|held, next| *held = (*held).max(next)).uid("largest");
-    env.execute_async("endless").unwrap()
+    env
 }
 
 #[test]
@@ -71,6 +75,47 @@ fn checkpoints_of_a_cancelled_job_stay_unless_it_says_otherwise() {
     assert!(left(None));
     assert!(left(Some(CheckpointRetention::RetainOnCancellation)));
     assert!(!left(Some(CheckpointRetention::DeleteOnCancellation)));
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_told_and_the_job_goes_back_when_it_is_moved_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = endless(folder.path(), |_| {});
+    let newest = (0..3).map(|_| job.handle().checkpoint().unwrap()).last().unwrap();
+    job.cancel().unwrap();
+    let told = |file: &Path, damage: &dyn Fn(&mut Vec<u8>)| {
+        let whole = std::fs::read(file).unwrap();
+        let mut damaged = whole.clone();
+        damage(&mut damaged);
+        std::fs::write(file, damaged).unwrap();
+        let refused = described(folder.path(), |_| {}).execute("damaged").expect_err("damaged").to_string();
+        std::fs::write(file, whole).unwrap();
+        refused
+    };
+    let (manifest, files) = (newest.join("_metadata"), std::fs::read_dir(&newest).unwrap());
+    let small = files.map(|file| file.unwrap().path()).find(|file| *file != manifest).unwrap();
+    let half = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let flip = |bytes: &mut Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    };
+    for refused in [told(&manifest, &half), told(&manifest, &flip), told(&small, &half), told(&small, &flip)] {
+        let named = refused.contains(&format!("{}/", newest.display()));
+        assert!(named && refused.contains("damaged") && refused.contains("move its folder away"), "{refused}");
+    }
+    // An older one that is damaged is in nobody's way.
+    let older = newest.with_file_name("chk-2").join("_metadata");
+    std::fs::write(&older, "{").unwrap();
+    let restored = || {
+        let job = endless(folder.path(), |_| {});
+        let restored = job.handle().report().checkpoints.restored_epoch;
+        job.cancel().unwrap();
+        restored
+    };
+    assert_eq!(restored(), Some(3));
+    std::fs::remove_dir_all(older.parent().unwrap()).unwrap();
+    std::fs::rename(&newest, folder.path().join("damaged")).unwrap();
+    assert_eq!(restored(), Some(1));
 }
 
 /// The machine's time, as somebody has set it.

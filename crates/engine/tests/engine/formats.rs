@@ -1,6 +1,6 @@
 //! Checkpoints of every format version ever released can be restored. The fixture of a version is written once, by
-//! [`write_the_fixture`] with `TIDEMILL_WRITE_FIXTURE=<folder>`, and never changed. That of version 1 is a savepoint; that
-//! of version 2 a checkpoint with files of earlier ones, removed keys among them.
+//! [`write_the_fixture`] with `TIDEMILL_WRITE_FIXTURE=<folder>`, and never changed. That of version 1 is a savepoint; those
+//! of versions 2 and 3 are checkpoints with files of earlier ones, removed keys among them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -86,8 +86,14 @@ fn write_the_fixture() {
 }
 
 #[test]
-fn version_2_is_restored() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-v2");
+fn versions_2_and_3_are_restored() {
+    for version in [2, 3] {
+        changes_are_restored(&format!("tests/fixtures/checkpoint-v{version}"));
+    }
+}
+
+fn changes_are_restored(fixture: &str) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture);
     let newest = CheckpointFolder::open(&fixture).unwrap().complete().unwrap().pop().unwrap();
     let manifest = std::fs::read_to_string(fixture.join(format!("chk-{newest}/_metadata"))).unwrap();
     assert!(manifest.contains("removal") && manifest.contains("../shared/"), "{manifest}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tidemill::prelude::*;
 
 use super::graph::Event;
@@ -35,6 +36,56 @@ pub fn side(event: Event) -> Event {
 /// Count and sum in one.
 pub fn windowed(key: i64, count: usize, sum: i64) -> Event {
     Event { key, value: sum.wrapping_mul(1_000).wrapping_add(count as i64) }
+}
+
+/// An event as a row of columns. Some have a text, of different lengths.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Of the event.
+    pub key: i64,
+    /// The second key.
+    pub text: Option<String>,
+    /// Of the event.
+    pub value: i64,
+}
+
+/// The row of an event.
+pub fn row(event: Event) -> Row {
+    let text = match event.value.rem_euclid(4) {
+        0 => None,
+        rest => Some("text ".repeat(rest as usize - 1)),
+    };
+    Row { key: event.key, text, value: event.value }
+}
+
+/// Whether the row of an event is taken back again.
+pub fn is_taken_back(event: Event) -> bool {
+    event.value % 3 == 0
+}
+
+/// What windows over columns say of a key and text; without least and most where rows are taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Of the rows.
+    pub key: i64,
+    /// Of the rows.
+    pub text: Option<String>,
+    /// How many rows there are.
+    pub count: i64,
+    /// Of their values.
+    pub sum: i64,
+    /// Of their values.
+    pub least: Option<i64>,
+    /// Of their values.
+    pub most: Option<i64>,
+}
+
+/// The result of a window over columns.
+pub fn totalled(totals: Totals) -> Event {
+    let text = totals.text.map_or(-1, |text| text.len() as i64);
+    let numbers = [text, totals.count, totals.sum, totals.least.unwrap_or(0), totals.most.unwrap_or(0)];
+    let value = numbers.iter().fold(0i64, |value, number| value.wrapping_mul(1_009).wrapping_add(*number));
+    Event { key: totals.key, value }
 }
 
 /// Every value counts with its place in their order, so that none may be missing, twice or another's.

@@ -85,6 +85,10 @@ pub enum Step {
     TumblingAll(i64),
     /// Sums before the exchange, kept as operator state, then sums a key and window.
     PreAggregated(i64),
+    /// Columns: count, sum, least and most of each key, text and window.
+    Columns(i64, i64),
+    /// Columns with rows that are taken back: count and sum of each key, text and window.
+    ColumnChanges(i64),
     /// One event for so many of a key; without event time of its own.
     CountWindow(i64),
     /// The how-manieth of its key; without event time of its own.
@@ -266,7 +270,7 @@ fn source(chance: &mut Chance) -> Source {
 fn step(chance: &mut Chance, other: usize) -> Step {
     let size = [10, 50, 200, 1_000][chance.below(4) as usize];
     let number = chance.between(2, 9) as i64;
-    match chance.below(26) {
+    match chance.below(29) {
         0 => Step::Map(number),
         1 => Step::Rekey([3, 20, 500][chance.below(3) as usize]),
         2 => Step::FlatMap,
@@ -291,6 +295,8 @@ fn step(chance: &mut Chance, other: usize) -> Step {
         22 => Step::IntervalJoin(other, number * 5),
         23 => Step::WindowJoin(other, size),
         24 => Step::CoGroup(other, size),
+        25 | 26 => Step::Columns(size, size / [1, 1, 2, 5][chance.below(4) as usize]),
+        27 => Step::ColumnChanges(size),
         _ => Step::Broadcast(other, size),
     }
 }

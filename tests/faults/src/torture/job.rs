@@ -6,11 +6,12 @@ use std::path::Path;
 use tidemill::connectors::file::FileSink;
 use tidemill::connectors::format::Text;
 use tidemill::connectors::generator::GeneratorSource;
+use tidemill::engine::window::TimeWindows;
 use tidemill::prelude::*;
 
 use super::functions::{
-    CountSum, Distinct, KNOWN, ODD, PreAggregate, Sides, Timed, Waiting, copies, grouped, joined, listed, mapped, pair,
-    rekeyed, second_mapped, side, windowed,
+    CountSum, Distinct, KNOWN, ODD, PreAggregate, Sides, Timed, Totals, Waiting, copies, grouped, is_taken_back,
+    joined, listed, mapped, pair, rekeyed, row, second_mapped, side, totalled, windowed,
 };
 use super::graph::{Event, Graph, Node, Ship, Source, Step, line};
 use super::kafka::KafkaPlace;
@@ -151,6 +152,19 @@ fn apply(node: &Node, streams: &[DataStream<Event>], at: usize) -> DataStream<Ev
             .key_by(key)
             .window(Tumbling::event_time(time(size)))
             .reduce(add),
+        Step::Columns(size, slide) => {
+            let rows = stream.map(row).to_columns().expect("an event is a row of columns");
+            let calls = [AggregateCall::min("value", "least"), AggregateCall::max("value", "most")];
+            totals(&rows, Sliding::event_time(time(size), time(slide)), &calls, at)
+        }
+        Step::ColumnChanges(size) => {
+            let changes = stream.flat_map(|event| {
+                let back = is_taken_back(event).then(|| (RowKind::Delete, row(event)));
+                std::iter::once((RowKind::Insert, row(event))).chain(back)
+            });
+            let rows = changes.changelog_to_columns().expect("an event is a row of columns");
+            totals(&rows, Tumbling::event_time(time(size)), &[], at)
+        }
         Step::CountWindow(number) => {
             by_key.count_window(number as u64).reduce_with(add, |key, _, _| [Event { key: *key, value: 1 }])
         }
@@ -182,4 +196,13 @@ fn apply(node: &Node, streams: &[DataStream<Event>], at: usize) -> DataStream<Ev
             .connect_broadcast(&second(other).broadcast_with(&[&KNOWN]))
             .process(Waiting { size_ms: size, waiting: ListState::new("waiting") }),
     }
+}
+
+/// Totals of each key, text and window, by columns.
+fn totals(rows: &ColumnStream, windows: TimeWindows, more: &[AggregateCall], at: usize) -> DataStream<Event> {
+    let mut calls = vec![AggregateCall::count("count"), AggregateCall::sum("value", "sum")];
+    calls.extend_from_slice(more);
+    let keyed = rows.key_by(&["key", "text"]).expect("numbers and texts are keys");
+    let totals = keyed.window(windows).aggregate(&calls).expect("whole numbers are summed and compared");
+    totals.uid(&format!("totals {at}")).rows::<Totals>().map(totalled)
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::functions::{
-    broadcast_event, copies, grouped, joined, listed, mapped, pair, rekeyed, second_mapped, side, windowed,
+    Totals, broadcast_event, copies, grouped, is_taken_back, joined, listed, mapped, pair, rekeyed, row, second_mapped,
+    side, totalled, windowed,
 };
 use super::graph::{Event, Step};
 
@@ -43,6 +44,11 @@ pub fn results(step: Step, rows: &[Row], second: &[Row], most: usize) -> Option<
         Step::PreAggregated(size) => {
             let due = |(time, event): &Row| (next(*time, size), *event);
             sums(windows(&rows.iter().map(due).collect::<Vec<Row>>(), size, size))
+        }
+        Step::Columns(size, slide) => totals(rows, size, slide, true),
+        Step::ColumnChanges(size) => {
+            let left: Vec<Row> = rows.iter().copied().filter(|(_, event)| !is_taken_back(*event)).collect();
+            totals(&left, size, size, false)
         }
         Step::CountWindow(number) => {
             let full = |(key, held): (i64, Vec<Row>)| vec![(0, Event { key, value: 1 }); held.len() / number as usize];
@@ -151,6 +157,23 @@ fn windows(rows: &[Row], size: i64, slide: i64) -> BTreeMap<(i64, i64), Vec<Row>
 
 fn sums(windows: BTreeMap<(i64, i64), Vec<Row>>) -> Vec<Row> {
     windows.into_iter().map(|((key, end), held)| (end - 1, Event { key, value: sum(&held) })).collect()
+}
+
+/// By key, text and window.
+fn totals(rows: &[Row], size: i64, slide: i64, extremes: bool) -> Vec<Row> {
+    let mut results = Vec::new();
+    for ((key, end), held) in windows(rows, size, slide) {
+        let mut texts: BTreeMap<Option<String>, Vec<i64>> = BTreeMap::new();
+        held.iter().for_each(|(_, event)| texts.entry(row(*event).text).or_default().push(event.value));
+        for (text, values) in texts {
+            let sum = values.iter().fold(0i64, |sum, value| sum.wrapping_add(*value));
+            let (least, most) = (values.iter().copied().min(), values.iter().copied().max());
+            let (least, most) = (least.filter(|_| extremes), most.filter(|_| extremes));
+            let of = Totals { key, text, count: values.len() as i64, sum, least, most };
+            results.push((end - 1, totalled(of)));
+        }
+    }
+    results
 }
 
 fn lists(rows: &[Row], size: i64, keep: i64) -> Vec<Row> {

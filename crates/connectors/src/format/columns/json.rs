@@ -2,9 +2,12 @@
 //! what is asked for is read in full.
 //!
 //! The text is read once, from left to right, and nothing is built. Records of one writer have their fields in one order, so
-//! the names of the last record are tried first: a name that stands where it stood before costs one comparison.
+//! the names of the last record are tried first: a name that stands where it stood before costs one comparison, together
+//! with all that is written around it.
 
+use std::borrow::Cow;
 use std::fmt::Formatter;
+use std::ops::Range;
 
 use arrow_schema::SchemaRef;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -15,7 +18,7 @@ use super::rows::{RowFormat, Rows, Scalar};
 /// So many names of the last record are kept to be tried first; those behind are looked up.
 const NAMES_MAX: usize = 64;
 
-/// The longest name kept, in bytes, with its quotes and colon.
+/// The longest name kept, in bytes, with what is written around it.
 const NAME_BYTES_MAX: usize = 128;
 
 /// The deepest nesting of objects and lists that is passed over; a record with more is refused.
@@ -38,7 +41,7 @@ pub struct JsonColumns {
 /// A name as it was written.
 #[derive(Debug, Clone)]
 struct Name {
-    /// With its quotes and the colon.
+    /// With its quotes, the bracket or comma in front and the colon behind.
     written: Vec<u8>,
     column: Option<usize>,
 }
@@ -51,22 +54,13 @@ impl JsonColumns {
     }
 
     fn object(&mut self, scan: &mut Scan<'_>, rows: &mut Rows) -> Result<(), Refused> {
-        scan.expect(b'{')?;
         let mut turn = 0;
-        if !scan.next_is(b'}') {
-            loop {
-                let column = self.name(scan, turn)?;
-                match column {
-                    Some(at) => scan.value(at, rows)?,
-                    None => scan.pass_over()?,
-                }
-                turn += 1;
-                match scan.token() {
-                    Some(b',') => {}
-                    Some(b'}') => break,
-                    _ => return Err(Refused::NotJson),
-                }
+        while let Some(column) = self.name(scan, turn)? {
+            match column {
+                Some(at) => scan.value(at, rows)?,
+                None => scan.pass_over()?,
             }
+            turn += 1;
         }
         match scan.peek() {
             None => Ok(()),
@@ -74,27 +68,26 @@ impl JsonColumns {
         }
     }
 
-    /// The column of the name that comes now.
+    /// The column of the name that comes now, if it has one; `None` where the object ends.
     #[inline]
-    fn name(&mut self, scan: &mut Scan<'_>, turn: usize) -> Result<Option<usize>, Refused> {
-        scan.white();
+    fn name(&mut self, scan: &mut Scan<'_>, turn: usize) -> Result<Option<Option<usize>>, Refused> {
         let begin = scan.at;
         if let Some(known) = self.names.get(turn)
             && begins_with(scan.rest(), &known.written)
         {
             scan.at += known.written.len();
-            return Ok(known.column);
+            return Ok(Some(known.column));
+        }
+        match (turn, scan.token()) {
+            (0, Some(b'{')) if scan.next_is(b'}') => return Ok(None),
+            (0, Some(b'{')) | (1.., Some(b',')) => scan.white(),
+            (1.., Some(b'}')) => return Ok(None),
+            _ => return Err(Refused::NotJson),
         }
         let text = scan.string()?;
         scan.expect(b':')?;
-        let column = {
-            let fields = self.schema.fields();
-            let named = |name: &str| fields.iter().position(|field| field.name() == name);
-            match text.plain() {
-                Some(name) => named(name),
-                None => named(&text.unescaped()?),
-            }
-        };
+        let name = scan.read(&text)?;
+        let column = self.schema.fields().iter().position(|field| *field.name() == name);
         let written = scan.since(begin);
         if turn < NAMES_MAX && written.len() <= NAME_BYTES_MAX {
             let (name, kept) = (Name { written: written.to_vec(), column }, self.names.len());
@@ -105,7 +98,7 @@ impl JsonColumns {
                 None => {}
             }
         }
-        Ok(column)
+        Ok(Some(column))
     }
 }
 
@@ -115,11 +108,9 @@ impl RowFormat for JsonColumns {
     }
 
     fn read(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), String> {
-        // Most records are ASCII, which is told faster.
-        if !bytes.is_ascii() {
+        let text =
             std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))?;
-        }
-        self.object(&mut Scan { text: bytes, at: 0 }, rows).map_err(|refused| match refused {
+        self.object(&mut Scan { text, at: 0 }, rows).map_err(|refused| match refused {
             Refused::Value(reason) => reason,
             Refused::NotJson => why_not(bytes),
         })
@@ -161,44 +152,37 @@ fn why_not(text: &[u8]) -> String {
     }
 }
 
-/// A text of JSON with its quotes.
-struct Text<'a> {
-    written: &'a [u8],
+/// Where a text of JSON stands, with its quotes.
+struct Text {
+    written: Range<usize>,
     escaped: bool,
 }
 
-impl<'a> Text<'a> {
-    /// The text, if it stands there as it is.
-    #[inline]
-    fn plain(&self) -> Option<&'a str> {
-        if self.escaped { None } else { std::str::from_utf8(self.written.get(1..self.written.len() - 1)?).ok() }
-    }
-
-    fn unescaped(&self) -> Result<String, Refused> {
-        serde_json::from_slice(self.written).map_err(|_| Refused::NotJson)
-    }
-}
-
-/// Goes over the text of a record, which is UTF-8. Every place it stops at is ASCII, so all its parts are text again.
+/// Goes over the text of a record. Every place it stops at is ASCII, so all its parts are text again.
 struct Scan<'a> {
-    text: &'a [u8],
+    text: &'a str,
     at: usize,
 }
 
 impl<'a> Scan<'a> {
     #[inline]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.text.as_bytes().get(at).copied()
+    }
+
+    #[inline]
     fn rest(&self) -> &'a [u8] {
-        self.text.get(self.at..).unwrap_or_default()
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     #[inline]
     fn since(&self, begin: usize) -> &'a [u8] {
-        self.text.get(begin..self.at).unwrap_or_default()
+        self.text.as_bytes().get(begin..self.at).unwrap_or_default()
     }
 
     #[inline]
     fn white(&mut self) {
-        while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        while matches!(self.byte(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
@@ -207,7 +191,7 @@ impl<'a> Scan<'a> {
     #[inline]
     fn peek(&mut self) -> Option<u8> {
         self.white();
-        self.text.get(self.at).copied()
+        self.byte(self.at)
     }
 
     /// The next byte that is no white space.
@@ -232,20 +216,19 @@ impl<'a> Scan<'a> {
 
     /// A text, from the quote at which it begins to behind the one at which it ends.
     #[inline]
-    fn string(&mut self) -> Result<Text<'a>, Refused> {
+    fn string(&mut self) -> Result<Text, Refused> {
         let begin = self.at;
-        if self.text.get(begin) != Some(&b'"') {
+        if self.byte(begin) != Some(b'"') {
             return Err(Refused::NotJson);
         }
         self.at += 1;
         let mut escaped = false;
         loop {
             self.at += plain_bytes(self.rest());
-            match self.text.get(self.at) {
+            match self.byte(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    let written = self.text.get(begin..self.at).ok_or(Refused::NotJson)?;
-                    return Ok(Text { written, escaped });
+                    return Ok(Text { written: begin..self.at, escaped });
                 }
                 Some(b'\\') => {
                     // Whatever is escaped is no end.
@@ -256,6 +239,17 @@ impl<'a> Scan<'a> {
                 _ => return Err(Refused::NotJson),
             }
         }
+    }
+
+    /// What a text says.
+    #[inline]
+    fn read(&self, text: &Text) -> Result<Cow<'a, str>, Refused> {
+        let Range { start, end } = text.written;
+        let read = match text.escaped {
+            false => self.text.get(start + 1..end - 1).map(Cow::Borrowed),
+            true => self.text.get(start..end).and_then(|written| serde_json::from_str(written).ok()).map(Cow::Owned),
+        };
+        read.ok_or(Refused::NotJson)
     }
 
     /// A whole number, if that is what stands here and it has no more than 18 digits.
@@ -287,8 +281,7 @@ impl<'a> Scan<'a> {
         let rest = self.rest();
         let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
         let length = rest.iter().position(|byte| !in_word(byte)).unwrap_or(rest.len());
-        let word = self.text.get(self.at..self.at + length).and_then(|word| std::str::from_utf8(word).ok());
-        let word = word.ok_or(Refused::NotJson)?;
+        let word = self.text.get(self.at..self.at + length).ok_or(Refused::NotJson)?;
         self.at += length;
         match word {
             "true" | "false" | "null" => Ok(word),
@@ -346,10 +339,7 @@ impl<'a> Scan<'a> {
         match self.peek() {
             Some(b'"') => {
                 let text = self.string()?;
-                match text.plain() {
-                    Some(plain) => set(Scalar::Text(plain)),
-                    None => set(Scalar::Text(&text.unescaped()?)),
-                }
+                set(Scalar::Text(&self.read(&text)?))
             }
             Some(b'{') => nested("an object"),
             Some(b'[') => nested("a list"),

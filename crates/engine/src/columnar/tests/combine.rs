@@ -14,7 +14,7 @@ use crate::operator::{Link, Sides, Signal};
 use crate::window::{Sliding, Tumbling};
 
 /// What left, in order: rows as time, sign, key, count, sum; and watermarks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
     Row(i64, bool, i64, i64, i64),
     Watermark(i64),
@@ -92,7 +92,10 @@ impl Run {
 
     fn left(&mut self) -> Vec<Left> {
         self.out.flush().unwrap();
-        std::mem::take(&mut *self.left.0.borrow_mut())
+        let mut left = std::mem::take(&mut *self.left.0.borrow_mut());
+        // Between watermarks they come in no particular order.
+        left.split_mut(|one| matches!(one, Left::Watermark(_))).for_each(<[Left]>::sort);
+        left
     }
 }
 

@@ -177,7 +177,7 @@ fn groups_are_those_of_a_plain_map() {
 fn copies(seed: u64) {
     let mut random = Random(seed);
     // Few, some, and so many that a snapshot writes them in several units.
-    let (keys, columns, rounds) = [(3_000, 0, 8), (20_000, 1, 8), (10_000, 0, 8), (200_000, 2, 4)][seed as usize];
+    let (keys, columns, rounds) = [(3_000, 0, 8), (20_000, 1, 8), (10_000, 0, 8), (200_000, 2, 6)][seed as usize];
     let mut both = Both::new(KEYS[columns]);
     let mut chains: BTreeMap<u16, Vec<Section>> = BTreeMap::new();
     let (mut deltas, mut fresh) = (0, true);
