@@ -55,6 +55,7 @@ fn job(topics: &Path, workers: usize) -> Result<u64, Failure> {
         bounded: true,
         tick: Duration::from_millis(25),
         remember: Duration::from_secs(3600),
+        ahead: Duration::from_secs(24 * 3600),
         watermark_interval: Duration::from_millis(200),
     }
     .build(&env);

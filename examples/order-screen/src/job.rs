@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use order_generator::order::Order;
-use order_generator::time::DAY_MS;
 use tidemill::connectors::topic::TopicSource;
 use tidemill::core::format::Decode;
 use tidemill::prelude::*;
@@ -27,15 +26,12 @@ impl Decode for OrderFormat {
     }
 }
 
-/// An event whose time is further ahead of its arrival than this is refused.
-pub const AHEAD_MS_MAX: i64 = DAY_MS;
-
 /// The event time of an order that reached its topic at `arrived_ms` (not above 0: unknown). One too far ahead has none of its
 /// own and does not move the watermark: after it all others would be late, and their days forgotten. The ledger sees by the
 /// difference that it is one.
-fn event_time(order: &Order, arrived_ms: i64) -> i64 {
+fn event_time(order: &Order, arrived_ms: i64, ahead_ms: i64) -> i64 {
     match order.order_time_series {
-        time_ms if arrived_ms > 0 && time_ms > arrived_ms.saturating_add(AHEAD_MS_MAX) => arrived_ms,
+        time_ms if arrived_ms > 0 && time_ms > arrived_ms.saturating_add(ahead_ms) => arrived_ms,
         time_ms => time_ms,
     }
 }
@@ -53,6 +49,8 @@ pub struct OrderScreen {
     pub tick: Duration,
     /// Orders are remembered this long, in event time.
     pub remember: Duration,
+    /// An event further ahead of its arrival than this is refused.
+    pub ahead: Duration,
     /// How often the watermark moves.
     pub watermark_interval: Duration,
 }
@@ -68,8 +66,9 @@ pub struct Screen {
 impl OrderScreen {
     /// Builds the job up to its rows.
     pub fn build(&self, env: &Environment) -> Screen {
+        let ahead_ms = self.ahead.as_millis() as i64;
         let strategy = WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(3))
-            .with_timestamps(event_time)
+            .with_timestamps(move |order: &Order, arrived_ms| event_time(order, arrived_ms, ahead_ms))
             .with_interval(self.watermark_interval)
             .with_idleness(Duration::from_secs(2));
         let source = TopicSource::new(&self.topics, &self.topic, OrderFormat).bounded(self.bounded);

@@ -80,8 +80,7 @@ fn placed_ms(order_id: &str) -> Option<i64> {
 impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {
     fn process(&mut self, order: Order, context: &mut KeyedContext<'_, CompactString, Movement>) -> Result<()> {
         if order.order_time_series != context.timestamp_ms() {
-            let reason =
-                format!("`orderTimeSeries` is {}, more than a day ahead of its arrival", order.order_time_series);
+            let reason = format!("`orderTimeSeries` is {}, too far ahead of its arrival", order.order_time_series);
             return refuse(&order, reason, context);
         }
         let (time_ms, watermark_ms, bit) = (order.order_time_series, context.watermark_ms(), 1u8 << order.status as u8);

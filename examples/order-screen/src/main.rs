@@ -49,6 +49,9 @@ struct Options {
     /// Orders are remembered this many minutes of event time.
     #[arg(long, default_value_t = 60)]
     remember_min: u64,
+    /// An event this many hours ahead of its arrival in the topic is refused: its clock is wrong.
+    #[arg(long, default_value_t = 24)]
+    ahead_hours: u32,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn build(env: &Environment, options: &Options) -> Result<()> {
         bounded: options.bounded,
         tick: Duration::from_millis(options.tick_ms),
         remember: Duration::from_secs(options.remember_min * 60),
+        ahead: Duration::from_secs(u64::from(options.ahead_hours) * 3600),
         watermark_interval: Duration::from_millis(200),
     }
     .build(env);

@@ -42,6 +42,7 @@ pub fn screen(topics: &Path, bounded: bool) -> OrderScreen {
         bounded,
         tick: Duration::from_millis(5),
         remember: Duration::from_secs(100 * 3600),
+        ahead: Duration::from_secs(24 * 3600),
         watermark_interval: Duration::ZERO,
     }
 }

@@ -13,8 +13,8 @@ use tidemill_topic::{NewRecord, Topic, TopicConfig, Topics};
 use super::eventually;
 use super::server::Server;
 
-/// What `order-screen` is started with in these tests.
-pub const ARGS: &[&str] = &["--tick-ms", "5", "--remember-min", "6000"];
+/// What `order-screen` is started with in these tests. Their orders are of one day, whatever the clock says.
+pub const ARGS: &[&str] = &["--tick-ms", "5", "--remember-min", "6000", "--ahead-hours", "1000000"];
 
 pub fn events(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let config = GeneratorConfig {
