@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -499,9 +499,13 @@ fn run_workers((builders, others): Allocators, shared: Arc<BuildShared>, network
 
 fn work(worker: &mut Worker, shared: &BuildShared) {
     let control = &shared.control;
-    if let Err(error) = worker.dataflow::<Ts, _, _>(|scope| build::build(scope, shared)) {
-        control.fail(error);
-    }
+    worker.dataflow::<Ts, _, _>(|scope| {
+        build::build(scope, shared).unwrap_or_else(|error| {
+            control.fail(error);
+            // Half a dataflow is not for timely: its next channels would be taken for other ones of the other workers.
+            resume_unwind(Box::new("the dataflow could not be built"))
+        })
+    });
     while worker.has_dataflows() && !control.failed() {
         worker.step_or_park(Some(PARK_MAX));
     }
