@@ -146,7 +146,7 @@ impl Lease {
                         data.display()
                     ))
                     .hint(
-                        "choose another folder with `--data <folder>`, or wait with `--standby` until that one is gone",
+                        "choose another folder with `--data <folder>`, or wait until that one is gone (`tidemill serve --standby`)",
                     ));
                 }
                 Verdict::Wait => {

@@ -1,5 +1,6 @@
 //! Session windows: records of a key that follow each other within a gap. Each record opens `[t, t + gap)`, and windows
-//! that touch become one, so that records exactly a gap apart are together, as in Flink.
+//! that touch become one, so that records exactly a gap apart are together, as in Flink; and as there only if the first window
+//! has not ended when the second record comes, which it has once the watermark is at its last millisecond, `t + gap - 1`.
 
 use std::time::Duration;
 

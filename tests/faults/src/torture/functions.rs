@@ -33,6 +33,11 @@ pub fn side(event: Event) -> Event {
     Event { value: event.value.wrapping_mul(5), ..event }
 }
 
+/// The gap of a session that depends on the value; odd as `gap` is.
+pub fn dynamic_gap(gap: i64, event: &Event) -> i64 {
+    gap + 2 * event.value.rem_euclid(gap)
+}
+
 /// Count and sum in one.
 pub fn windowed(key: i64, count: usize, sum: i64) -> Event {
     Event { key, value: sum.wrapping_mul(1_000).wrapping_add(count as i64) }

@@ -10,8 +10,8 @@ use tidemill::engine::window::TimeWindows;
 use tidemill::prelude::*;
 
 use super::functions::{
-    CountSum, Distinct, KNOWN, ODD, PreAggregate, Sides, Timed, Totals, Waiting, copies, grouped, is_taken_back,
-    joined, listed, mapped, pair, rekeyed, row, second_mapped, side, totalled, windowed,
+    CountSum, Distinct, KNOWN, ODD, PreAggregate, Sides, Timed, Totals, Waiting, copies, dynamic_gap, grouped,
+    is_taken_back, joined, listed, mapped, pair, rekeyed, row, second_mapped, side, totalled, windowed,
 };
 use super::graph::{Event, Graph, Node, Ship, Source, Step, line};
 use super::kafka::KafkaPlace;
@@ -131,9 +131,7 @@ fn apply(node: &Node, streams: &[DataStream<Event>], at: usize) -> DataStream<Ev
             .aggregate_with(CountSum, |key, _, (count, sum)| [windowed(*key, count as usize, sum)]),
         Step::Session(gap) => by_key.window(Session::event_time(time(gap))).reduce(add),
         Step::DynamicSession(gap) => by_key
-            .window(Session::event_time_with_dynamic_gap(move |event: &Event| {
-                time(gap + event.value.rem_euclid(gap.max(1)))
-            }))
+            .window(Session::event_time_with_dynamic_gap(move |event: &Event| time(dynamic_gap(gap, event))))
             .reduce(add),
         Step::Listed(size) => {
             by_key.window(Tumbling::event_time(time(size))).apply(|key, _, events| [listed(*key, events)])

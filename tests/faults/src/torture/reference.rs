@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::functions::{
-    Totals, broadcast_event, copies, grouped, is_taken_back, joined, listed, mapped, pair, rekeyed, row, second_mapped,
-    side, totalled, windowed,
+    Totals, broadcast_event, copies, dynamic_gap, grouped, is_taken_back, joined, listed, mapped, pair, rekeyed, row,
+    second_mapped, side, totalled, windowed,
 };
 use super::graph::{Event, Step};
 
 /// A time and an event.
 type Row = (i64, Event);
 
-/// The results of a step, unless there are more than `most`.
+/// The results of a step, unless there are more than `most` or they hang on how far the watermark was when an event came.
 pub fn results(step: Step, rows: &[Row], second: &[Row], most: usize) -> Option<Vec<Row>> {
     let each = |make: &dyn Fn(Event) -> Vec<Event>| {
         rows.iter().flat_map(|(time, event)| make(*event).into_iter().map(|made| (*time, made))).collect::<Vec<Row>>()
@@ -33,8 +33,8 @@ pub fn results(step: Step, rows: &[Row], second: &[Row], most: usize) -> Option<
             let made = |((key, end), held): ((i64, i64), Vec<Row>)| (end - 1, windowed(key, held.len(), sum(&held)));
             windows(rows, size, slide).into_iter().map(made).collect()
         }
-        Step::Session(gap) => sessions(rows, |_| gap),
-        Step::DynamicSession(gap) => sessions(rows, |event| gap + event.value.rem_euclid(gap.max(1))),
+        Step::Session(gap) => sessions(rows, |_| gap)?,
+        Step::DynamicSession(gap) => sessions(rows, |event| dynamic_gap(gap, event))?,
         Step::Listed(size) => lists(rows, size, i64::MAX),
         Step::Evicted(size, keep) => lists(rows, size, keep),
         Step::TumblingAll(size) => {
@@ -185,8 +185,9 @@ fn lists(rows: &[Row], size: i64, keep: i64) -> Vec<Row> {
     windows(rows, size, size).into_iter().map(list).collect()
 }
 
-/// Windows from an event to its gap's end; those that touch are one.
-fn sessions(rows: &[Row], gap: impl Fn(&Event) -> i64) -> Vec<Row> {
+/// Windows from an event to its gap's end; those that overlap are one. Nothing if two touch: whether they are one then hangs on
+/// whether the first has ended when the second's event comes.
+fn sessions(rows: &[Row], gap: impl Fn(&Event) -> i64) -> Option<Vec<Row>> {
     let mut results = Vec::new();
     for (key, mut held) in by_key(rows) {
         held.sort_by_key(|(time, _)| *time);
@@ -194,7 +195,8 @@ fn sessions(rows: &[Row], gap: impl Fn(&Event) -> i64) -> Vec<Row> {
         for (time, event) in held {
             let end = time + gap(&event);
             open = match open {
-                Some((open_end, value)) if time <= open_end => {
+                Some((open_end, _)) if time == open_end => return None,
+                Some((open_end, value)) if time < open_end => {
                     Some((open_end.max(end), value.wrapping_add(event.value)))
                 }
                 over => {
@@ -205,5 +207,5 @@ fn sessions(rows: &[Row], gap: impl Fn(&Event) -> i64) -> Vec<Row> {
         }
         results.extend(open.map(|(end, value)| (end - 1, Event { key, value })));
     }
-    results
+    Some(results)
 }
