@@ -140,7 +140,7 @@ fn an_exit_code_is_kept_where_the_error_cannot_be_written() {
     let dir = folder();
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let code = |command: &mut std::process::Command| command.stderr(full()).status().unwrap().code();
-    assert_eq!(code(&mut tidemill(&["topic", "list", "--data", "/dev/null"])), Some(1));
+    assert_eq!(code(&mut tidemill(&["topic", "list", "--data", "/dev/null"])), Some(3));
     let job = Job::new(dir.path(), 1, env!("CARGO_BIN_EXE_sums"));
     assert_eq!(code(&mut job.command(1)), Some(2), "it is told nothing");
 }
