@@ -171,6 +171,9 @@ impl CheckpointWriter {
         save_afresh: Arc<AtomicBool>,
     ) -> Result<()> {
         let (current, folder) = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if current < epoch {
+            return Err(Error::bug("it ended before this process was told where its state goes"));
+        }
         if mode == (SnapshotMode::Checkpoint { fresh: true }) {
             state.chains.clear();
             state.broken = false;
@@ -372,7 +375,7 @@ mod tests {
         let mut writer = CheckpointWriter {
             events: channel().0,
             clock: Arc::new(tidemill_core::ManualClock::new(0)),
-            target: Target::default(),
+            target: Arc::new(Mutex::new((1, None))),
             queued: Arc::default(),
             buffers: Buffers::default(),
             storages: Arc::default(),

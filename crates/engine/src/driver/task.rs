@@ -296,6 +296,9 @@ impl Task {
                     core.finish_round()?;
                     return core.close();
                 }
+                // Its sources, in another process, have been told to end the epoch, and this one not yet: where its state goes, and
+                // what for, comes with the word that wakes it.
+                _ if core.control.triggered() < core.epoch => return core.wait(),
                 _ => {
                     core.barrier(Vec::new())?;
                     self.inputs.iter_mut().for_each(|input| input.next_epoch(core.epoch));

@@ -80,8 +80,10 @@ impl Job {
         (0..addresses.len()).map(start).collect()
     }
 
+    /// What its processes have said, one behind the other.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("job.log")).unwrap_or_default()
+        let read = |name: &str| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        read("job-1.log") + &read("job.log")
     }
 
     /// What the process says about itself.

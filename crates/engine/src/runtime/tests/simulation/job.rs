@@ -38,6 +38,8 @@ pub struct Shape {
     windows: bool,
     /// Whether counts have a parallelism of their own.
     counts_parallelism: Option<usize>,
+    /// Whether sources have one subtask: then other processes hear of an epoch's end by what comes from it, too.
+    lone_sources: bool,
     /// A reader waits behind so many records.
     rest_behind: i64,
 }
@@ -56,6 +58,7 @@ impl Shape {
             windows: chance.below(3) > 0,
             counts_parallelism: chance.once_in(3).then(|| 1 + chance.below(2)),
             rest_behind: 1 + chance.below(4) as i64,
+            lone_sources: chance.once_in(3),
         }
     }
 
@@ -75,7 +78,11 @@ impl Shape {
                 .with_timestamps(|(time_ms, _): &(i64, Item), _| *time_ms);
             let numbers = Numbers { shape: self.clone(), source, world: world.clone() };
             let name = format!("source {source}");
-            env.from_source(numbers, times, &name).uid(&name).map(|(_, item)| item).uid(&format!("items {source}"))
+            let mut numbers = env.from_source(numbers, times, &name).uid(&name);
+            if self.lone_sources {
+                numbers = numbers.set_parallelism(1);
+            }
+            numbers.map(|(_, item)| item).uid(&format!("items {source}"))
         };
         let mut streams: Vec<DataStream<Item>> = (0..self.sources).map(read).collect();
         let items = match (streams.pop(), streams.pop()) {

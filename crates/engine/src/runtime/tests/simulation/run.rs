@@ -40,6 +40,9 @@ const STARTS_WITH_FAULTS: usize = 6;
 /// After so many starts something is wrong.
 const STARTS_MAX: usize = 40;
 
+/// What every error says that is a mistake of ours, also when it comes from another process.
+const BUG: &str = "a bug of Tidemill";
+
 /// The machine is lost at this effect, counted from the loss before.
 pub type Moment = (usize, Loss);
 
@@ -85,6 +88,8 @@ pub fn run(seed: u64, losses: &[Moment], tell: bool) -> Outcome {
         }
         if let Some(broken) = world.broken() {
             outcome.wrong = Some(broken);
+        } else if let Some(bug) = ended.as_ref().err().map(Error::to_string).filter(|text| text.contains(BUG)) {
+            outcome.wrong = Some(bug);
         } else if let Some((_, how)) = loss.filter(|_| world.lost()) {
             loss = losses.next();
             world.come_back(how, at(loss, world.effects()));
