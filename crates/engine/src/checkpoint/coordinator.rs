@@ -30,6 +30,9 @@ const COMMIT_ATTEMPTS_MAX: u32 = 10;
 /// The pause before a failed checkpoint or commit is tried again.
 const RETRY_MS: i64 = 500;
 
+/// So many savepoints of one epoch, of starts that each went back before it, have names in one folder.
+const SAME_NAMES_MAX: u32 = 1000;
+
 /// What the coordinator hears.
 pub(crate) enum Event {
     Acknowledged(Acknowledgement),
@@ -231,7 +234,11 @@ impl Coordinator {
             }
             Some(Event::Failed) => self.abandon(Error::external("the job failed while the checkpoint was under way")),
             Some(Event::Acknowledged(acknowledgement)) => self.acknowledged(acknowledgement),
-            Some(Event::OutputLost(error)) => self.control.fail(error),
+            Some(Event::OutputLost(error)) => {
+                self.control.fail(error.clone());
+                // Answers for a later epoch may be on their way already, and that output is in no later epoch.
+                self.abandon(error);
+            }
             Some(Event::SourcesFinished) => {
                 self.finishing = true;
                 self.next_ms = Some(i64::MIN);
@@ -293,22 +300,17 @@ impl Coordinator {
 
     fn trigger(&mut self, savepoint: Option<SavepointRequest>, reply: Option<SyncSender<Result<PathBuf>>>) {
         let trigger_ms = self.control.clock().now_ms();
-        self.epoch += 1;
         let folder = match &savepoint {
-            Some(request) => match request.folder.clone().or_else(|| self.config.savepoints.clone()) {
-                Some(root) => Some(root.join(format!(
-                    "savepoint-{}-{}",
-                    self.epoch,
-                    &self.config.job_id[..6.min(self.config.job_id.len())]
-                ))),
-                None => {
-                    self.epoch -= 1;
-                    let _ = request.reply.send(Err(Error::input("no folder for savepoints is known").hint("name one")));
+            Some(request) => match self.savepoint_folder(request) {
+                Ok(folder) => Some(folder),
+                Err(error) => {
+                    let _ = request.reply.send(Err(error));
                     return;
                 }
             },
-            None => self.config.checkpoints.as_ref().map(|folder| folder.path(self.epoch)),
+            None => self.config.checkpoints.as_ref().map(|folder| folder.path(self.epoch + 1)),
         };
+        self.epoch += 1;
         let last = self.finishing || savepoint.as_ref().is_some_and(|request| request.stop);
         let (is_savepoint, drain) =
             (savepoint.is_some(), savepoint.as_ref().is_some_and(|request| request.stop && request.drain));
@@ -336,6 +338,24 @@ impl Coordinator {
     }
 
     /// The folder could not even be made: the epoch was never begun, so its number is free again.
+    /// A folder for a savepoint of the next epoch that nothing is in: after a restart an epoch may come again, and who holds a
+    /// savepoint keeps it.
+    fn savepoint_folder(&self, request: &SavepointRequest) -> Result<PathBuf> {
+        let root = request.folder.as_ref().or(self.config.savepoints.as_ref());
+        let root = root.ok_or_else(|| Error::input("no folder for savepoints is known").hint("name one"))?;
+        let storage = self.config.storages.at(root)?;
+        let job = &self.config.job_id[..6.min(self.config.job_id.len())];
+        let name = format!("savepoint-{}-{job}", self.epoch + 1);
+        for number in 1..=SAME_NAMES_MAX {
+            let folder = root.join(if number == 1 { name.clone() } else { format!("{name}-{number}") });
+            if storage.list(&folder)?.is_empty() {
+                return Ok(folder);
+            }
+        }
+        let error = Error::full(format!("`{}` holds {SAME_NAMES_MAX} savepoints `{name}` already", root.display()));
+        Err(error.hint("name another folder"))
+    }
+
     fn give_up_before_trigger(&mut self, error: Error) {
         self.give_up(error);
         self.epoch -= 1;
@@ -741,6 +761,47 @@ mod tests {
         coordinator.step(Some(Event::Checkpoint { reply }));
         assert!(checkpoint.recv().unwrap().is_err());
         assert_eq!((under_way(&coordinator), coordinator.control.triggered()), (None, 1));
+    }
+
+    #[test]
+    fn behind_lost_output_no_epoch_completes() {
+        let root = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(0));
+        let folder = CheckpointFolder::open(root.path()).unwrap();
+        let mut coordinator = coordinator(&clock, |config| config.checkpoints = Some(folder));
+        // The first epoch gets no answer in time, and the second is under way.
+        for now_ms in [100, 1_100, 2_000] {
+            clock.set(now_ms);
+            coordinator.act();
+        }
+        assert_eq!(under_way(&coordinator), Some(2));
+        coordinator.step(Some(Event::OutputLost(Error::external("the broker is away"))));
+        coordinator.step(Some(Event::Acknowledged(answer(2, None))));
+        assert!(coordinator.control.failed());
+        assert_eq!(CheckpointFolder::open(root.path()).unwrap().complete().unwrap(), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_savepoint_stays_as_it_is_when_its_epoch_comes_again() {
+        let root = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(0));
+        let take = |answered: bool| {
+            let mut coordinator = coordinator(&clock, |config| config.savepoints = Some(root.path().to_path_buf()));
+            let (reply, savepoint) = sync_channel(1);
+            let request = SavepointRequest { folder: None, stop: false, drain: false, reply };
+            coordinator.step(Some(Event::Savepoint(request)));
+            match answered {
+                true => coordinator.step(Some(Event::Acknowledged(answer(1, None)))),
+                false => coordinator.step(Some(Event::Failed)),
+            };
+            savepoint.recv().unwrap()
+        };
+        let first = take(true).unwrap();
+        assert!(take(false).is_err());
+        let (second, third) = (take(true).unwrap(), take(true).unwrap());
+        let names = [&first, &second, &third].map(|path| path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(names, ["savepoint-1-000000", "savepoint-1-000000-2", "savepoint-1-000000-3"]);
+        assert!([first, second, third].iter().all(|savepoint| savepoint.join("_metadata").exists()));
     }
 
     #[test]
