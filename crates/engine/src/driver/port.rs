@@ -225,8 +225,8 @@ pub(crate) struct Sender<T> {
 pub(crate) trait AnyInput {
     /// Takes in what has arrived. An error when it is not what was sent.
     fn pull(&mut self, epoch: u64) -> Result<()>;
-    /// Processes one batch of the current epoch; false when there is none.
-    fn process_one(&mut self) -> Result<bool>;
+    /// Processes one batch of the current epoch; its rows, or `None` when there is no batch.
+    fn process_one(&mut self) -> Result<Option<usize>>;
     /// The watermark before the next batch; `frontier` is that of the input's frontier. `None` when nothing can come.
     fn watermark(&mut self, frontier: Option<i64>) -> Option<i64>;
     /// The current epoch is over: batches of `epoch` become current.
@@ -259,12 +259,12 @@ impl<T: Data> AnyInput for InputPort<T> {
         }
     }
 
-    fn process_one(&mut self) -> Result<bool> {
-        let Some(Arrived { from, rows, records, .. }) = self.current.pop_front() else { return Ok(false) };
+    fn process_one(&mut self) -> Result<Option<usize>> {
+        let Some(Arrived { from, rows, records, .. }) = self.current.pop_front() else { return Ok(None) };
         self.metrics.records_in.add(rows as u64);
         self.head.borrow_mut().push(records)?;
         self.credit.processed(from, rows);
-        Ok(true)
+        Ok(Some(rows))
     }
 
     /// What the frontier says, held back by batches that wait; or, where progress lags behind the data, what the senders'

@@ -21,7 +21,7 @@ use crate::state::{Restored, Section, SectionKind};
 use crate::stream::watermark::{Ahead, SplitWatermarks, WatermarkStrategy};
 
 /// Polls in one activation, so that the other operators of the worker get their turn.
-const POLLS_MAX: usize = 4;
+pub(super) const POLLS_MAX: usize = 4;
 
 /// The names of a source's state: its splits, and for one with stages the stage they are of, from the second on.
 const SPLITS: &str = "splits";

@@ -1,7 +1,7 @@
 //! A task that has inputs. Proven by the kill tests; every line of [`Task::run`] is there for one of them.
 //!
 //! 1. Take what has arrived. Batches of the current epoch are processed while the outputs have credit; batches of later
-//!    epochs wait (this waiting is the alignment of checkpoints).
+//!    epochs wait (this waiting is the alignment of checkpoints). So many rows, and the worker's other tasks have a turn.
 //! 2. Before each batch the watermark is taken from the inputs (see `InputPort::watermark`): batches that wait hold it
 //!    back. The chain fires windows and timers at it, and its results leave under the old watermark.
 //! 3. When no input can bring anything of the current epoch any more, and all of it is processed, the chain's state is
@@ -21,6 +21,8 @@ use timely::progress::frontier::MutableAntichain;
 use timely::scheduling::Activator;
 
 use super::port::{AnyHead, AnyInput, AnyOutput};
+use super::rows::BATCH_ROWS;
+use super::source::POLLS_MAX;
 use super::timestamp::{Ts, meet};
 use crate::operator::{ChainCopy, CopyRun, OperatorSnapshot, Signal, SnapshotMode};
 use crate::runtime::control::{BarrierTimes, JobControl, TaskSnapshot};
@@ -249,6 +251,11 @@ impl TaskCore {
     }
 }
 
+/// After so many rows of an input, as many as a source reads, the other tasks of the worker have their turn. Else a worker that
+/// is behind would be busy with what others send it, its own sources would fall back further, and everything that waits for
+/// their event time would pile up. In the simulation so few that turns end all the time.
+const TURN_ROWS: usize = if cfg!(test) { 2 } else { POLLS_MAX * BATCH_ROWS };
+
 /// A task with inputs, on one worker.
 pub(crate) struct Task {
     pub core: TaskCore,
@@ -267,8 +274,10 @@ impl Task {
         let ahead: Vec<Option<i64>> =
             frontiers.iter().map(|frontier| meet(frontier).map(|time| time.watermark())).collect();
         loop {
+            let mut turn_over = false;
             for port in 0..self.inputs.len() {
-                loop {
+                let mut rows = 0;
+                while rows < TURN_ROWS {
                     if !core.ready() {
                         return core.wait();
                     }
@@ -276,10 +285,14 @@ impl Task {
                     if let Some(watermark_ms) = inputs.filter_map(|(input, ahead)| input.watermark(*ahead)).min() {
                         core.advance_watermark(watermark_ms)?;
                     }
-                    if !self.inputs[port].process_one()? {
-                        break;
-                    }
+                    let Some(processed) = self.inputs[port].process_one()? else { break };
+                    rows += processed;
                 }
+                turn_over |= rows >= TURN_ROWS;
+            }
+            if turn_over {
+                core.activator.activate();
+                break;
             }
             // Everything of this epoch is processed here, since the loop above came to the end of every input.
             match frontiers.iter().filter_map(meet).map(|time| time.epoch).min() {
