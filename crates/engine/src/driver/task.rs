@@ -40,6 +40,9 @@ const COPY_PERCENT: i64 = 15;
 /// ... but so many microseconds at least, since a task without work has all the time, and at most, for its records' sake.
 const COPY_STEP_US: std::ops::RangeInclusive<i64> = 100..=2_000;
 
+/// A busy task waits until so many microseconds are due: each step has its price.
+const COPY_TURN_US: i64 = 500;
+
 /// How long a task waits with a copy when the checkpoint writer does not keep up.
 const COPY_PAUSE_MS: i64 = 5;
 
@@ -117,7 +120,7 @@ impl TaskCore {
         self.hand_in(TaskSnapshot::Begin { epoch: self.epoch, mode, operators, save_afresh, times });
         self.copying = true;
         self.epoch += 1;
-        self.copy_step()
+        self.copy_step(0)
     }
 
     /// Notes when the first of the inputs has brought everything of an epoch that is being closed, `ahead` says whether one
@@ -128,8 +131,8 @@ impl TaskCore {
         }
     }
 
-    /// Goes on with the copy under way.
-    fn copy_step(&mut self) -> Result<()> {
+    /// Goes on with the copy under way, if its share of the time since the last step has come to `least_us`.
+    fn copy_step(&mut self, least_us: i64) -> Result<()> {
         if !self.copying {
             return Ok(());
         }
@@ -141,6 +144,9 @@ impl TaskCore {
         let clock = self.control.clock().clone();
         let now_us = clock.steady_us();
         let share_us = now_us.saturating_sub(self.copied_us) * COPY_PERCENT / (100 - COPY_PERCENT);
+        if share_us < least_us {
+            return Ok(());
+        }
         let step_us = share_us.clamp(*COPY_STEP_US.start(), *COPY_STEP_US.end());
         self.copy(CopyRun::new(COPY_STEP_BYTES).until(clock, now_us.saturating_add(step_us)))?;
         self.copied_us = self.control.clock().steady_us();
@@ -230,8 +236,18 @@ impl TaskCore {
     }
 
     pub fn finish_round(&mut self) -> Result<()> {
+        self.round_over(0)
+    }
+
+    /// The end of a round behind which there is more to do at once.
+    fn finish_turn(&mut self) -> Result<()> {
+        self.activator.activate();
+        self.round_over(COPY_TURN_US)
+    }
+
+    fn round_over(&mut self, copy_least_us: i64) -> Result<()> {
         self.outputs.iter().for_each(|output| output.flush());
-        self.copy_step()?;
+        self.copy_step(copy_least_us)?;
         let mut late = 0;
         self.head.signal(&mut Signal::LateDropped(&mut late))?;
         self.metrics.late_dropped.set(late);
@@ -291,8 +307,8 @@ impl Task {
                 turn_over |= rows >= TURN_ROWS;
             }
             if turn_over {
-                core.activator.activate();
-                break;
+                core.processing_time()?;
+                return core.finish_turn();
             }
             // Everything of this epoch is processed here, since the loop above came to the end of every input.
             match frontiers.iter().filter_map(meet).map(|time| time.epoch).min() {
