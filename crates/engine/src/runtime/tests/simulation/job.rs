@@ -297,7 +297,7 @@ struct Publishing {
 }
 
 fn prefix(scope: &SinkScope) -> String {
-    format!("{}/", scope.uid)
+    format!("{}/{}/", scope.uid, scope.job_id.trim_start_matches('0'))
 }
 
 impl Sink<Item> for Publishing {

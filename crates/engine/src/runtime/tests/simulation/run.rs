@@ -14,14 +14,13 @@ use super::chance::Chance;
 use super::job::Shape;
 use super::network::{EdgeId, Network, Transfer};
 use super::world::{Loss, World};
-use crate::checkpoint::CheckpointFolder;
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::Storages;
 use crate::checkpoint::writer::{CheckpointWriter, Target};
+use crate::checkpoint::{self, CheckpointFolder};
 use crate::driver::build::{BuildShared, BuiltTask};
 use crate::graph::Plan;
-use crate::runtime::JobSettings;
 use crate::runtime::cluster::leader::{self, Members, Told};
 use crate::runtime::cluster::member;
 use crate::runtime::cluster::message::{Place, Start, ToLeader, ToMember};
@@ -29,6 +28,7 @@ use crate::runtime::cluster::{Cluster, Secret};
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::runtime::execute::{recover_sinks, restore_point};
 use crate::runtime::metrics::SubtaskMetrics;
+use crate::runtime::{ClaimMode, JobSettings};
 use crate::state::{Buffers, StateHome};
 
 /// A start that has not ended after so many steps never will.
@@ -73,6 +73,7 @@ pub fn run(seed: u64, losses: &[Moment], tell: bool) -> Outcome {
     }
     let clock = Arc::new(ManualClock::new(1_000));
     let mut outcome = Outcome { effects: 0, starts: 0, wrong: None, story: String::new() };
+    let mut home = Home::default();
     loop {
         outcome.starts += 1;
         if outcome.starts > STARTS_WITH_FAULTS && loss.is_none() {
@@ -80,7 +81,7 @@ pub fn run(seed: u64, losses: &[Moment], tell: bool) -> Outcome {
         }
         let (processes, per_process) = (1 + chance.below(3) / 2, 1 + chance.below(3));
         world.trace(|| format!("START {}: {processes} processes of {per_process} workers", outcome.starts));
-        let ended = Simulation::begin(&world, &clock, &shape, (processes, per_process), &mut chance)
+        let ended = Simulation::begin(&world, &clock, &shape, &home, (processes, per_process), &mut chance)
             .and_then(|simulation| simulation.run(&mut chance));
         world.trace(|| format!("START {} ended: {ended:?}", outcome.starts));
         if outcome.effects == 0 || loss.is_none() && losses.len() == 0 && outcome.starts == 1 {
@@ -106,6 +107,9 @@ pub fn run(seed: u64, losses: &[Moment], tell: bool) -> Outcome {
         } else if outcome.starts >= STARTS_MAX {
             outcome.wrong = Some(format!("it does not get to its end: {ended:?}"));
         } else {
+            if matches!(ended, Ok(End::Suspended)) && chance.once_in(2) {
+                home = home.next(&world, &mut chance);
+            }
             continue;
         }
         outcome.story = world.story();
@@ -216,8 +220,28 @@ enum Request {
     Savepoint { stop: bool, drain: bool },
 }
 
-fn root() -> PathBuf {
-    PathBuf::from("/job/checkpoints")
+/// Which job it is that starts: the first, or one that goes on from the savepoint that has stopped the one before.
+#[derive(Default)]
+struct Home {
+    number: usize,
+    restore_from: Option<PathBuf>,
+    claim_mode: ClaimMode,
+}
+
+impl Home {
+    fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/job-{}/checkpoints", self.number))
+    }
+
+    fn next(self, world: &World, chance: &mut Chance) -> Home {
+        let claim_mode = if chance.once_in(2) { ClaimMode::Claim } else { ClaimMode::NoClaim };
+        let (number, restore_from) = (self.number + 1, world.newest_savepoint());
+        world.trace(|| format!("another job, number {number}, goes on from {restore_from:?} with {claim_mode:?}"));
+        if claim_mode == ClaimMode::NoClaim {
+            world.protect(restore_from.clone());
+        }
+        Home { number, restore_from, claim_mode }
+    }
 }
 
 fn cluster(process: usize, processes: usize) -> Cluster {
@@ -231,20 +255,30 @@ impl Simulation {
         world: &World,
         clock: &Arc<ManualClock>,
         shape: &Shape,
+        home: &Home,
         (count, wanted): (usize, usize),
         chance: &mut Chance,
     ) -> Result<Self> {
         let retained = 1 + chance.below(2);
-        let mut settings = JobSettings { checkpoint_dir: Some(root()), clock: clock.clone(), ..JobSettings::default() };
-        settings.savepoint_dir = Some(PathBuf::from("/job/savepoints"));
+        let root = home.root();
+        let settings = JobSettings {
+            job_id: format!("{:0>32}", home.number),
+            checkpoint_dir: Some(root.clone()),
+            savepoint_dir: Some(PathBuf::from("/savepoints")),
+            restore_from: home.restore_from.clone(),
+            claim_mode: home.claim_mode,
+            clock: clock.clone(),
+            ..JobSettings::default()
+        };
         let storages = Arc::new(Storages::simulated(Arc::new(world.clone())));
         let plan = || -> Result<Plan> { shape.graph(world).plan(count * wanted) };
-        let folder = CheckpointFolder::open_in(&storages, &root())?;
+        let folder = CheckpointFolder::open_in(&storages, &root)?;
         let restore = restore_point(&settings, Some(&folder), &storages)?;
         let first = plan()?;
         let per_process = first.workers().div_ceil(count);
         restore.check_all_claimed(&first.uids.iter().cloned().collect(), false)?;
         let attempt = folder.storage().begin_attempt(folder.root())?;
+        let claimed = checkpoint::claimed(&folder)?;
         let committers = recover_sinks(&first, &restore, &settings, &Arc::default())?;
         world.trace(|| format!("restored epoch {}, attempt {attempt}", restore.epoch()));
         let metrics: Vec<Vec<Arc<SubtaskMetrics>>> =
@@ -253,9 +287,9 @@ impl Simulation {
             metrics.iter().enumerate().flat_map(|(task, all)| (0..all.len()).map(move |one| (task, one))).collect();
         world.begin(subtasks.clone());
         let target = Target::default();
-        let place = restore.folder().map(|folder| (Place::of(folder, Some(&root())), restore.epoch()));
+        let place = restore.folder().map(|folder| (Place::of(folder, Some(&root)), restore.epoch()));
         let start = Start { attempt, restore: place, word: None };
-        let (members, outboxes) = Members::new(count - 1, &start, target.clone(), Some(root()));
+        let (members, outboxes) = Members::new(count - 1, &start, target.clone(), Some(root.clone()));
         let mut members = Some(members).filter(|_| count > 1);
         let slot_process: Vec<usize> = first.slot_subtasks().into_iter().map(|subtask| subtask / per_process).collect();
         let inputs_of = |head: &usize| (0..first.nodes[*head].inputs.len()).map(|index| (*head, index)).collect();
@@ -266,7 +300,7 @@ impl Simulation {
             job_name: "simulated".into(),
             checkpoints: Some(folder),
             storages: storages.clone(),
-            claimed: None,
+            claimed,
             attempt,
             savepoints: settings.savepoint_dir.clone(),
             interval_ms: Some([3, 20, 80][chance.below(3)]),
@@ -322,7 +356,7 @@ impl Simulation {
                         control: control.clone(),
                         target: own_target.clone(),
                         cluster: cluster(process, count),
-                        checkpoints: Some(root()),
+                        checkpoints: Some(root.clone()),
                         slot_process: slot_process.clone(),
                         metrics: Vec::new(),
                     },
@@ -343,7 +377,7 @@ impl Simulation {
                     queued,
                     buffers,
                     storages: storages.clone(),
-                    root: Some(root()),
+                    root: Some(root.clone()),
                     attempt,
                     tasks: HashMap::new(),
                 };

@@ -51,6 +51,10 @@ struct State {
     files: BTreeMap<PathBuf, File>,
     /// The checkpoints and savepoints there are, by folder.
     manifests: BTreeMap<PathBuf, Manifest>,
+    /// The savepoint that came last.
+    newest_savepoint: Option<PathBuf>,
+    /// Savepoints that must stay as they are.
+    protected: BTreeSet<PathBuf>,
     /// Tokens that a manifest has named, and the epochs that have had one.
     named: BTreeSet<Vec<u8>>,
     complete: BTreeSet<u64>,
@@ -149,6 +153,16 @@ impl World {
         if !state.complete.contains(&epoch) {
             state.fault(format!("sources hear that epoch {epoch} is complete, and it has no manifest"));
         }
+    }
+
+    /// The savepoint that came last.
+    pub fn newest_savepoint(&self) -> Option<PathBuf> {
+        self.lock().newest_savepoint.clone()
+    }
+
+    /// From now on a savepoint must stay as it is.
+    pub fn protect(&self, savepoint: Option<PathBuf>) {
+        self.lock().protected.extend(savepoint);
     }
 
     /// What was published, sorted.
@@ -302,11 +316,17 @@ impl State {
             self.named.extend(operator.tokens.iter().map(|token| token.bytes().unwrap()));
         }
         self.complete.insert(epoch);
+        if savepoint {
+            self.newest_savepoint = Some(folder.to_path_buf());
+        }
         self.manifests.insert(folder.to_path_buf(), manifest);
     }
 
     /// A file is removed, or begun anew: no checkpoint may name it.
     fn given_up(&mut self, path: &Path) {
+        if path.parent().is_some_and(|folder| self.protected.contains(folder)) {
+            self.fault(format!("`{}` goes, of a savepoint nobody has claimed", path.display()));
+        }
         if path.ends_with(MANIFEST) {
             self.manifests.remove(path.parent().unwrap());
         }
