@@ -337,7 +337,6 @@ impl Coordinator {
         self.control.trigger(self.epoch, is_savepoint, last, drain);
     }
 
-    /// The folder could not even be made: the epoch was never begun, so its number is free again.
     /// A folder for a savepoint of the next epoch that nothing is in: after a restart an epoch may come again, and who holds a
     /// savepoint keeps it.
     fn savepoint_folder(&self, request: &SavepointRequest) -> Result<PathBuf> {
@@ -356,6 +355,7 @@ impl Coordinator {
         Err(error.hint("name another folder"))
     }
 
+    /// The folder could not even be made: the epoch was never begun, so its number is free again.
     fn give_up_before_trigger(&mut self, error: Error) {
         self.give_up(error);
         self.epoch -= 1;

@@ -220,7 +220,8 @@ enum Request {
     Savepoint { stop: bool, drain: bool },
 }
 
-/// Which job it is that starts: the first, or one that goes on from the savepoint that has stopped the one before.
+/// Which job it is that starts, and where it keeps its checkpoints: the first, or one that goes on from the savepoint that has
+/// stopped the one before.
 #[derive(Default)]
 struct Home {
     number: usize,
