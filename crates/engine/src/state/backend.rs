@@ -129,6 +129,14 @@ impl<K, V> Default for StateTable<K, V> {
 }
 
 impl<K: Key, V: Data> StateTable<K, V> {
+    /// Fetches the entries of keys from memory; see [`Table::fetch`]. Not on disk, where a cache is asked first.
+    #[inline]
+    pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
+        if let StateTable::Memory(table) = self {
+            table.fetch(keys);
+        }
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&mut self, key: &K) -> Result<Option<&V>> {

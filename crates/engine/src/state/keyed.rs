@@ -53,6 +53,7 @@ struct NamedTable<K> {
 /// A table whose value type is known only to its handle.
 trait AnyTable<K> {
     fn as_any(&mut self) -> &mut dyn Any;
+    fn fetch(&self, keys: &[K]);
     fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()>;
     fn copy_some(&mut self, run: &mut CopyRun) -> Result<bool>;
 }
@@ -60,6 +61,10 @@ trait AnyTable<K> {
 impl<K: Key, V: Data> AnyTable<K> for StateTable<K, V> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
+    }
+
+    fn fetch(&self, keys: &[K]) {
+        StateTable::fetch::<K, _>(self, keys.iter());
     }
 
     fn begin_snapshot(&mut self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
@@ -137,6 +142,12 @@ impl<K: Key> KeyedStore<K> {
         };
         self.waiting = keyed.into_iter().enumerate().map(waiting).collect();
         state.sections = rest;
+    }
+
+    /// Fetches what is kept of keys from memory, ahead of the accesses that will need it. For a handful of keys at a time.
+    #[inline]
+    pub(crate) fn fetch(&self, keys: &[K]) {
+        self.tables.iter().for_each(|named| named.table.fetch(keys));
     }
 
     /// Marks every table as it is now; [`KeyedStore::copy_some`] copies the large ones. Passes on those nobody has asked

@@ -28,7 +28,7 @@ pub(crate) use encode::{Unwritable, encode};
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};
-pub(crate) use table::{BUCKET_COST, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX};
+pub(crate) use table::{BUCKET_COST, FETCHED_AHEAD, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX};
 pub use table::{Equivalent, Table, TableHasher};
 pub use timers::Timers;
 pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};

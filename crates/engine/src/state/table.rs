@@ -38,6 +38,9 @@ pub(crate) const SMALL_ENTRIES_MAX: usize = 1024;
 /// Shards of a large table. Its growth takes one shard at a time; a step of copying ends anywhere in one.
 pub(crate) const SHARDS: usize = 128;
 
+/// So many keys are looked at ahead where a batch of them is at hand, to fetch what they will need; see [`Table::fetch`].
+pub(crate) const FETCHED_AHEAD: usize = 32;
+
 /// A table from key to value.
 pub struct Table<K, V> {
     /// One shard while the table is small, else `SHARDS`.
@@ -157,9 +160,12 @@ impl<K: Key, V: Data> Table<K, V> {
     }
 
     /// Fetches the entries of keys from memory side by side, so that the accesses that follow need not wait for one after
-    /// the other. For a handful of keys at a time; worth it for a large table only.
+    /// the other. For a handful of keys at a time. A small table is near the processor anyway.
     #[inline]
     pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
+        if !self.is_large() {
+            return;
+        }
         let stamps = keys.map(|key| {
             let hash = hash::<Q>(key.borrow());
             // The first that may be it. Whether it is would have to wait for what is fetched.

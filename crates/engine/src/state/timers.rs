@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
 use super::disk::DiskTimers;
-use super::{Equivalent, Restored, RestoredSection, Table, TableHasher};
+use super::{Equivalent, FETCHED_AHEAD, Restored, RestoredSection, Table, TableHasher};
 use crate::key::Key;
 use crate::operator::{CopyRun, SnapshotParts};
 use crate::stream::RuntimeContext;
@@ -31,9 +31,19 @@ enum Kept<K> {
 
 struct InMemory<K> {
     set: Table<Timer<K>, ()>,
-    by_time: BTreeMap<i64, HashSet<K, TableHasher>>,
+    by_time: BTreeMap<i64, Due<K>>,
     /// The keys whose timers of one time are being fired. Empty between calls of the operator.
-    firing: (i64, Vec<K>),
+    firing: (i64, std::vec::IntoIter<K>),
+    /// So many of them have been fetched from memory ahead.
+    fetched: usize,
+}
+
+/// The keys with a timer at one time, as they were set. A timer that is taken back leaves its key behind: whether there is one
+/// is for the set to say.
+struct Due<K> {
+    keys: Vec<K>,
+    /// So many were taken back.
+    deleted: usize,
 }
 
 /// Written as a pair of key and time.
@@ -112,6 +122,16 @@ impl<K: Key> Timers<K> {
         }
     }
 
+    /// To be called before each [`Timers::pop_due`]: once in a while gives the keys that come next, whose timers it has fetched
+    /// from memory, so that what else is kept of them can be fetched as well.
+    #[inline]
+    pub fn fetch_ahead(&mut self) -> &[K] {
+        match &mut self.kept {
+            Kept::Memory(timers) => timers.fetch_ahead(),
+            Kept::Disk(_) => &[],
+        }
+    }
+
     /// Marks the timers of this moment for a snapshot.
     pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
         match &mut self.kept {
@@ -146,17 +166,23 @@ impl<K: Key> Timers<K> {
 
 impl<K> Default for InMemory<K> {
     fn default() -> Self {
-        InMemory { set: Table::default(), by_time: BTreeMap::new(), firing: (i64::MIN, Vec::new()) }
+        InMemory {
+            set: Table::default(),
+            by_time: BTreeMap::new(),
+            firing: (i64::MIN, Vec::new().into_iter()),
+            fetched: 0,
+        }
     }
 }
 
 impl<K: Key> InMemory<K> {
     fn register(&mut self, time_ms: i64, key: &K) {
-        if self.set.contains_key(&TimerRef(key, time_ms)) {
-            return;
+        let mut is_new = false;
+        let own = |found: TimerRef<'_, K>| Timer(found.0.clone(), found.1);
+        self.set.get_or_insert_found::<TimerRef<'_, K>, _>(TimerRef(key, time_ms), own, || is_new = true);
+        if is_new {
+            index(&mut self.by_time, time_ms, key);
         }
-        self.set.insert(Timer(key.clone(), time_ms), ());
-        self.by_time.entry(time_ms).or_default().insert(key.clone());
     }
 
     fn delete(&mut self, time_ms: i64, key: &K) {
@@ -164,11 +190,15 @@ impl<K: Key> InMemory<K> {
             return;
         }
         // A timer whose time is being fired is not in the index any more.
-        if let Some(keys) = self.by_time.get_mut(&time_ms) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_time.remove(&time_ms);
-            }
+        let Some(due) = self.by_time.get_mut(&time_ms) else { return };
+        due.deleted += 1;
+        if due.deleted == due.keys.len() {
+            self.by_time.remove(&time_ms);
+        } else if due.deleted > due.keys.len() / 2 {
+            // One that was set again stands here twice.
+            let mut seen: HashSet<K, TableHasher> = HashSet::default();
+            due.keys.retain(|key| self.set.contains_key(&TimerRef(key, time_ms)) && seen.insert(key.clone()));
+            due.deleted = 0;
         }
     }
 
@@ -178,7 +208,7 @@ impl<K: Key> InMemory<K> {
 
     fn pop_due(&mut self, now_ms: i64) -> Option<(i64, K)> {
         loop {
-            while let Some(key) = self.firing.1.pop() {
+            for key in self.firing.1.by_ref() {
                 if self.set.remove(&TimerRef(&key, self.firing.0)).is_some() {
                     return Some((self.firing.0, key));
                 }
@@ -187,18 +217,34 @@ impl<K: Key> InMemory<K> {
             if *first.key() > now_ms {
                 return None;
             }
-            self.firing.0 = *first.key();
-            self.firing.1.extend(first.remove());
+            self.firing = (*first.key(), first.remove().keys.into_iter());
         }
+    }
+
+    fn fetch_ahead(&mut self) -> &[K] {
+        if self.fetched > 0 {
+            self.fetched -= 1;
+            return &[];
+        }
+        let (time_ms, keys) = (self.firing.0, self.firing.1.as_slice());
+        let ahead = &keys[..keys.len().min(FETCHED_AHEAD)];
+        self.set.fetch::<TimerRef<'_, K>, _>(ahead.iter().map(|key| TimerRef(key, time_ms)));
+        self.fetched = ahead.len();
+        ahead
     }
 
     fn load(&mut self, sections: &[RestoredSection], owns: impl Fn(&K) -> bool) -> Result<()> {
         self.set.load(sections, |timer| owns(&timer.0))?;
-        for (Timer(key, time_ms), ()) in self.set.iter() {
-            self.by_time.entry(*time_ms).or_default().insert(key.clone());
+        let InMemory { set, by_time, .. } = self;
+        for (Timer(key, time_ms), ()) in set.iter() {
+            index(by_time, *time_ms, key);
         }
         Ok(())
     }
+}
+
+fn index<K: Key>(by_time: &mut BTreeMap<i64, Due<K>>, time_ms: i64, key: &K) {
+    by_time.entry(time_ms).or_insert_with(|| Due { keys: Vec::new(), deleted: 0 }).keys.push(key.clone());
 }
 
 #[cfg(test)]
@@ -219,6 +265,33 @@ mod tests {
         assert_eq!(timers.pop_due(20).unwrap(), Some((10, 2)));
         assert_eq!(timers.pop_due(20).unwrap(), Some((20, 1)));
         assert_eq!(timers.pop_due(i64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn timers_set_again_and_again_at_one_time_fire_once_and_leave_no_heap_behind() {
+        let mut timers = InMemory::default();
+        (0..100u32).for_each(|key| timers.register(10, &key));
+        for round in 0..10_000u32 {
+            timers.delete(10, &(round % 90));
+            if round % 3 > 0 {
+                timers.register(10, &(round % 90));
+            }
+            let due = &timers.by_time[&10];
+            assert_eq!(due.keys.len() - due.deleted, timers.set.len());
+            assert!(due.keys.len() <= 2 * timers.set.len() + 1);
+        }
+        let mut left: Vec<u32> = timers.set.iter().map(|(timer, ())| timer.0).collect();
+        let mut fired = Vec::new();
+        loop {
+            timers.fetch_ahead();
+            let Some((_, key)) = timers.pop_due(10) else { break };
+            fired.push(key);
+        }
+        (left.sort_unstable(), fired.sort_unstable());
+        assert_eq!(fired, left);
+        (0..5u32).for_each(|key| timers.register(10, &key));
+        (0..5u32).for_each(|key| timers.delete(10, &key));
+        assert_eq!(timers.next(), None);
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl<K: Key, S, F> KeyedBroadcastOperator<K, S, F> {
         F: KeyedBroadcastProcessFunction<K, A, B, O>,
     {
         self.open()?;
-        while let Some((timestamp_ms, key)) = self.core.timers(domain).pop_due(due_ms)? {
+        while let Some((timestamp_ms, key)) = self.core.pop_due(domain, due_ms)? {
             let keyed = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
             self.function.on_timer(domain, &mut KeyedReadOnlyContext { keyed, broadcast: &self.broadcast })?;
         }

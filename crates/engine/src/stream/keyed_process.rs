@@ -8,7 +8,7 @@ use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{KeyedStore, Restored, StateAccess, Timers};
+use crate::state::{FETCHED_AHEAD, KeyedStore, Restored, StateAccess, Timers};
 
 /// Which time a timer is set in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +119,14 @@ impl<K: Key> KeyedCore<K> {
         !self.batch || self.watermark_ms < WATERMARK_MAX
     }
 
-    pub(super) fn timers(&mut self, domain: TimeDomain) -> &mut Timers<K> {
-        match domain {
+    /// Takes one timer that is due at `due_ms`, earliest first.
+    pub(super) fn pop_due(&mut self, domain: TimeDomain, due_ms: i64) -> Result<Option<(i64, K)>> {
+        let timers = match domain {
             TimeDomain::Event => &mut self.event_timers,
             TimeDomain::Processing => &mut self.processing_timers,
-        }
+        };
+        self.store.fetch(timers.fetch_ahead());
+        timers.pop_due(due_ms)
     }
 }
 
@@ -210,12 +213,14 @@ pub(crate) struct KeyedProcessOperator<K, S, F> {
     core: KeyedCore<K>,
     context: RuntimeContext,
     opened: bool,
+    /// Of the records that come next. Empty between calls.
+    keys: Vec<K>,
 }
 
 impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
     pub fn new(selector: S, function: F, context: RuntimeContext) -> Self {
         let core = KeyedCore::new(&context);
-        KeyedProcessOperator { function, selector, core, context, opened: false }
+        KeyedProcessOperator { function, selector, core, context, opened: false, keys: Vec::new() }
     }
 
     fn open<I, O>(&mut self) -> Result<()>
@@ -230,7 +235,7 @@ impl<K: Key, S, F> KeyedProcessOperator<K, S, F> {
         F: KeyedProcessFunction<K, I, O>,
     {
         self.open()?;
-        while let Some((timestamp_ms, key)) = self.core.timers(domain).pop_due(due_ms)? {
+        while let Some((timestamp_ms, key)) = self.core.pop_due(domain, due_ms)? {
             let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
             self.function.on_timer(domain, &mut context)?;
         }
@@ -251,10 +256,15 @@ where
 
     fn on_batch(&mut self, batch: Records<I>, out: &mut Out<O>) -> Result<()> {
         self.open()?;
-        for (timestamp_ms, value) in batch {
-            let key = self.selector.key(&value);
-            let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
-            self.function.process(value, &mut context)?;
+        let mut records = batch.into_iter();
+        while records.len() > 0 {
+            let ahead = &records.as_slice()[..records.len().min(FETCHED_AHEAD)];
+            self.keys.extend(ahead.iter().map(|record| self.selector.key(&record.1)));
+            self.core.store.fetch(&self.keys);
+            for (key, (timestamp_ms, value)) in self.keys.drain(..).zip(records.by_ref()) {
+                let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
+                self.function.process(value, &mut context)?;
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
-use crate::state::{Restored, ValueState};
+use crate::state::{FETCHED_AHEAD, Restored, ValueState};
 
 /// The names of the state: a key's value, and in batch mode the largest event time of its records.
 const HELD: &str = "rolling";
@@ -52,20 +52,29 @@ where
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<T>) -> Result<()> {
         let values = self.held.table(&mut self.core.store)?;
-        for (timestamp_ms, value) in batch {
-            let mut is_first = false;
-            let first = || {
-                is_first = true;
-                value.clone()
-            };
-            let held = values.get_or_insert_found::<S::Lookup, _>(self.selector.find(&value), S::own, first)?;
-            let updated = if is_first {
-                value
-            } else {
-                (self.fold)(held, value);
-                held.clone()
-            };
-            out.emit(timestamp_ms, updated)?;
+        let mut records = batch.into_iter();
+        while records.len() > 0 {
+            let ahead = records.len().min(FETCHED_AHEAD);
+            // Making keys twice costs more than it gains.
+            if !std::mem::needs_drop::<S::Found<'_>>() {
+                let keys = records.as_slice()[..ahead].iter().map(|record| self.selector.find(&record.1));
+                values.fetch::<S::Lookup, _>(keys);
+            }
+            for (timestamp_ms, value) in records.by_ref().take(ahead) {
+                let mut is_first = false;
+                let first = || {
+                    is_first = true;
+                    value.clone()
+                };
+                let held = values.get_or_insert_found::<S::Lookup, _>(self.selector.find(&value), S::own, first)?;
+                let updated = if is_first {
+                    value
+                } else {
+                    (self.fold)(held, value);
+                    held.clone()
+                };
+                out.emit(timestamp_ms, updated)?;
+            }
         }
         Ok(())
     }
