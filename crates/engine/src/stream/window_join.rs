@@ -13,7 +13,7 @@ use super::data_stream::DataStream;
 use super::either::Either;
 use crate::key::Key;
 use crate::operator::OutputTag;
-use crate::window::{Aggregate, Elements, Kept, Window, WindowKind, sort_kept};
+use crate::window::{Aggregate, Arrival, Elements, Kept, Unnumbered, Window, WindowKind, sort_kept};
 
 /// The result is made of each pair; see [`DataStream::join`].
 pub struct Join;
@@ -162,9 +162,9 @@ where
         self
     }
 
-    fn both<O: Data, I: IntoIterator<Item = O> + 'static>(
+    fn both<R: Arrival, O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
-        emit: impl FnMut(&K, Window, Sides<A, B>) -> I + Clone + Send + 'static,
+        emit: impl FnMut(&K, Window, Sides<A, B, R>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
         let windowed = self.connected.keyed().window(self.windows).allowed_lateness(self.allowed_lateness);
         let windowed = match self.late_tag {
@@ -187,9 +187,20 @@ where
     /// Any number of results for each pair, in the order of the first stream's records, then of the second's.
     pub fn apply<O: Data, I: IntoIterator<Item = O>>(
         self,
+        function: impl FnMut(&A, &B) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        if self.windows.comes_in_parts() {
+            self.pairs::<u64, O, I>(function)
+        } else {
+            self.pairs::<Unnumbered, O, I>(function)
+        }
+    }
+
+    fn pairs<R: Arrival, O: Data, I: IntoIterator<Item = O>>(
+        self,
         mut function: impl FnMut(&A, &B) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        let pairs = move |_: &K, _, (lefts, rights): Sides<A, B>| {
+        let pairs = move |_: &K, _, (lefts, rights): Sides<A, B, R>| {
             // Most keys have few pairs in a window.
             let mut results: SmallVec<[O; 2]> = SmallVec::new();
             for (_, left) in &lefts {
@@ -213,9 +224,20 @@ where
     /// Any number of results for each key and window, from both sides' records in the order they came.
     pub fn apply<O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
+        function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
+    ) -> DataStream<O> {
+        if self.windows.comes_in_parts() {
+            self.groups::<u64, O, I>(function)
+        } else {
+            self.groups::<Unnumbered, O, I>(function)
+        }
+    }
+
+    fn groups<R: Arrival, O: Data, I: IntoIterator<Item = O> + 'static>(
+        self,
         mut function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        let groups = move |key: &K, window, (lefts, rights): Sides<A, B>| {
+        let groups = move |key: &K, window, (lefts, rights): Sides<A, B, R>| {
             let lefts = lefts.into_iter().map(|(_, left)| left).collect();
             let rights = rights.into_iter().map(|(_, right)| right).collect();
             function(key, window, lefts, rights)
@@ -225,18 +247,18 @@ where
 }
 
 /// The records of both sides.
-type Sides<A, B> = (Kept<A>, Kept<B>);
+type Sides<A, B, R> = (Kept<A, R>, Kept<B, R>);
 
 /// Keeps the records of both sides, each in the order they came.
 #[derive(Clone, Default)]
-struct BothSides {
-    left: Elements,
-    right: Elements,
+struct BothSides<R> {
+    left: Elements<R>,
+    right: Elements<R>,
 }
 
-impl<A: Data, B: Data> Aggregate<Either<A, B>> for BothSides {
-    type Accumulator = Sides<A, B>;
-    type Output = Sides<A, B>;
+impl<A: Data, B: Data, R: Arrival> Aggregate<Either<A, B>> for BothSides<R> {
+    type Accumulator = Sides<A, B, R>;
+    type Output = Sides<A, B, R>;
 
     fn create(&self) -> Self::Accumulator {
         (Kept::new(), Kept::new())

@@ -15,8 +15,8 @@ use crate::key::Key;
 use crate::operator::{Operator, OutputTag};
 use crate::window::count::CountWindows;
 use crate::window::{
-    Aggregate, Elements, Evicted, Evictor, ProcessWindowFunction, Reduce, Trigger, Triggered, Window, WindowKind,
-    WindowParts, general, millis,
+    Aggregate, Elements, Evicted, Evictor, ProcessWindowFunction, Reduce, Trigger, Triggered, Unnumbered, Window,
+    WindowKind, WindowParts, general, millis,
 };
 
 /// A keyed stream with windows.
@@ -189,12 +189,20 @@ impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, 
         self,
         function: impl FnMut(&K, Window, Vec<T>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        self.aggregate_with(Elements::default(), function)
+        if self.windows.comes_in_parts() {
+            self.aggregate_with(Elements::<u64>::default(), function)
+        } else {
+            self.aggregate_with(Elements::<Unnumbered>::default(), function)
+        }
     }
 
     /// Like `apply`, with a function that also sees times, state and side outputs.
     pub fn process<O: Data>(self, function: impl ProcessWindowFunction<K, Vec<T>, O>) -> DataStream<O> {
-        self.aggregate_process(Elements::default(), function)
+        if self.windows.comes_in_parts() {
+            self.aggregate_process(Elements::<u64>::default(), function)
+        } else {
+            self.aggregate_process(Elements::<Unnumbered>::default(), function)
+        }
     }
 
     /// The sum of a field; the other fields are those of the first record.

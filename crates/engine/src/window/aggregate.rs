@@ -1,5 +1,6 @@
 //! What a group of records becomes: a running value wherever one will do, all elements only where they are asked for.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 use tidemill_core::Data;
 
@@ -83,25 +84,60 @@ impl<T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> Aggregate<T> for Red
     }
 }
 
-/// Records that are kept, with their order of arrival on this subtask. Most keys have few in a window: the first needs no
-/// memory of its own.
-pub type Kept<T> = SmallVec<[(u64, T); 1]>;
+/// When a record came among those of its subtask: a number (`u64`) where what a window has may be put together from parts, as
+/// with slices and sessions; nothing ([`Unnumbered`]) where all of its records are gathered in one place, one behind the other.
+pub trait Arrival: Data + Copy + Ord + Default {
+    /// That of the next record.
+    fn next(self) -> Self;
+}
 
-/// Puts records into the order they came in; they are not when they come of several slices.
-pub(crate) fn sort_kept<T>(kept: &mut Kept<T>) {
-    if !kept.is_sorted_by_key(|(order, _)| *order) {
-        kept.sort_by_key(|(order, _)| *order);
+impl Arrival for u64 {
+    fn next(self) -> u64 {
+        self + 1
     }
 }
 
-/// Keeps all records, in the order they came, also across slices.
-#[derive(Clone, Default)]
-pub struct Elements {
-    next: u64,
+/// No note of when a record came. Saved state has a number all the same, so that either can be read as the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unnumbered;
+
+impl Arrival for Unnumbered {
+    fn next(self) -> Unnumbered {
+        Unnumbered
+    }
 }
 
-impl<T: Data> Aggregate<T> for Elements {
-    type Accumulator = Kept<T>;
+impl Serialize for Unnumbered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unnumbered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(|_| Unnumbered)
+    }
+}
+
+/// Records that are kept, with their order of arrival on this subtask. Most keys have few in a window: the first needs no
+/// memory of its own.
+pub type Kept<T, R> = SmallVec<[(R, T); 1]>;
+
+/// Puts records into the order they came in; they are not when they come of several slices.
+pub(crate) fn sort_kept<T, R: Arrival>(kept: &mut Kept<T, R>) {
+    if !kept.is_sorted_by_key(|(arrival, _)| *arrival) {
+        kept.sort_by_key(|(arrival, _)| *arrival);
+    }
+}
+
+/// Keeps all records, in the order they came, also across slices where `R` tells it.
+#[derive(Clone, Default)]
+pub struct Elements<R> {
+    next: R,
+}
+
+impl<T: Data, R: Arrival> Aggregate<T> for Elements<R> {
+    type Accumulator = Kept<T, R>;
     type Output = Vec<T>;
 
     fn create(&self) -> Self::Accumulator {
@@ -109,9 +145,11 @@ impl<T: Data> Aggregate<T> for Elements {
     }
 
     fn add(&mut self, accumulator: &mut Self::Accumulator, value: T) {
-        self.next = self.next.max(accumulator.last().map_or(0, |(order, _)| order + 1));
+        if let Some((last, _)) = accumulator.last() {
+            self.next = self.next.max(last.next());
+        }
         accumulator.push((self.next, value));
-        self.next += 1;
+        self.next = self.next.next();
     }
 
     fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator) {
@@ -120,8 +158,9 @@ impl<T: Data> Aggregate<T> for Elements {
 
     fn restored(&mut self, accumulator: &Self::Accumulator) {
         // What comes from now on comes behind all that is held, also in windows that are joined with this one later.
-        let last = accumulator.iter().map(|(order, _)| *order).max();
-        self.next = self.next.max(last.map_or(0, |order| order + 1));
+        if let Some(last) = accumulator.iter().map(|(arrival, _)| *arrival).max() {
+            self.next = self.next.max(last.next());
+        }
     }
 
     fn result(&mut self, mut accumulator: Self::Accumulator) -> Vec<T> {

@@ -31,7 +31,7 @@ mod trigger;
 mod window_key;
 
 pub(crate) use aggregate::sort_kept;
-pub use aggregate::{Aggregate, Count, Elements, Kept, Reduce};
+pub use aggregate::{Aggregate, Arrival, Count, Elements, Kept, Reduce, Unnumbered};
 pub use custom::{Evicted, Triggered};
 pub use evictor::{AnyEvictor, CountEvictor, DeltaEvictor, Evictor, EvictorContext, TimeEvictor, Timed};
 pub use function::{ProcessWindowFunction, WindowContext, WindowState};
@@ -166,6 +166,12 @@ pub trait WindowKind<T: Data>: Clone + Send + 'static {
     /// Whether windows of one key that touch become one.
     fn merges(&self) -> bool {
         false
+    }
+
+    /// Whether what a window has may be put together from parts that were gathered apart from each other. `false` spares
+    /// windows that keep all their records a note of the order in which they came.
+    fn comes_in_parts(&self) -> bool {
+        true
     }
 
     /// Appends the windows of a record, in event time or by the clock.

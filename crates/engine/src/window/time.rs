@@ -24,7 +24,7 @@ use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, floor, m
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
-use crate::state::{Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
+use crate::state::{FETCHED_AHEAD, Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
 use crate::stream::KeySelector;
 
 /// Windows of equal size that follow each other without overlap.
@@ -124,6 +124,10 @@ impl<T: Data> WindowKind<T> for TimeWindows {
         self.event_time
     }
 
+    fn comes_in_parts(&self) -> bool {
+        self.slice_ms() != self.size_ms
+    }
+
     fn assign(&mut self, _: &T, time_ms: i64, windows: &mut Vec<Window>) -> Result<()> {
         let starts = (0..).map(|n| self.last_start(time_ms) - n * self.slide_ms);
         let covering = starts.take_while(|start_ms| *start_ms > time_ms - self.size_ms);
@@ -169,9 +173,6 @@ impl<T: Data> WindowKind<T> for TimeWindows {
         })
     }
 }
-
-/// So many records are looked at ahead, to fetch what they will be added to.
-const AHEAD: usize = 32;
 
 struct Slice<K, A> {
     start_ms: i64,
@@ -428,7 +429,7 @@ where
         if std::mem::needs_drop::<S::Found<'_>>() {
             return;
         }
-        if let Some(slice) = self.contents.slices.get(self.hot.at).filter(|slice| slice.values.is_large()) {
+        if let Some(slice) = self.contents.slices.get(self.hot.at) {
             let selector = &mut self.selector;
             slice.values.fetch::<S::Lookup, _>(records.iter().map(|record| selector.find(&record.1)));
         }
@@ -550,7 +551,7 @@ where
         if self.windows.event_time {
             let mut records = batch.into_iter();
             while records.len() > 0 {
-                let ahead = records.len().min(AHEAD);
+                let ahead = records.len().min(FETCHED_AHEAD);
                 self.fetch(&records.as_slice()[..ahead]);
                 for (timestamp_ms, value) in records.by_ref().take(ahead) {
                     if timestamp_ms == NO_TIMESTAMP {
