@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for Fen {
             return i64::deserialize(deserializer).map(Fen);
         }
         // The raw text of the number: going through `f64` would already be too late for exactness.
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let raw = <&RawValue>::deserialize(deserializer)?;
         let text = raw.get();
         let digits = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         digits.parse().map_err(D::Error::custom)

@@ -2,6 +2,8 @@
 //! operator turns a batch of that into one change for each row it touches, so that the busiest row costs one record a
 //! batch and not one an order. Each kind of change leaves by an output of its own, to those who keep such rows.
 
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use order_generator::order::{Gender, Group, Status};
@@ -51,9 +53,9 @@ pub struct Movement {
     /// It came after its minute was closed.
     pub late: bool,
     /// What counted until now and does not any more.
-    pub before: Option<Box<Counted>>,
+    pub before: Option<Arc<Counted>>,
     /// What counts from now on.
-    pub now: Option<Box<Counted>>,
+    pub now: Option<Arc<Counted>>,
 }
 
 /// A row of sums of sales. Days and windows are given by their first millisecond.
@@ -171,15 +173,15 @@ impl Combine {
             *self.late.entry(minute_of(movement.time_ms)).or_default() += 1;
         }
         if let Some(counted) = movement.before {
-            self.count(*counted, -1);
+            self.count(&counted, -1);
         }
         if let Some(counted) = movement.now {
-            self.count(*counted, 1);
+            self.count(&counted, 1);
         }
     }
 
     /// Adds an order to its rows, or with −1 takes it back.
-    fn count(&mut self, order: Counted, sign: i64) {
+    fn count(&mut self, order: &Counted, sign: i64) {
         let day = day_start(order.time_ms);
         let money = (sign * order.fen, sign);
         match order.group {
@@ -198,17 +200,17 @@ impl Combine {
         for cell in [
             Cell::Minute(minute_of(order.time_ms)),
             Cell::Category(day, order.category.clone()),
-            Cell::Brand(day, order.category, order.brand),
+            Cell::Brand(day, order.category.clone(), order.brand.clone()),
             Cell::Gender(day, order.gender),
             Cell::GenderWindow(window_ms, order.gender),
-            Cell::Province(day, order.province),
+            Cell::Province(day, order.province.clone()),
         ] {
             *self.cells.entry(cell).or_default() += sales;
         }
-        let (sum, name) = self.spenders.entry((day, order.user_id)).or_default();
+        let (sum, name) = self.spenders.entry((day, order.user_id.clone())).or_default();
         *sum += sales;
         if sign > 0 {
-            let told = Some((order.time_ms, order.user_name));
+            let told = Some((order.time_ms, order.user_name.clone()));
             if told > *name {
                 *name = told;
             }

@@ -6,6 +6,8 @@
 //! and not known any more cannot be counted safely, and goes to the dead letters. So does an event whose time is far ahead of
 //! its arrival.
 
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use order_generator::order::Order;
 use order_generator::time::{MINUTE_MS, parse_local};
@@ -25,7 +27,7 @@ const HOUR_MS: i64 = 60 * MINUTE_MS;
 struct Placed {
     /// One bit for each status seen.
     seen: u8,
-    counted: Box<Counted>,
+    counted: Arc<Counted>,
 }
 
 /// The ledger of orders.
@@ -94,7 +96,7 @@ impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {
                     format!("order `{}` is older than the {remembered_min} min orders are remembered", order.order_id);
                 return refuse(&order, reason, context);
             }
-            let counted = Box::new(Counted::from(order));
+            let counted = Arc::new(Counted::from(order));
             movement.now = Some(counted.clone());
             self.placed.set(context, Placed { seen: bit, counted })?;
             context.register_event_timer(forget_ms - forget_ms.rem_euclid(HOUR_MS) + HOUR_MS);
@@ -107,7 +109,7 @@ impl KeyedProcessFunction<CompactString, Order, Movement> for Ledger {
         placed.seen |= bit;
         let event = Counted::from(order);
         if event.goes_before(&placed.counted) {
-            let event = Box::new(event);
+            let event = Arc::new(event);
             movement.now = Some(event.clone());
             movement.before = Some(std::mem::replace(&mut placed.counted, event));
         }

@@ -9,6 +9,7 @@ use order_generator::time::{DAY_MS, day_text};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidemill::engine::key::key_group;
+use tidemill::engine::state::TableHasher;
 use tidemill::prelude::*;
 
 use crate::change::{Name, Sales, Spent};
@@ -43,7 +44,7 @@ pub fn shard(spent: &Spent) -> (i64, u64) {
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Users {
-    sums: HashMap<CompactString, (Sales, Name)>,
+    sums: HashMap<CompactString, (Sales, Name), TableHasher>,
     /// The first ten, in order; `None` when one of them has fallen and others may come before it.
     top: Option<Vec<Spender>>,
 }

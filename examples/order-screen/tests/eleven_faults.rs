@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use order_generator::order::Order;
@@ -260,7 +261,7 @@ fn h_a_million_dimes_are_a_hundred_thousand_exactly() {
         duplicate: false,
         late: false,
         before: None,
-        now: Some(Box::new(Counted::from(order))),
+        now: Some(Arc::new(Counted::from(order))),
     };
     let env = Environment::with_settings(JobSettings { parallelism: Some(1), ..JobSettings::default() });
     let rows = env
