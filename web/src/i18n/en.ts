@@ -74,6 +74,7 @@ export const en: Record<Key, string> = {
   'job.actions': 'Actions',
   'job.graph': 'Graph',
   'job.noGraph': 'The job has not reported its graph yet.',
+  'job.neverGraph': 'The job ended before it reported its graph.',
   'job.checkpoints': 'Checkpoints',
   'job.exceptions': 'Exceptions ({n})',
   'job.noExceptions': 'No exceptions',

@@ -73,6 +73,7 @@ export const zh = {
   'job.actions': '操作',
   'job.graph': '作业图',
   'job.noGraph': '作业还没有上报它的图。',
+  'job.neverGraph': '作业在上报它的图之前就结束了。',
   'job.checkpoints': '检查点',
   'job.exceptions': '异常（{n}）',
   'job.noExceptions': '没有异常',
