@@ -287,7 +287,8 @@ mod tests {
             let Some((_, key)) = timers.pop_due(10) else { break };
             fired.push(key);
         }
-        (left.sort_unstable(), fired.sort_unstable());
+        left.sort_unstable();
+        fired.sort_unstable();
         assert_eq!(fired, left);
         (0..5u32).for_each(|key| timers.register(10, &key));
         (0..5u32).for_each(|key| timers.delete(10, &key));
