@@ -168,3 +168,23 @@ impl<T: Data, R: Arrival> Aggregate<T> for Elements<R> {
         accumulator.into_iter().map(|(_, value)| value).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saved_records_are_read_with_and_without_numbers() {
+        let mut numbered: Kept<i64, u64> = Kept::new();
+        let (mut elements, mut plain_elements) = (Elements::<u64> { next: 300 }, Elements::<Unnumbered>::default());
+        let mut plain: Kept<i64, Unnumbered> = Kept::new();
+        for value in [5, -7, 5] {
+            elements.add(&mut numbered, value);
+            plain_elements.add(&mut plain, value);
+        }
+        let read: Kept<i64, Unnumbered> = postcard::from_bytes(&postcard::to_stdvec(&numbered).unwrap()).unwrap();
+        assert_eq!(plain_elements.result(read), [5, -7, 5]);
+        let read: Kept<i64, u64> = postcard::from_bytes(&postcard::to_stdvec(&plain).unwrap()).unwrap();
+        assert_eq!(elements.result(read), [5, -7, 5]);
+    }
+}
