@@ -7,6 +7,9 @@ mod bucket_commit;
 mod commit;
 mod container;
 mod fetch;
+mod fit;
+#[cfg(feature = "orc")]
+mod orc;
 mod parquet;
 mod path;
 mod sink;
@@ -16,6 +19,8 @@ pub use avro::AvroFiles;
 pub use bucket::{Bucket, BucketTime, ByRecord, ByTime, OneBucket};
 pub use bucket_commit::BucketCommit;
 pub use container::{Container, ContainerSource, Part, Records};
+#[cfg(feature = "orc")]
+pub use orc::OrcFiles;
 pub use parquet::ParquetFiles;
 pub use sink::FileSink;
 pub use source::FileSource;

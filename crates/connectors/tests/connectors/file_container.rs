@@ -68,19 +68,19 @@ impl SourceReader<String> for TextReader {
 }
 
 /// Everything a source gives, by one subtask: the batches, and how often it refused a record.
-fn all(source: &dyn Source<ColumnBatch>) -> (Vec<ColumnBatch>, Vec<String>) {
+pub fn all(source: &dyn Source<ColumnBatch>) -> (Vec<ColumnBatch>, Vec<String>) {
     let mut reader = Driven::start(source, 0, 1, &source.splits().unwrap());
     assert!(reader.run_until(1024, |_| false));
     let told = reader.rejected.iter().map(|letter| format!("{}: {}", letter.position, letter.reason)).collect();
     (reader.records.values().flatten().cloned().collect(), told)
 }
 
-fn rows(batches: &[ColumnBatch]) -> usize {
+pub fn rows(batches: &[ColumnBatch]) -> usize {
     batches.iter().map(ColumnBatch::rows).sum()
 }
 
 /// What a source fails with.
-fn failure(source: &dyn Source<ColumnBatch>) -> String {
+pub fn failure(source: &dyn Source<ColumnBatch>) -> String {
     let context = ReaderContext::new(0, 1, std::task::Waker::noop().clone(), Arc::new(tidemill_core::SystemClock));
     let mut reader = source.reader(context).unwrap();
     reader.add_splits(source.splits().unwrap()).unwrap();
@@ -121,7 +121,7 @@ fn avro_file(path: &Path, count: i64) {
     std::fs::write(path, writer.into_inner().unwrap()).unwrap();
 }
 
-fn visits(scale: i8) -> SchemaRef {
+pub fn visits(scale: i8) -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, None), false),
         Field::new("price", DataType::Decimal128(12, scale), false),
@@ -133,7 +133,7 @@ fn visits(scale: i8) -> SchemaRef {
 }
 
 /// The fourth visit has its columns and its time, and the batches of the source come once, wherever reading goes on.
-fn are_visits_once_also_after_restores(source: impl Source<ColumnBatch>, batches: &[ColumnBatch]) {
+pub fn are_visits_once_also_after_restores(source: impl Source<ColumnBatch>, batches: &[ColumnBatch]) {
     let first = batches.iter().find(|batch| batch.rows() == 1024).unwrap().slice(3, 1);
     let cells: Vec<String> = first
         .columns()

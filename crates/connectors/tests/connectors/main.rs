@@ -8,6 +8,8 @@ mod buffered;
 mod columns;
 mod fetcher;
 mod file_container;
+#[cfg(feature = "orc")]
+mod file_orc;
 mod file_sink;
 mod file_source;
 mod generator;
