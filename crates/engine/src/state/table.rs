@@ -160,14 +160,16 @@ impl<K: Key, V: Data> Table<K, V> {
     }
 
     /// Fetches the entries of keys from memory side by side, so that the accesses that follow need not wait for one after
-    /// the other. For a handful of keys at a time. A small table is near the processor anyway.
+    /// the other. For `FETCHED_AHEAD` keys at most. A small table is near the processor anyway.
     #[inline]
     pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
         if !self.is_large() {
             return;
         }
-        let stamps = keys.map(|key| {
-            let hash = hash::<Q>(key.borrow());
+        // Hashes first: with nothing between them more of the fetches that follow are under way at once.
+        let mut hashes = [0; FETCHED_AHEAD];
+        let count = hashes.iter_mut().zip(keys).map(|(kept, key)| *kept = hash::<Q>(key.borrow())).count();
+        let stamps = hashes[..count].iter().map(|&hash| {
             // The first that may be it. Whether it is would have to wait for what is fetched.
             self.shards[shard_of(hash, self.shards.len())].entries.find(hash, |_| true).map_or(0, |held| held.stamp)
         });

@@ -14,7 +14,7 @@ use super::{Aggregate, Window, WindowParts, without_event_time};
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotParts};
-use crate::state::{DiskTimers, Restored, SectionKind, StateTable, Writer};
+use crate::state::{DiskTimers, FETCHED_AHEAD, Restored, SectionKind, StateTable, Writer};
 use crate::stream::{KeySelector, RuntimeContext};
 
 /// A session of one key.
@@ -92,6 +92,15 @@ impl<K: Key> DueKeys<K> {
             DueKeys::Memory(by_time) => by_time.keys().next().copied(),
             DueKeys::Disk(timers) => timers.next(),
         }
+    }
+
+    /// The keys due until `now_ms` in the order they are popped, as far as they are in memory.
+    fn next_until(&self, now_ms: i64) -> impl Iterator<Item = &K> {
+        let by_time = match self {
+            DueKeys::Memory(by_time) => Some(by_time.range(..=now_ms)),
+            DueKeys::Disk(_) => None,
+        };
+        by_time.into_iter().flatten().flat_map(|(_, keys)| keys)
     }
 
     /// Takes keys that are due at `now_ms`, all of one time, or one of them.
@@ -217,8 +226,18 @@ impl<K: Key, T: Data, G: Gap<T>, S, A: Aggregate<T>, W> SessionOperator<K, T, G,
         I: IntoIterator<Item = O>,
     {
         self.now_ms = self.now_ms.max(now_ms);
+        let mut fetched = 0;
         while let Some((time_ms, keys)) = self.due.pop(self.now_ms)? {
-            for key in keys {
+            let mut keys = keys.into_iter();
+            while let Some(key) = keys.next() {
+                if fetched == 0 {
+                    // This key's too: the processor goes on with others while it waits.
+                    let later = self.due.next_until(self.now_ms);
+                    let ahead = std::iter::once(&key).chain(keys.as_slice()).chain(later);
+                    self.keys.fetch::<K, _>(ahead.take(FETCHED_AHEAD));
+                    fetched = FETCHED_AHEAD;
+                }
+                fetched -= 1;
                 let Some(sessions) = self.keys.get_mut(&key)? else { continue };
                 if sessions.armed_ms != time_ms {
                     continue;
@@ -322,19 +341,31 @@ where
     }
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
-        if self.event_time {
-            for (timestamp_ms, value) in batch {
-                if timestamp_ms == NO_TIMESTAMP {
+        let clock_ms = match self.event_time {
+            true => None,
+            false => {
+                let now_ms = self.context.clock.now_ms();
+                self.advance(now_ms - 1, out)?;
+                Some(now_ms.max(self.now_ms + 1))
+            }
+        };
+        let mut records = batch.into_iter();
+        while records.len() > 0 {
+            let ahead = records.len().min(FETCHED_AHEAD);
+            // Making keys twice costs more than it gains.
+            if !std::mem::needs_drop::<S::Found<'_>>() {
+                let keys = records.as_slice()[..ahead].iter().map(|record| self.selector.find(&record.1));
+                self.keys.fetch::<S::Lookup, _>(keys);
+            }
+            for (timestamp_ms, value) in records.by_ref().take(ahead) {
+                let time_ms = clock_ms.unwrap_or(timestamp_ms);
+                if time_ms == NO_TIMESTAMP {
                     return Err(without_event_time());
                 }
-                self.add(timestamp_ms, timestamp_ms, value, out)?;
+                self.add(timestamp_ms, time_ms, value, out)?;
             }
-            return Ok(());
         }
-        let now_ms = self.context.clock.now_ms();
-        self.advance(now_ms - 1, out)?;
-        let time_ms = now_ms.max(self.now_ms + 1);
-        batch.into_iter().try_for_each(|(timestamp_ms, value)| self.add(timestamp_ms, time_ms, value, out))
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {
