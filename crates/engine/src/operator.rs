@@ -13,7 +13,7 @@ use tidemill_core::sink::PreCommit;
 use tidemill_core::{Error, Result, SharedClock, WATERMARK_MAX};
 
 use crate::driver::{BATCH_ROWS, Records};
-use crate::state::{Buffers, Restored, Section};
+use crate::state::{Buffers, EntryShapes, Restored, Section};
 
 /// One operator from records of `I` to records of `O`.
 pub trait Operator<I: 'static, O: 'static>: 'static {
@@ -115,6 +115,8 @@ pub struct SnapshotParts {
     pub sections: Vec<Section>,
     /// The tables whose sections in earlier checkpoints are still needed, or are being written now.
     pub roster: Vec<String>,
+    /// What the entries of states are, as far as it can be told.
+    pub shapes: EntryShapes,
     /// Closes a sink's epoch; run on a background thread.
     pub pre_commit: Option<PreCommit>,
     /// For the sections of large tables.

@@ -1,5 +1,7 @@
 //! `tidemill state` and `tidemill savepoint` on what a job has left behind.
 
+use tidemill::engine::{Environment, JobSettings};
+
 use crate::support::{run, tidemill};
 
 #[test]
@@ -41,4 +43,29 @@ fn a_job_s_state_is_listed_shown_and_exported() {
     let refused = run(&["savepoint", "dispose", place]).failed(2);
     assert!(refused.contains("is a checkpoint of job `copy`"), "{refused}");
     assert!(checkpoint.join("_metadata").is_file());
+}
+
+#[test]
+fn what_a_state_is_it_says_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = JobSettings { checkpoint_dir: Some(folder.path().to_path_buf()), ..JobSettings::default() };
+    let env = Environment::with_settings(settings);
+    let words = env.from_collection(["to", "be", "or", "not", "to", "be"].map(String::from).to_vec());
+    let counts = words.map(|word: String| (word, 1u64)).key_by(|pair| pair.0.clone());
+    counts.sum(|pair| &mut pair.1).uid("counts").collect();
+    env.execute("words").unwrap();
+    let chk = folder.path().join("chk-1");
+    let place = chk.to_str().unwrap();
+
+    let shown = run(&["--output", "json", "state", "show", place, "--operator", "counts"]).json();
+    assert_eq!(shown[0]["entry"], "(string, (string, u64))");
+    let name = shown[0]["name"].as_str().unwrap();
+    let export = ["--output", "json", "state", "export", place, "--operator", "counts", "--state", name];
+    let mut exported = run(&export).json();
+    exported.as_array_mut().unwrap().sort_by_key(|entry| entry["key"].to_string());
+    let value = |word: &str, count: u64| serde_json::json!([word, count]);
+    let values: Vec<_> = exported.as_array().unwrap().iter().map(|entry| entry["value"].clone()).collect();
+    assert_eq!(values, [value("be", 2), value("not", 1), value("or", 1), value("to", 2)]);
+    let raw = run(&[&export[..], &["--raw"]].concat()).json();
+    assert!(raw[0]["hex"].is_string(), "{raw}");
 }

@@ -406,12 +406,17 @@ impl Coordinator {
                 let state = manifest.operators.entry(operator.uid.clone()).or_default();
                 state.parallelism = self.config.parallelism.get(&operator.uid).copied().unwrap_or_default();
                 state.sections.append(&mut operator.places);
+                state.shapes.extend(std::mem::take(&mut operator.shapes));
                 for section in operator.inline.drain(..) {
                     let mut offset = small.len() as u64;
                     state.sections.push(place(&section, acknowledgement.subtask, &small_name, &mut offset));
                     small.extend_from_slice(&section.bytes);
                 }
             }
+        }
+        for state in manifest.operators.values_mut() {
+            let OperatorState { sections, shapes, .. } = state;
+            shapes.retain(|kind, name| sections.iter().any(|section| section.kind == kind && section.name == name));
         }
         for ((uid, subtask), tokens) in &self.uncommitted {
             let state: &mut OperatorState = manifest.operators.entry(uid.clone()).or_default();

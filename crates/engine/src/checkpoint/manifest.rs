@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
 use crate::key::{Coarse, GroupRange, KEY_GROUPS};
-use crate::state::SectionKind;
+use crate::state::{EntryShapes, SectionKind};
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
 pub const VERSION: u32 = 3;
@@ -50,6 +50,9 @@ pub struct OperatorState {
     /// Pieces of state of all subtasks; those of one subtask and name in the order they are to be read.
     #[serde(default)]
     pub sections: Vec<SectionPlace>,
+    /// What the entries of its states are, as far as the program could tell.
+    #[serde(default, skip_serializing_if = "EntryShapes::is_empty")]
+    pub shapes: EntryShapes,
     /// What its sink subtasks have pre-committed and not yet published, oldest first.
     #[serde(default)]
     pub tokens: Vec<TokenEntry>,

@@ -11,12 +11,11 @@ pub mod manifest;
 mod read_ahead;
 pub(crate) mod restore;
 mod savepoint;
-mod shape;
 pub(crate) mod storage;
 pub(crate) mod writer;
 
+pub use crate::state::shape::{Part, Plain, Shape, hex};
 pub use folder::CheckpointFolder;
 pub use manifest::{Manifest, OperatorState};
 pub use savepoint::{RawSection, SavepointReader, ShapedEntry, StateSummary, dispose_savepoint};
 pub(crate) use savepoint::{claim, claimed, release};
-pub use shape::{Plain, Shape, hex};

@@ -77,7 +77,7 @@ impl RestorePoint {
 
     /// One operator's state, for one subtask to take its share of.
     pub fn load(&self, uid: &str, subtask: usize, parallelism: usize) -> Result<Restored> {
-        let mut restored = Restored { uid: uid.to_string(), subtask, parallelism, sections: Vec::new() };
+        let mut restored = Restored { uid: uid.to_string(), subtask, parallelism, ..Restored::default() };
         let operator = self.manifest.as_ref().and_then(|manifest| manifest.operators.get(uid));
         let Some(operator) = operator else { return Ok(restored) };
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -97,6 +97,7 @@ impl RestorePoint {
             removal: place.removal,
             groups: place.groups,
         };
+        restored.shapes = operator.shapes.clone();
         restored.sections = places.into_iter().enumerate().map(section).collect();
         Ok(restored)
     }

@@ -10,9 +10,9 @@ use tidemill_core::{Data, Error, Result};
 
 use super::folder::{self, CheckpointFolder, NamedFiles, StateFiles, read_manifest};
 use super::manifest::{Manifest, SectionPlace};
-use super::shape::{Decoded, Shape};
 use super::storage::{Storages, location};
 use crate::key::{GroupRange, Key, groups_of, key_group};
+use crate::state::shape::{Decoded, Shape};
 use crate::state::{RestoredSection, SectionBytes, SectionKind};
 
 /// Reads the states of a complete checkpoint or savepoint.
@@ -60,6 +60,9 @@ pub struct StateSummary {
     pub removed: u64,
     /// Bytes.
     pub bytes: u64,
+    /// What its entries are, as far as the program that wrote it could tell: of keyed state the pair of key and value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// Key groups it can hold keys of, for each range the first and the last; empty for a state that has no keys.
     pub key_groups: Vec<GroupRange>,
 }
@@ -124,6 +127,7 @@ impl SavepointReader {
                     entries: 0,
                     removed: 0,
                     bytes: 0,
+                    entry: operator.shapes.text(place.kind, &place.name).map(str::to_string),
                     key_groups: Vec::new(),
                 });
                 state.sections += 1;
@@ -155,6 +159,7 @@ impl SavepointReader {
     /// `Vec<(F, V)>`; of state that expires each value as `(i64, V)`, with the time it was touched last. An error when the
     /// bytes are not of these types.
     pub fn keyed_state<K: Key, V: Data>(&self, operator: &str, name: &str) -> Result<Vec<(K, V)>> {
+        self.check::<(K, V)>(operator, SectionKind::Keyed, name)?;
         let mut held: HashMap<K, V> = HashMap::new();
         for section in self.sections(operator, name, SectionKind::Keyed)? {
             let counts = |key: &K| in_groups(section.groups, || Ok(key_group(key)));
@@ -178,6 +183,7 @@ impl SavepointReader {
 
     /// The entries of a state that is its operator's as a whole: lists, unions, broadcast state.
     pub fn operator_state<E: DeserializeOwned>(&self, operator: &str, name: &str) -> Result<Vec<E>> {
+        self.check::<E>(operator, SectionKind::Operator, name)?;
         let mut entries = Vec::new();
         for section in self.sections(operator, name, SectionKind::Operator)? {
             let mut reader = section.reader()?;
@@ -239,6 +245,34 @@ impl SavepointReader {
         Ok(held.into_values().collect())
     }
 
+    /// The same as [`SavepointReader::shaped`] for a state that says itself what it is, as those of functions do; an error
+    /// if it does not.
+    pub fn entries(&self, operator: &str, name: &str) -> Result<Vec<ShapedEntry>> {
+        let places = self.places(operator, name, None)?;
+        let keyed = places.iter().any(|place| place.kind == SectionKind::Keyed);
+        let kind = if keyed { SectionKind::Keyed } else { SectionKind::Operator };
+        let known = self.manifest.operators.get(operator).and_then(|state| state.shapes.get(kind, name));
+        match (kind, known) {
+            (SectionKind::Operator, Some(shape)) => self.shaped(operator, name, None, &shape),
+            (SectionKind::Keyed, Some(Shape::Tuple(parts))) if parts.len() == 2 => {
+                self.shaped(operator, name, Some(&parts[0].shape), &parts[1].shape)
+            }
+            _ => Err(Error::input(format!("state `{name}` of `{operator}` does not say what it is"))
+                .hint("tell the shapes of its types")),
+        }
+    }
+
+    /// An error if a state says that it is of another type.
+    fn check<E: DeserializeOwned>(&self, operator: &str, kind: SectionKind, name: &str) -> Result<()> {
+        let shapes = self.manifest.operators.get(operator).map(|state| &state.shapes);
+        match shapes.and_then(|shapes| shapes.differs::<E>(kind, name)) {
+            None => Ok(()),
+            Some((saved, asked)) => {
+                Err(Error::input(format!("state `{name}` of `{operator}` is {saved}, and not {asked}")))
+            }
+        }
+    }
+
     fn places(&self, operator: &str, name: &str, kind: Option<SectionKind>) -> Result<Vec<&SectionPlace>> {
         let shown = self.location.display();
         let known = |names: Vec<&str>| format!("there are `{}`", names.join("`, `"));
@@ -246,14 +280,16 @@ impl SavepointReader {
             let uids = self.manifest.operators.keys().map(String::as_str).collect();
             Error::input(format!("`{shown}` has no operator `{operator}`")).hint(known(uids))
         })?;
-        let places: Vec<&SectionPlace> = state.sections.iter().filter(|place| place.name == name).collect();
+        let mut places: Vec<&SectionPlace> = state.sections.iter().filter(|place| place.name == name).collect();
         if places.is_empty() {
             let mut names: Vec<&str> = state.sections.iter().map(|place| place.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
             return Err(Error::input(format!("operator `{operator}` has no state `{name}`")).hint(known(names)));
         }
-        if let Some(kind) = kind.filter(|kind| places.iter().any(|place| place.kind != *kind)) {
+        // A function's list may be called as its keyed state.
+        places.retain(|place| kind.is_none_or(|kind| place.kind == kind));
+        if let Some(kind) = kind.filter(|_| places.is_empty()) {
             let (is, asked) = match kind {
                 SectionKind::Keyed => ("the operator's as a whole", "keyed"),
                 SectionKind::Operator => ("keyed", "the operator's as a whole"),

@@ -22,7 +22,7 @@ use super::manifest::SectionPlace;
 use super::storage::{Storage, Storages};
 use crate::operator::{OperatorSnapshot, SnapshotMode};
 use crate::runtime::control::{BarrierTimes, HandIn, TaskSnapshot};
-use crate::state::{Buffers, Section};
+use crate::state::{Buffers, EntryShapes, Section};
 
 /// A task's own state below this many bytes travels with the acknowledgement and shares one file with others.
 const INLINE_MAX: usize = 20 * 1024;
@@ -48,6 +48,7 @@ pub(crate) struct AcknowledgedOperator {
     pub inline: Vec<Section>,
     pub places: Vec<SectionPlace>,
     pub tokens: Vec<Token>,
+    pub shapes: EntryShapes,
     /// Bytes of state written for this epoch, without those that earlier checkpoints had written already.
     pub written_bytes: u64,
 }
@@ -205,7 +206,8 @@ impl CheckpointWriter {
             };
             if let Some(open) = &mut state.open {
                 open.rosters.insert(uid.clone(), parts.roster.into_iter().collect());
-                open.operators.push(AcknowledgedOperator { uid: uid.clone(), tokens, ..Default::default() });
+                let shapes = parts.shapes;
+                open.operators.push(AcknowledgedOperator { uid: uid.clone(), tokens, shapes, ..Default::default() });
             }
             self.save(state, at, &uid, parts.sections);
         }

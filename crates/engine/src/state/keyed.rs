@@ -14,7 +14,7 @@ use super::backend::{StateHome, StateTable};
 use super::disk::Lapses;
 use super::latency::{Latencies, Measurement};
 use super::migrate::{Before, Slot};
-use super::{ChainPart, Restored, RestoredSection, Section, SectionKind, TableHasher};
+use super::{ChainPart, EntryShapes, Restored, RestoredSection, Section, SectionKind, TableHasher};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group, owner};
 use crate::operator::{CopyRun, DeferredCopy, SnapshotMode, SnapshotParts};
 use crate::stream::RuntimeContext;
@@ -26,6 +26,8 @@ pub struct KeyedStore<K> {
     waiting: Vec<Waiting>,
     /// What the snapshot under way passes on of them.
     passed_on: Option<DeferredCopy>,
+    /// What the entries of the tables, and of those that wait, are.
+    shapes: EntryShapes,
     subtask: usize,
     parallelism: usize,
     /// For state that expires.
@@ -82,6 +84,7 @@ impl<K: Key> Default for KeyedStore<K> {
             tables: Vec::new(),
             waiting: Vec::new(),
             passed_on: None,
+            shapes: EntryShapes::default(),
             subtask: 0,
             parallelism: 1,
             clock: None,
@@ -134,6 +137,7 @@ impl<K: Key> KeyedStore<K> {
     /// Takes all keyed sections that are left in `state`.
     pub fn restore(&mut self, state: &mut Restored) {
         (self.subtask, self.parallelism) = (state.subtask, state.parallelism);
+        self.shapes = state.shapes.clone();
         let (keyed, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.sections).into_iter().partition(|section| section.kind == SectionKind::Keyed);
         let waiting = |(at, section): (usize, RestoredSection)| {
@@ -155,6 +159,7 @@ impl<K: Key> KeyedStore<K> {
     pub fn begin_snapshot(&mut self, parts: &mut SnapshotParts) -> Result<()> {
         for named in &mut self.tables {
             named.table.begin_snapshot(named.name, parts)?;
+            parts.shapes.note_from(&self.shapes, named.name);
         }
         self.pass_on_waiting(parts);
         Ok(())
@@ -182,6 +187,7 @@ impl<K: Key> KeyedStore<K> {
         for Waiting { section, table, held } in &mut self.waiting {
             // After a change of parallelism several subtasks read it, and each passes on what it owns of it.
             let Some(groups) = own.and_then(|own| common(section.groups, own)) else { continue };
+            parts.shapes.note_from(&self.shapes, &section.name);
             let chain = match mode {
                 SnapshotMode::Checkpoint { fresh } => {
                     parts.roster.push(table.clone());
@@ -268,8 +274,11 @@ impl<K: Key> KeyedStore<K> {
         let mut saved = Vec::new();
         if let Some(before) = before {
             let old = self.take_waiting(before.name);
+            before.check(&self.shapes, name)?;
             saved = old.iter().map(|section| before.section::<K, V>(section, name)).collect::<Result<_>>()?;
         }
+        self.shapes.check::<(K, V)>(SectionKind::Keyed, name)?;
+        self.shapes.note::<(K, V)>(SectionKind::Keyed, name);
         saved.extend(self.take_waiting(name));
         for section in saved {
             table.load(&section, |key| {
@@ -556,7 +565,7 @@ mod tests {
             }
             sections.extend(all.into_iter().map(|section| section.into_restored(from)));
         }
-        Restored { uid: "test".into(), subtask, parallelism, sections }
+        Restored { uid: "test".into(), subtask, parallelism, sections, ..Restored::default() }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! State whose type has changed: kept under a new name, and filled from what a state of another name and type has left.
 //!
-//! The bytes of a state do not say their types. So the name stands for the type: a new type wants a new name, and says how it
-//! comes about from the old one. The saved entries are written anew, one by one, when the new state is first used.
+//! A state's name stands for its type: a new type wants a new name, and says how it comes about from the old one. The saved entries are written anew, one by one, when the new state is first used.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -11,7 +10,9 @@ use tidemill_core::{Data, Error, Result};
 
 use super::encode::encode;
 use super::keyed::{FieldMap, ListState, MapState, ValueState};
-use super::{RestoredSection, SectionBytes};
+use super::shape::Shape;
+use super::trace::shape_of;
+use super::{EntryShapes, RestoredSection, SectionBytes, SectionKind};
 use crate::key::Key;
 
 /// Reads an old value from the beginning of some bytes, appends the new one to others, and tells how many it has read.
@@ -21,6 +22,8 @@ type Rewrite = dyn Fn(&[u8], &mut Vec<u8>) -> Result<usize, String> + Send + Syn
 #[derive(Clone)]
 pub(super) struct Before {
     pub name: &'static str,
+    /// The shape of what it held.
+    shape: fn() -> Option<Shape>,
     becomes: TypeId,
     rewrite: Arc<Rewrite>,
 }
@@ -53,7 +56,23 @@ impl Before {
             encode(&map(old), to).map_err(|e| format!("becomes a value that cannot be written as bytes: {e}"))?;
             Ok(from.len() - rest.len())
         };
-        Before { name, becomes: TypeId::of::<New>(), rewrite: Arc::new(rewrite) }
+        Before { name, shape: shape_of::<Old>, becomes: TypeId::of::<New>(), rewrite: Arc::new(rewrite) }
+    }
+
+    /// An error if the old state was saved with other values than those of `Old`.
+    pub fn check(&self, shapes: &EntryShapes, name: &str) -> Result<()> {
+        let Some(Shape::Tuple(saved)) = shapes.get(SectionKind::Keyed, self.name) else { return Ok(()) };
+        match (saved.get(1), (self.shape)()) {
+            (Some(saved), Some(told)) if !told.reads(&saved.shape) => {
+                Err(self.told(name, &format!("was saved as {}, and is told to be {told}", saved.shape)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn told(&self, name: &str, what: &str) -> Error {
+        Error::input(format!("state `{}`, from which `{name}` is to come, {what}", self.name))
+            .hint("tell `migrated_from` the type the old state had")
     }
 
     /// A section of the old state as one of the new state `name`, whose table has values of `V`.
@@ -62,10 +81,7 @@ impl Before {
             return Err(Error::input(format!("state `{name}` expires, and cannot come from `{}`", self.name))
                 .hint("only state without `with_ttl` is `migrated_from` another"));
         }
-        let told = |what: String| {
-            Error::input(format!("state `{}`, from which `{name}` is to come, {what}", self.name))
-                .hint("tell `migrated_from` the type the old state had")
-        };
+        let told = |what: String| self.told(name, &what);
         let old_bytes = old.bytes()?;
         let mut bytes = Vec::with_capacity(old_bytes.len());
         if old.removal {

@@ -7,14 +7,17 @@ mod chain;
 mod codec;
 mod disk;
 mod encode;
+mod entry_shapes;
 mod keyed;
 mod keys;
 mod latency;
 mod marks;
 mod migrate;
 mod reducing;
+pub(crate) mod shape;
 mod table;
 mod timers;
+mod trace;
 mod ttl;
 
 pub use backend::{STATE_MEMORY_BYTES, StateBackend};
@@ -25,6 +28,7 @@ pub use codec::{Reader, Writer};
 pub use disk::STATE_MEMORY_MIN_BYTES;
 pub(crate) use disk::{AtTime, DiskTable, DiskTimers, OF_A_PROCESS};
 pub(crate) use encode::{Unwritable, encode};
+pub use entry_shapes::EntryShapes;
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};
@@ -137,6 +141,8 @@ pub struct Restored {
     pub parallelism: usize,
     /// The sections of all subtasks there were.
     pub sections: Vec<RestoredSection>,
+    /// What their entries are, as far as that was saved.
+    pub shapes: EntryShapes,
 }
 
 impl Restored {

@@ -9,7 +9,7 @@ use tidemill_core::{Data, Error, Result};
 
 use crate::key::Key;
 use crate::operator::SnapshotParts;
-use crate::state::{Restored, RestoredSection, Section, SectionKind, TableHasher, Writer};
+use crate::state::{EntryShapes, Restored, RestoredSection, SectionKind, TableHasher, Writer};
 
 /// Names a broadcast state and its types (Flink's `MapStateDescriptor`). Say it where the stream is broadcast, and ask
 /// the context for the map of this name.
@@ -100,8 +100,8 @@ impl<K: Key, V: Data> BroadcastMap<K, V> {
 trait AnyMap {
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
-    fn snapshot(&self, name: &str) -> Result<Section>;
-    fn restore(&mut self, copy: &RestoredSection) -> Result<()>;
+    fn snapshot(&self, name: &str, parts: &mut SnapshotParts) -> Result<()>;
+    fn restore(&mut self, copy: &RestoredSection, shapes: &EntryShapes) -> Result<()>;
 }
 
 impl<K: Key, V: Data> AnyMap for BroadcastMap<K, V> {
@@ -113,15 +113,18 @@ impl<K: Key, V: Data> AnyMap for BroadcastMap<K, V> {
         self
     }
 
-    fn snapshot(&self, name: &str) -> Result<Section> {
+    fn snapshot(&self, name: &str, parts: &mut SnapshotParts) -> Result<()> {
         let mut writer = Writer::new(name, SectionKind::Operator);
         for entry in &self.0 {
             writer.entry(&entry)?;
         }
-        Ok(writer.finish())
+        parts.sections.push(writer.finish());
+        parts.shapes.note::<(K, V)>(SectionKind::Operator, name);
+        Ok(())
     }
 
-    fn restore(&mut self, copy: &RestoredSection) -> Result<()> {
+    fn restore(&mut self, copy: &RestoredSection, shapes: &EntryShapes) -> Result<()> {
+        shapes.check::<(K, V)>(SectionKind::Operator, &copy.name)?;
         let mut reader = copy.reader()?;
         while let Some((key, value)) = reader.entry::<(K, V)>()? {
             self.0.insert(key, value);
@@ -178,7 +181,7 @@ impl BroadcastStore {
             state.sections = rest;
             copies.sort_by_key(|copy| copy.subtask);
             if let Some(copy) = state.subtask.checked_rem(copies.len()).and_then(|at| copies.get(at)) {
-                map.restore(copy)?;
+                map.restore(copy, &state.shapes)?;
             }
         }
         Ok(())
@@ -186,9 +189,6 @@ impl BroadcastStore {
 
     /// Writes this subtask's copies, empty ones too, so that all states have as many copies as there were subtasks.
     pub fn snapshot(&self, parts: &mut SnapshotParts) -> Result<()> {
-        for (name, map) in &self.maps {
-            parts.sections.push(map.snapshot(name)?);
-        }
-        Ok(())
+        self.maps.iter().try_for_each(|(name, map)| map.snapshot(name, parts))
     }
 }

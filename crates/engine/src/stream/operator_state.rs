@@ -24,6 +24,7 @@ impl<'a> OperatorStateReader<'a> {
     /// This subtask's share of a list: what it had written itself or, with another parallelism, an even part of all (in the
     /// order of the subtasks that wrote it).
     pub fn list<V: Data>(&mut self, name: &str) -> Result<Vec<V>> {
+        self.saved.shapes.check::<V>(SectionKind::Operator, name)?;
         let sections = self.sections(name);
         let (subtask, parallelism) = (self.saved.subtask, self.saved.parallelism);
         if sections.len() == parallelism {
@@ -37,6 +38,7 @@ impl<'a> OperatorStateReader<'a> {
 
     /// All of a list: what all subtasks had written, in their order, on each subtask (Flink's union list state).
     pub fn union<V: Data>(&mut self, name: &str) -> Result<Vec<V>> {
+        self.saved.shapes.check::<V>(SectionKind::Operator, name)?;
         entries(&self.sections(name))
     }
 
@@ -77,6 +79,7 @@ impl<'a> OperatorStateWriter<'a> {
         let mut writer = Writer::new(name, SectionKind::Operator);
         values.into_iter().try_for_each(|value| writer.entry(value))?;
         self.parts.sections.push(writer.finish());
+        self.parts.shapes.note::<V>(SectionKind::Operator, name);
         Ok(())
     }
 }

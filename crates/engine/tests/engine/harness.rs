@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidemill_core::source::{Boundedness, Poll, ReaderContext, Source, SourceOutput, SourceReader, Split};
-use tidemill_core::{ManualClock, NO_TIMESTAMP, Result};
+use tidemill_core::{Data, ManualClock, NO_TIMESTAMP, Result};
 use tidemill_engine::operator::OutputTag;
 use tidemill_engine::state::{ExpiringValueState, ListState, MapState, Ttl, ValueState};
-use tidemill_engine::stream::{DataStream, KeyedContext, KeyedProcessFunction, TimeDomain, WatermarkStrategy};
+use tidemill_engine::stream::{
+    DataStream, KeyedContext, KeyedProcessFunction, OperatorStateReader, OperatorStateWriter, TimeDomain,
+    WatermarkStrategy,
+};
 use tidemill_engine::testing::{Harness, Snapshot};
 use tidemill_engine::window::{Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
@@ -205,7 +209,12 @@ fn state_of_another_type_comes_from_the_old_one_key_by_key() {
     let wrong = ValueState::new("sum-2").migrated_from("sum", |sum: (i64, i64, i64, String)| (sum.3, sum.0));
     let Second(_, list, map) = second();
     let error = refused(Second(wrong, list, map));
-    assert!(error.contains("state `sum`, from which `sum-2` is to come, does not hold values of type (i64"), "{error}");
+    assert!(
+        error.contains(
+            "`sum`, from which `sum-2` is to come, was saved as i64, and is told to be (i64, i64, i64, string)"
+        ),
+        "{error}"
+    );
 
     #[derive(Clone)]
     struct Expiring(ExpiringValueState<i64>);
@@ -219,6 +228,68 @@ fn state_of_another_type_comes_from_the_old_one_key_by_key() {
     let mut harness = of(Expiring(expiring), (0, 1), &old.snapshot().unwrap());
     let error = harness.push(0, (1, 1)).unwrap_err().to_string();
     assert!(error.contains("`sum-2` expires, and cannot come from `sum`"), "{error}");
+}
+
+/// What a job kept, and what its next version makes of it: the same bytes in another order of meaning.
+#[derive(Clone, Serialize, Deserialize)]
+struct Visits {
+    seen: u64,
+    bought: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Purchases {
+    bought: u64,
+    seen: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct RenamedVisits {
+    #[serde(rename = "seen")]
+    looked_at: u64,
+    bought: u64,
+}
+
+/// Keeps a value for each key, and may keep a list as the operator.
+#[derive(Clone)]
+struct Remembers<V>(ValueState<V>, fn(u64) -> V, Option<Vec<V>>);
+
+impl<V: Data + Sync> KeyedProcessFunction<u32, (u32, u64), u64> for Remembers<V> {
+    fn process(&mut self, (_, n): (u32, u64), context: &mut KeyedContext<'_, u32, u64>) -> Result<()> {
+        self.0.set(context, self.1(n))
+    }
+
+    fn initialize_state(&mut self, state: &mut OperatorStateReader<'_>) -> Result<()> {
+        if let Some(list) = &mut self.2 {
+            *list = state.list("list")?;
+        }
+        Ok(())
+    }
+
+    fn snapshot_state(&mut self, state: &mut OperatorStateWriter<'_>) -> Result<()> {
+        self.2.iter().try_for_each(|list| state.list("list", list))
+    }
+}
+
+#[test]
+fn a_type_that_was_changed_under_its_old_name_is_refused_with_what_it_was() {
+    /// What it saves after a record.
+    fn saved<V: Data + Sync>(value: fn(u64) -> V, keeps_list: bool, before: &Snapshot) -> Result<Snapshot> {
+        let function = Remembers(ValueState::new("value"), value, keeps_list.then(|| vec![value(1)]));
+        let pipeline = |input: DataStream<(u32, u64)>| input.key_by(|pair| pair.0).process(function).uid("keeps");
+        let mut harness = Harness::builder(pipeline).restore(before).build()?;
+        harness.push(0, (1, 5))?;
+        harness.snapshot()
+    }
+    for (keeps_list, was, is) in [
+        (true, "`list` was saved as (seen: u64, bought: u64)", "now (bought: u64, seen: u64)"),
+        (false, "`value` was saved as (u32, (seen: u64, bought: u64))", "now (u32, (bought: u64, seen: u64))"),
+    ] {
+        let before = saved(|n| Visits { seen: n, bought: 0 }, keeps_list, &Snapshot::default()).unwrap();
+        let told = saved(|n| Purchases { seen: n, bought: 0 }, keeps_list, &before).unwrap_err().to_string();
+        assert!(told.contains(was) && told.contains(is) && told.contains("migrated_from"), "{told}");
+        saved(|n| RenamedVisits { looked_at: n, bought: 0 }, keeps_list, &before).unwrap();
+    }
 }
 
 #[test]

@@ -189,6 +189,16 @@ fn states_are_read_without_their_job_also_after_another_parallelism_has_passed_t
             assert_eq!(entry.value, serde_json::json!([value.0, value.1]));
         }
 
+        // It says itself what it is, whoever has passed it on.
+        assert_eq!(reader.entries("keeps", "last").unwrap(), shaped, "{chk}");
+        let said: Vec<Option<&str>> = states.iter().map(|state| state.entry.as_deref()).collect();
+        let keeps = ["(i64, list<i64>)", "(i64, list<(u8, i64)>)", "(i64, (i64, string))"].map(Some);
+        assert_eq!(said, [&keeps[..], &[None]].concat(), "{chk}");
+        let wrong = reader.keyed_state::<i64, Vec<(i8, i64)>>("keeps", "digits").unwrap_err().to_string();
+        assert!(wrong.contains("state `digits` of `keeps` is (i64, list<(u8, i64)>), and not"), "{wrong}");
+        let untold = reader.entries("numbers", "splits").unwrap_err().to_string();
+        assert!(untold.contains("`splits` of `numbers` does not say what it is"), "{untold}");
+
         let wrong = reader.shaped("keeps", "last", Some(&shape("i64")), &shape("(i64, i64)")).unwrap_err().to_string();
         assert!(wrong.contains("state `last` of `keeps`"), "{wrong}");
         let error = reader.keyed_state::<i64, String>("keeps", "lost").unwrap_err().to_string();

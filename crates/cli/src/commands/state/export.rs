@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tidemill::engine::checkpoint::{SavepointReader, Shape, hex};
 use tidemill_core::Error;
 
-use super::StateArgs;
+use super::{StateArgs, chosen};
 use crate::Context;
 use crate::commands::Run;
 use crate::failure::Failure;
@@ -13,11 +13,12 @@ use crate::output::cell;
 
 /// Print the entries of a state
 ///
-/// State does not say of which types it is. Tell their shapes: --key u64 --value '(string, i64)'. There are bool, u8 to u128,
-/// i8 to i128, f32, f64, char, string, bytes, unit, option<A>, list<A>, map<A, B>, enum<A | B>, and (A, B) for tuples and
-/// structs. A list state's value is list<A>, a map state's list<(A, B)>; of state that expires each value is (i64, A).
-/// Without shapes the pieces of the state are printed as bytes in hexadecimal digits, and what is JSON anyway (splits of
-/// sources) as JSON.
+/// The states of functions say themselves what they are (`tidemill state show`). Of others, such as those of windows, tell the
+/// shapes: --key u64 --value '(string, i64)'. There are bool, u8 to u128, i8 to i128, f32, f64, char, string, bytes, unit,
+/// option<A>, list<A>, map<A, B>, enum<A | B>, and (A, B) for tuples and structs; fields and variants may be named,
+/// (user: string, count: u64). A list state's value is list<A>, a map state's list<(A, B)>; of state that expires each value
+/// is (i64, A). A state that is not known, and any with --raw, is printed in the pieces it was written in: as bytes in
+/// hexadecimal digits, and what is JSON anyway (splits of sources) as JSON.
 #[derive(Debug, Args)]
 pub struct Export {
     #[command(flatten)]
@@ -34,16 +35,22 @@ pub struct Export {
     /// The shape of the value
     #[arg(long, value_name = "SHAPE")]
     value: Option<Shape>,
+    /// Print the pieces of bytes the state consists of
+    #[arg(long, conflicts_with = "value")]
+    raw: bool,
 }
 
 impl Run for Export {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let reader = self.state.open()?;
-        let Some(value) = &self.value else { return self.raw(&reader, context) };
-        let entries = reader.shaped(&self.operator, &self.name, self.key.as_ref(), value)?;
+        let entries = match &self.value {
+            Some(value) => reader.shaped(&self.operator, &self.name, self.key.as_ref(), value)?,
+            None if self.raw || !self.is_known(&reader) => return self.raw(&reader, context),
+            None => reader.entries(&self.operator, &self.name)?,
+        };
+        let keyed = entries.iter().any(|entry| entry.key.is_some());
         let entries = entries.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>();
         let entries = entries.map_err(|e| Error::bug(format!("an entry cannot be told as JSON: {e}")))?;
-        let keyed = self.key.is_some();
         let heads: &[&str] = if keyed { &["KEY", "VALUE"] } else { &["SUBTASK", "VALUE"] };
         context
             .output
@@ -52,6 +59,10 @@ impl Run for Export {
 }
 
 impl Export {
+    fn is_known(&self, reader: &SavepointReader) -> bool {
+        chosen(reader, Some(&self.operator), Some(&self.name)).iter().any(|state| state.entry.is_some())
+    }
+
     fn raw(&self, reader: &SavepointReader, context: &Context) -> Result<(), Failure> {
         let sections = reader.raw(&self.operator, &self.name)?.into_iter().map(|section| {
             let known = serde_json::from_slice::<Value>(&section.bytes).ok().filter(Value::is_array);

@@ -10,7 +10,7 @@ use crate::commands::Run;
 use crate::failure::Failure;
 use crate::output::{Output, cell, line, moment};
 
-/// Show the states of a checkpoint or savepoint: kinds, key groups, entries, bytes
+/// Show the states of a checkpoint or savepoint: kinds, key groups, entries, bytes, types
 #[derive(Debug, Args)]
 pub struct Show {
     #[command(flatten)]
@@ -40,7 +40,7 @@ impl Run for Show {
                 moment(&manifest.created_ms.into())
             ))?;
         }
-        let heads = ["OPERATOR", "STATE", "KIND", "SUBTASKS", "KEY GROUPS", "ENTRIES", "REMOVED", "BYTES"];
+        let heads = ["OPERATOR", "STATE", "KIND", "SUBTASKS", "KEY GROUPS", "ENTRIES", "REMOVED", "BYTES", "ENTRY"];
         context.output.list(&states, &heads, |one| {
             let range = |range: &Value| format!("{}-{}", range[0], range[1]);
             let groups: Vec<String> = one["key_groups"].as_array().into_iter().flatten().map(range).collect();
@@ -56,6 +56,7 @@ impl Run for Show {
                 entries,
                 removed,
                 text("bytes"),
+                text("entry"),
             ]
         })
     }

@@ -50,7 +50,7 @@ fn restored(values: &[u8], content: &str) -> Restored {
     let values = Section::new(VALUES, SectionKind::Keyed, 2, values.to_vec());
     let sections = [written(CONTENT, &content), values, written(PROGRESS, &4i64)];
     let sections: Vec<RestoredSection> = sections.into_iter().map(|section| section.into_restored(0)).collect();
-    Restored { uid: "totals".into(), subtask: 0, parallelism: 1, sections }
+    Restored { uid: "totals".into(), subtask: 0, parallelism: 1, sections, ..Restored::default() }
 }
 
 #[derive(Clone, Default)]

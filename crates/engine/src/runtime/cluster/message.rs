@@ -13,7 +13,7 @@ use super::channel::Channel;
 use crate::checkpoint::writer::{AcknowledgedOperator, Acknowledgement, PartTimes};
 use crate::runtime::board::{Mark, StageEnd};
 use crate::runtime::user_metrics::Told;
-use crate::state::Section;
+use crate::state::{EntryShapes, Section};
 
 /// The longest message, in bytes: an acknowledgement carries small state of one task, the rest stands in files.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -162,6 +162,7 @@ struct WireOperator {
     uid: String,
     inline: Vec<Section>,
     places: Vec<u8>,
+    shapes: EntryShapes,
     tokens: Vec<Vec<u8>>,
     written_bytes: u64,
 }
@@ -200,6 +201,7 @@ impl WireOperator {
             inline: operator.inline.into_iter().filter(|_| keeps).collect(),
             places: serde_json::to_vec(&operator.places)
                 .map_err(|e| Error::bug(format!("places of state cannot be written as JSON: {e}")))?,
+            shapes: operator.shapes,
             tokens: operator.tokens,
             written_bytes: operator.written_bytes,
         })
@@ -211,6 +213,7 @@ impl WireOperator {
             inline: self.inline,
             places: serde_json::from_slice(&self.places)
                 .map_err(|e| Error::external(format!("places of state cannot be read: {e}")))?,
+            shapes: self.shapes,
             tokens: self.tokens,
             written_bytes: self.written_bytes,
         })

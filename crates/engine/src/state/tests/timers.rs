@@ -50,7 +50,7 @@ fn fired(mut timers: Timers<u32>) -> Vec<(i64, u32)> {
 
 fn load(timers: &mut Timers<u32>, sections: Vec<Section>) {
     let sections = sections.into_iter().map(|section| section.into_restored(0)).collect();
-    let mut restored = Restored { uid: "test".into(), subtask: 0, parallelism: 1, sections };
+    let mut restored = Restored { uid: "test".into(), subtask: 0, parallelism: 1, sections, ..Restored::default() };
     timers.restore(&mut restored).unwrap();
     restored.finish().unwrap();
 }

@@ -1,6 +1,7 @@
 //! Types as a person tells them: `u64`, `(u32, string)`, `list<option<f64>>`. State is written by postcard, which does not
 //! say what it holds; with its shape it can be read without the program that wrote it.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
@@ -11,13 +12,14 @@ use tidemill_core::{Error, Result};
 use crate::key::key_group;
 
 /// Shapes in shapes, at most.
-const DEPTH_MAX: usize = 32;
+pub(super) const DEPTH_MAX: usize = 32;
 
 /// How the bytes of a value are to be read.
 ///
 /// `bool`, `u8` to `u128`, `i8` to `i128`, `f32`, `f64`, `char`, `string`, `bytes`, `unit`; `option<A>`, `list<A>` (also sets
 /// and slices), `map<A, B>`; `(A, B, …)` for tuples, arrays and structs, field by field; `enum<A | B | …>` with the content of
-/// each variant in order, `unit` where there is none.
+/// each variant in order, `unit` where there is none. Fields and variants may be named: `(user: string, count: u64)`,
+/// `enum<Left: unit | Bought: u64>`; a name with other signs than letters, digits and `_` stands in quotes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shape {
     /// A type without parts.
@@ -29,9 +31,18 @@ pub enum Shape {
     /// Keys with values.
     Map(Box<Shape>, Box<Shape>),
     /// One behind the other.
-    Tuple(Vec<Shape>),
+    Tuple(Vec<Part>),
     /// One of several.
-    Enum(Vec<Shape>),
+    Enum(Vec<Part>),
+}
+
+/// A field, or a variant with its content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// What it is called, if that was told.
+    pub name: Option<String>,
+    /// What it is.
+    pub shape: Shape,
 }
 
 macro_rules! plain {
@@ -63,6 +74,56 @@ impl FromStr for Shape {
     }
 }
 
+impl fmt::Display for Shape {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joined = |f: &mut fmt::Formatter<'_>, parts: &[Part], by: &str| {
+            for (at, part) in parts.iter().enumerate() {
+                write!(f, "{}{part}", if at > 0 { by } else { "" })?;
+            }
+            Ok(())
+        };
+        match self {
+            Shape::Plain(plain) => {
+                let named = PLAIN.iter().find(|(_, one)| one == plain);
+                f.write_str(named.map_or("unit", |(name, _)| name))
+            }
+            Shape::Option(inner) => write!(f, "option<{inner}>"),
+            Shape::List(inner) => write!(f, "list<{inner}>"),
+            Shape::Map(key, value) => write!(f, "map<{key}, {value}>"),
+            Shape::Tuple(parts) => {
+                f.write_str("(")?;
+                joined(f, parts, ", ")?;
+                f.write_str(")")
+            }
+            Shape::Enum(parts) => {
+                f.write_str("enum<")?;
+                joined(f, parts, " | ")?;
+                f.write_str(">")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            None => write!(f, "{}", self.shape),
+            Some(name) if is_plain(name) => write!(f, "{name}: {}", self.shape),
+            Some(name) => write!(f, "{}: {}", json!(name), self.shape),
+        }
+    }
+}
+
+/// Whether a name needs no quotes.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(in_name)
+}
+
+fn in_name(sign: char) -> bool {
+    sign.is_alphanumeric() || sign == '_'
+}
+
 struct Parser<'a> {
     text: &'a str,
     rest: &'a str,
@@ -84,16 +145,33 @@ impl Parser<'_> {
         if self.takes(sign) { Ok(()) } else { Err(self.wrong(&format!("`{sign}` before `{}`", self.rest.trim()))) }
     }
 
-    fn separated(&mut self, by: char, end: char, depth: usize) -> Result<Vec<Shape>> {
-        let mut shapes = Vec::new();
+    fn separated(&mut self, by: char, end: char, depth: usize) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
         while !self.takes(end) {
-            shapes.push(self.shape(depth)?);
+            parts.push(Part { name: self.name()?, shape: self.shape(depth)? });
             if !self.takes(by) {
                 self.expect(end)?;
                 break;
             }
         }
-        Ok(shapes)
+        Ok(parts)
+    }
+
+    /// The name before a shape, if there is one.
+    fn name(&mut self) -> Result<Option<String>> {
+        self.rest = self.rest.trim_start();
+        if self.rest.starts_with('"') {
+            let mut quoted = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
+            let Some(Ok(name)) = quoted.next() else { return Err(self.wrong("a name in quotes")) };
+            self.rest = &self.rest[quoted.byte_offset()..];
+            self.expect(':')?;
+            return Ok(Some(name));
+        }
+        let end = self.rest.find(|sign| !in_name(sign)).unwrap_or(self.rest.len());
+        let (name, rest) = self.rest.split_at(end);
+        let Some(rest) = rest.trim_start().strip_prefix(':').filter(|_| !name.is_empty()) else { return Ok(None) };
+        self.rest = rest;
+        Ok(Some(name.to_string()))
     }
 
     fn shape(&mut self, depth: usize) -> Result<Shape> {
@@ -116,11 +194,13 @@ impl Parser<'_> {
         }
         self.expect('<')?;
         let mut parts = self.separated(if name == "enum" { '|' } else { ',' }, '>', depth + 1)?;
-        match (name, parts.len()) {
+        let count = parts.len();
+        let mut next = || Box::new(parts.remove(0).shape);
+        match (name, count) {
+            ("option", 1) => Ok(Shape::Option(next())),
+            ("list", 1) => Ok(Shape::List(next())),
+            ("map", 2) => Ok(Shape::Map(next(), next())),
             ("enum", 1..) => Ok(Shape::Enum(parts)),
-            ("option", 1) => Ok(Shape::Option(Box::new(parts.remove(0)))),
-            ("list", 1) => Ok(Shape::List(Box::new(parts.remove(0)))),
-            ("map", 2) => Ok(Shape::Map(Box::new(parts.remove(0)), Box::new(parts.remove(0)))),
             (_, found) => Err(self.wrong(&format!("another number of parts of `{name}` than {found}"))),
         }
     }
@@ -128,19 +208,39 @@ impl Parser<'_> {
 
 /// A value that was read by its shape.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Decoded {
+pub(crate) enum Decoded<'s> {
     /// A number or character of up to 64 bits: as JSON, and as it is hashed.
     Word(Value, u64),
     String(String),
-    Tuple(Vec<Decoded>),
-    Option(Option<Box<Decoded>>),
+    Tuple(&'s [Part], Vec<Decoded<'s>>),
+    Option(Option<Box<Decoded<'s>>>),
     /// What a key is hardly made of.
     Other(Value),
 }
 
 impl Shape {
+    /// Whether values written as of the shape `saved` are read by this one as they were: names that are told agree, and
+    /// variants have only been added behind those there were.
+    pub(crate) fn reads(&self, saved: &Shape) -> bool {
+        let agree = |now: &Part, saved: &Part| {
+            let named = now.name.is_none() || saved.name.is_none() || now.name == saved.name;
+            named && now.shape.reads(&saved.shape)
+        };
+        let all = |now: &[Part], saved: &[Part]| now.iter().zip(saved).all(|(now, saved)| agree(now, saved));
+        match (self, saved) {
+            (Shape::Plain(now), Shape::Plain(saved)) => now == saved,
+            (Shape::Option(now), Shape::Option(saved)) | (Shape::List(now), Shape::List(saved)) => now.reads(saved),
+            (Shape::Map(key, value), Shape::Map(saved_key, saved_value)) => {
+                key.reads(saved_key) && value.reads(saved_value)
+            }
+            (Shape::Tuple(now), Shape::Tuple(saved)) => now.len() == saved.len() && all(now, saved),
+            (Shape::Enum(now), Shape::Enum(saved)) => now.len() >= saved.len() && all(now, saved),
+            _ => false,
+        }
+    }
+
     /// Reads a value from the beginning of `bytes` and leaves the rest.
-    pub(crate) fn take(&self, bytes: &mut &[u8]) -> Result<Decoded> {
+    pub(crate) fn take(&self, bytes: &mut &[u8]) -> Result<Decoded<'_>> {
         Ok(match self {
             Shape::Plain(plain) => plain.take(bytes)?,
             Shape::Option(inner) => match one::<u8>(bytes)? {
@@ -149,7 +249,8 @@ impl Shape {
                 other => return Err(not_so(&format!("an option begins with {other}"))),
             },
             Shape::Tuple(parts) => {
-                Decoded::Tuple(parts.iter().map(|part| part.take(bytes)).collect::<Result<Vec<_>>>()?)
+                let taken = parts.iter().map(|part| part.shape.take(bytes)).collect::<Result<Vec<_>>>()?;
+                Decoded::Tuple(parts, taken)
             }
             Shape::List(inner) => {
                 let mut list = Vec::new();
@@ -175,14 +276,19 @@ impl Shape {
                 let index = one::<u32>(bytes)?;
                 let variant = variants.get(index as usize);
                 let variant = variant.ok_or_else(|| not_so(&format!("an enum is of variant {index}")))?;
-                Decoded::Other(json!({index.to_string(): variant.take(bytes)?.into_json()}))
+                let content = variant.shape.take(bytes)?.into_json();
+                Decoded::Other(match &variant.name {
+                    Some(name) if variant.shape == Shape::Plain(Plain::Unit) => name.as_str().into(),
+                    Some(name) => json!({name.as_str(): content}),
+                    None => json!({index.to_string(): content}),
+                })
             }
         })
     }
 }
 
 impl Plain {
-    fn take(self, bytes: &mut &[u8]) -> Result<Decoded> {
+    fn take(self, bytes: &mut &[u8]) -> Result<Decoded<'static>> {
         macro_rules! word {
             ($type:ty, $unsigned:ty) => {{
                 let value = one::<$type>(bytes)?;
@@ -217,12 +323,20 @@ impl Plain {
     }
 }
 
-impl Decoded {
+impl Decoded<'_> {
+    /// Structs are objects, tuples arrays, variants as serde has them.
     pub fn into_json(self) -> Value {
         match self {
             Decoded::Word(value, _) | Decoded::Other(value) => value,
             Decoded::String(text) => text.into(),
-            Decoded::Tuple(parts) => parts.into_iter().map(Decoded::into_json).collect::<Vec<_>>().into(),
+            Decoded::Tuple(parts, taken) => {
+                let names: Option<Vec<&String>> = parts.iter().map(|part| part.name.as_ref()).collect();
+                let values = taken.into_iter().map(Decoded::into_json);
+                match names.filter(|names| !names.is_empty()) {
+                    Some(names) => names.into_iter().cloned().zip(values).collect::<Map<_, _>>().into(),
+                    None => values.collect::<Vec<_>>().into(),
+                }
+            }
             Decoded::Option(inner) => inner.map_or(Value::Null, |inner| inner.into_json()),
         }
     }
@@ -239,19 +353,19 @@ impl Decoded {
     fn is_hashed_alike(&self) -> bool {
         match self {
             Decoded::Word(..) | Decoded::String(_) | Decoded::Option(None) => true,
-            Decoded::Tuple(parts) => parts.iter().all(Decoded::is_hashed_alike),
+            Decoded::Tuple(_, parts) => parts.iter().all(Decoded::is_hashed_alike),
             Decoded::Option(Some(inner)) => inner.is_hashed_alike(),
             Decoded::Other(_) => false,
         }
     }
 }
 
-impl Hash for Decoded {
+impl Hash for Decoded<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Decoded::Word(_, word) => state.write_u64(*word),
             Decoded::String(text) => text.hash(state),
-            Decoded::Tuple(parts) => parts.iter().for_each(|part| part.hash(state)),
+            Decoded::Tuple(_, parts) => parts.iter().for_each(|part| part.hash(state)),
             Decoded::Option(inner) => inner.hash(state),
             Decoded::Other(_) => {}
         }
@@ -319,10 +433,48 @@ mod tests {
     }
 
     #[test]
+    fn names_of_fields_and_variants_are_shown() {
+        assert_eq!(shown("(n: u8, user: string)", &(1u8, "a")), r#"{"n":1,"user":"a"}"#);
+        assert_eq!(shown("(\"the user's\": string)", &("a",)), r#"{"the user's":"a"}"#);
+        let colour = "enum<Plain: unit | Mixed: (u8, string)>";
+        assert_eq!(shown(colour, &Colour::Plain), r#""Plain""#);
+        assert_eq!(shown(colour, &Colour::Mixed(3, "x".into())), r#"{"Mixed":[3,"x"]}"#);
+        for text in [colour, "(\"a b\": u8, c_1: list<option<f64>>, map<(u8, i8), unit>)", "()", "enum<unit | bytes>"] {
+            assert_eq!(text.parse::<Shape>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn shapes_that_read_the_same_bytes_otherwise_are_others() {
+        let reads = |now: &str, saved: &str| now.parse::<Shape>().unwrap().reads(&saved.parse().unwrap());
+        for (now, saved) in [
+            ("(u8, string)", "(u8, string)"),
+            ("(user: u8, string)", "(u8, what: string)"),
+            ("enum<A: unit | B: u8 | C: unit>", "enum<A: unit | B: u8>"),
+            ("map<u8, list<option<enum<unit | u8>>>>", "map<u8, list<option<enum<unit>>>>"),
+        ] {
+            assert!(reads(now, saved), "{now} reads {saved}");
+        }
+        for (now, saved) in [
+            ("u64", "i64"),
+            ("(a: u64, b: u64)", "(b: u64, a: u64)"),
+            ("(u8, u8)", "(u8, u8, u8)"),
+            ("enum<A: unit>", "enum<A: unit | B: u8>"),
+            ("enum<B: unit | A: unit>", "enum<A: unit | B: unit>"),
+            ("list<u8>", "bytes"),
+            ("option<u8>", "list<u8>"),
+            ("map<u8, u8>", "map<u8, u16>"),
+        ] {
+            assert!(!reads(now, saved), "{now} does not read {saved}");
+        }
+    }
+
+    #[test]
     fn keys_are_in_the_group_of_their_type() {
         fn check<K: Key>(shape: &str, key: K) {
             let bytes = postcard::to_stdvec(&key).unwrap();
-            let decoded = shape.parse::<Shape>().unwrap().take(&mut &bytes[..]).unwrap();
+            let shape = shape.parse::<Shape>().unwrap();
+            let decoded = shape.take(&mut &bytes[..]).unwrap();
             assert_eq!(decoded.key_group().unwrap(), key_group(&key), "{shape}");
         }
         check("u64", 1u64 << 60);
@@ -334,7 +486,8 @@ mod tests {
         check("(u32, string, i16)", (7u32, "x".to_string(), -9i16));
         check("option<u16>", Some(9u16));
         check("option<u16>", None::<u16>);
-        let list = "list<u8>".parse::<Shape>().unwrap().take(&mut &[1, 1][..]).unwrap();
+        let shape = "list<u8>".parse::<Shape>().unwrap();
+        let list = shape.take(&mut &[1, 1][..]).unwrap();
         assert!(list.key_group().unwrap_err().to_string().contains("SavepointReader"));
     }
 
@@ -345,8 +498,10 @@ mod tests {
         assert!(wrong("(u8").contains("wanted `)`") || wrong("(u8").contains("`)`"), "{}", wrong("(u8"));
         assert!(wrong("list<u8, u8>").contains("number of parts of `list`"));
         assert!(wrong("u8 u8").contains("nothing more"));
+        assert!(wrong("(\"a: u8)").contains("a name in quotes"));
         assert!(wrong(&"list<".repeat(100)).contains("at most 32"));
-        let bad = |shape: &str, bytes: &[u8]| shape.parse::<Shape>().unwrap().take(&mut &bytes[..]).unwrap_err();
+        let bad =
+            |shape: &str, bytes: &[u8]| shape.parse::<Shape>().unwrap().take(&mut &bytes[..]).map(drop).unwrap_err();
         assert!(bad("option<u8>", &[9]).to_string().contains("begins with 9"));
         assert!(bad("list<unit>", &[200, 1]).to_string().contains("200 elements are announced"));
         assert!(bad("string", &[5, b'a']).to_string().contains("not of this shape"));
