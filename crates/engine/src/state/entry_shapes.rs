@@ -9,7 +9,7 @@ use tidemill_core::{Error, Result};
 
 use super::SectionKind;
 use super::shape::Shape;
-use super::trace::shape_of;
+use super::trace::{shape_of, shape_text};
 
 /// The shapes of an operator's states, as text: of keyed state the shape of key and value as a pair, otherwise that of an
 /// element. States whose types have no shape that could be found are not among them.
@@ -47,8 +47,8 @@ impl EntryShapes {
     }
 
     /// Notes the type of a state's entries.
-    pub(crate) fn note<E: DeserializeOwned>(&mut self, kind: SectionKind, state: &str) {
-        match shape_of::<E>() {
+    pub(crate) fn note<E: DeserializeOwned + 'static>(&mut self, kind: SectionKind, state: &str) {
+        match shape_text::<E>() {
             Some(shape) => self.of(kind).insert(state.to_string(), shape.to_string()),
             None => self.of(kind).remove(state),
         };
@@ -61,10 +61,17 @@ impl EntryShapes {
         }
     }
 
-    /// Takes over all that another one knows.
+    /// Takes over what another subtask knows. Of two shapes of a state the one stays that reads what the other has written: a
+    /// subtask that has not read it yet passes on what was saved, perhaps with fewer variants.
     pub(crate) fn extend(&mut self, other: EntryShapes) {
-        self.keyed.extend(other.keyed);
-        self.operator.extend(other.operator);
+        for (kind, shapes) in [(SectionKind::Keyed, other.keyed), (SectionKind::Operator, other.operator)] {
+            for (state, text) in shapes {
+                let both = self.get(kind, &state).zip(text.parse::<Shape>().ok());
+                if both.is_none_or(|(held, other)| !held.reads(&other)) {
+                    self.of(kind).insert(state, text);
+                }
+            }
+        }
     }
 
     /// Forgets the states that are not wanted.
@@ -87,5 +94,20 @@ impl EntryShapes {
     pub(crate) fn differs<E: DeserializeOwned>(&self, kind: SectionKind, state: &str) -> Option<(Shape, Shape)> {
         let (saved, now) = (self.get(kind, state)?, shape_of::<E>()?);
         (!now.reads(&saved)).then_some((saved, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_subtasks_the_one_that_knows_more_variants_counts() {
+        let told = |text: &str| EntryShapes { keyed: [("s".into(), text.into())].into(), ..EntryShapes::default() };
+        let (old, new) = (told("(u8, enum<A: unit>)"), told("(u8, enum<A: unit | B: u8>)"));
+        for (mut first, second) in [(old.clone(), new.clone()), (new.clone(), old)] {
+            first.extend(second);
+            assert_eq!(first, new);
+        }
     }
 }

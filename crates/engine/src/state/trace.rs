@@ -5,8 +5,11 @@
 //! date does most text, is given another. What stays in the dark, and types that contain themselves, have no shape: their state
 //! is read as if nothing were known of it.
 
+use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::value::{Error, U32Deserializer};
 use serde::de::{
@@ -55,6 +58,13 @@ pub(super) fn shape_of<T: DeserializeOwned>() -> Option<Shape> {
         }
     }
     None
+}
+
+/// The shape of a type as text, which is looked for once.
+pub(super) fn shape_text<T: DeserializeOwned + 'static>() -> Option<Arc<str>> {
+    static FOUND: Mutex<BTreeMap<TypeId, Option<Arc<str>>>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    found.entry(TypeId::of::<T>()).or_insert_with(|| shape_of::<T>().map(|shape| shape.to_string().into())).clone()
 }
 
 /// What was found of a type.
@@ -372,10 +382,9 @@ impl<'de> VariantAccess<'de> for Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet, HashMap};
+    use std::collections::{BTreeSet, HashMap};
     use std::net::IpAddr;
     use std::num::NonZeroU32;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use serde::{Deserialize, Serialize};
