@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tidemill_benches::{cpu_seconds, load, median, number};
+use tidemill_benches::{Failure, cpu_seconds, load, median, number};
 use tidemill_connectors::format::{Json, Raw};
 use tidemill_connectors::generator::GeneratorSource;
 use tidemill_connectors::kafka::{KafkaDecode, KafkaDelivery, KafkaPartitioner, KafkaSink, KafkaSource, KafkaStop};
@@ -54,8 +54,8 @@ fn order(index: u64) -> Order {
         paid: index.is_multiple_of(2),
         note: String::new(),
     };
-    let missing = RECORD_BYTES.saturating_sub(serde_json::to_vec(&order).unwrap().len());
-    order.note = "x".repeat(missing);
+    let bytes = serde_json::to_vec(&order).map_or(0, |text| text.len());
+    order.note = "x".repeat(RECORD_BYTES.saturating_sub(bytes));
     order
 }
 
@@ -78,9 +78,9 @@ fn environment(folder: &tempfile::TempDir, workers: usize) -> Environment {
 }
 
 /// Fills a topic with so many orders.
-fn fill(broker: &Broker, count: u64, workers: usize) -> String {
+fn fill(broker: &Broker, count: u64, workers: usize) -> Result<String, Failure> {
     let topic = broker.topic("orders", PARTITIONS);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir()?;
     let env = environment(&folder, workers);
     let orders = GeneratorSource::new("orders", order).count(count).split_count(workers as u32);
     env.from_source(orders, WatermarkStrategy::none(), "orders").sink_to(
@@ -88,44 +88,51 @@ fn fill(broker: &Broker, count: u64, workers: usize) -> String {
             .partitioner(KafkaPartitioner::Sticky)
             .delivery(KafkaDelivery::AtLeastOnce),
     );
-    env.execute("fill").unwrap();
-    topic
+    env.execute("fill")?;
+    Ok(topic)
 }
 
 /// One run; CPU seconds and seconds.
-fn copy<D, E>(broker: &Broker, source: KafkaSource<D>, from: &str, encode: E, workers: usize) -> (f64, f64)
+fn copy<D, E>(
+    broker: &Broker,
+    source: KafkaSource<D>,
+    from: &str,
+    encode: E,
+    workers: usize,
+) -> Result<(f64, f64), Failure>
 where
     D: KafkaDecode,
     D::Value: Data,
     E: Encode<D::Value>,
 {
     let into = broker.topic("copy", PARTITIONS);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir()?;
     let env = environment(&folder, workers);
     let source = source.topics([from]).bounded(KafkaStop::Latest);
     env.from_source(source, WatermarkStrategy::none(), "orders")
         .sink_to(KafkaSink::new(broker.servers(), &into, encode).partitioner(KafkaPartitioner::Sticky));
     let (cpu, begin) = (cpu_seconds("self"), Instant::now());
-    env.execute("copy").unwrap();
-    (cpu_seconds("self") - cpu, begin.elapsed().as_secs_f64())
+    env.execute("copy")?;
+    Ok((cpu_seconds("self") - cpu, begin.elapsed().as_secs_f64()))
 }
 
-fn main() {
+fn main() -> Result<(), Failure> {
     let count = number(1, 1_000) * 1_000;
     let rounds = number(2, 3);
     let workers = number(3, 2) as usize;
     let broker = Broker::shared();
     let servers = broker.servers();
-    let from = fill(broker, count, workers);
+    let from = fill(broker, count, workers)?;
     println!("{count} records of {RECORD_BYTES} bytes, {PARTITIONS} partitions, {workers} workers; load {}", load());
-    let told = |name: &str, run: &dyn Fn() -> (f64, f64)| {
-        let runs: Vec<(f64, f64)> = (0..rounds).map(|_| run()).collect();
+    let told = |name: &str, run: &dyn Fn() -> Result<(f64, f64), Failure>| -> Result<(), Failure> {
+        let runs: Vec<(f64, f64)> = (0..rounds).map(|_| run()).collect::<Result<_, Failure>>()?;
         let rates = |seconds: fn(&(f64, f64)) -> f64| {
             median(&mut runs.iter().map(|run| count as f64 / seconds(run)).collect::<Vec<f64>>())
         };
         let (per_cpu, per_second) = (rates(|run| run.0), rates(|run| run.1));
         println!("  {name:5} {per_cpu:9.0} records a CPU second   {per_second:9.0} records a second");
+        Ok(())
     };
-    told("JSON", &|| copy(broker, KafkaSource::values(&servers, Json::<Order>::new()), &from, Json::new(), workers));
-    told("raw", &|| copy(broker, KafkaSource::values(&servers, Raw), &from, Raw, workers));
+    told("JSON", &|| copy(broker, KafkaSource::values(&servers, Json::<Order>::new()), &from, Json::new(), workers))?;
+    told("raw", &|| copy(broker, KafkaSource::values(&servers, Raw), &from, Raw, workers))
 }
