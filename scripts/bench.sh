@@ -17,7 +17,7 @@ keep() { tee -a "$kept"; }
   say "# $(date -u '+%F %H:%M') UTC"
   say
   say "machine: $(nproc) x $model, $(uname -sr)"
-  say "commit: $(git rev-parse --short HEAD)$(git diff --quiet HEAD || printf ', with changes not committed')"
+  say "commit: $(git rev-parse --short HEAD)$(git diff --quiet HEAD -- . ':!benches/runs' || printf ', with changes not committed')"
   say "command: make bench"
 } | keep
 for source in benches/src/bin/*.rs; do

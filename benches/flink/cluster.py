@@ -143,6 +143,9 @@ class Cluster:
                       classes=[self.jar], pipe=True)
             deadline = time.time() + READY_WITHIN_S
             while self.get("/overview").get("slots-available") != SLOTS:
+                ended = [name for name, process in self.processes.items() if process.popen.poll() is not None]
+                if ended:
+                    raise RuntimeError(f"Flink's {' and '.join(ended)} ended at once; see the logs in {self.work}/log")
                 if time.time() > deadline:
                     raise RuntimeError(f"no TaskManager within {READY_WITHIN_S} s; see the logs in {self.work}/log")
                 time.sleep(0.2)
