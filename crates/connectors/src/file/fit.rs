@@ -15,7 +15,7 @@ use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
 use tidemill_core::columns::failed;
 use tidemill_core::{Error, Result};
 
-use super::container::Part;
+use super::container::{Part, Records};
 
 /// An error if a file's column of a type cannot become the column that is wanted.
 pub(super) fn check_fits(wanted: &Field, found: &DataType) -> Result<()> {
@@ -26,9 +26,38 @@ pub(super) fn check_fits(wanted: &Field, found: &DataType) -> Result<()> {
     Err(Error::input(text).hint("ask for a type it can be read as"))
 }
 
+/// A file being read in batches, whose columns have been checked.
+pub(super) struct Fitted<B> {
+    batches: B,
+    schema: SchemaRef,
+    /// Rows that stand before the position and are still to come.
+    passed: usize,
+    /// Of the batch read last.
+    parts: VecDeque<Part>,
+}
+
+impl<B> Fitted<B> {
+    /// Reads on behind so many rows of these batches.
+    pub fn behind(passed: u64, batches: B, schema: SchemaRef) -> Self {
+        Fitted { batches, schema, passed: usize::try_from(passed).unwrap_or(usize::MAX), parts: VecDeque::new() }
+    }
+}
+
+impl<B: Iterator<Item = Result<RecordBatch>> + Send> Records for Fitted<B> {
+    fn next(&mut self) -> Result<Option<Part>> {
+        while self.parts.is_empty() {
+            let Some(batch) = self.batches.next().transpose()? else { return Ok(None) };
+            let passed = self.passed.min(batch.num_rows());
+            self.passed -= passed;
+            self.parts = fit(&batch.slice(passed, batch.num_rows() - passed), &self.schema)?;
+        }
+        Ok(self.parts.pop_front())
+    }
+}
+
 /// A batch of a file, whose columns have been checked, as columns of the schema; a row with a null where the schema allows
 /// none is refused.
-pub(super) fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<VecDeque<Part>> {
+fn fit(batch: &RecordBatch, schema: &SchemaRef) -> Result<VecDeque<Part>> {
     let count = batch.num_rows();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for column in schema.fields() {

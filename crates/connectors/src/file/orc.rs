@@ -3,7 +3,6 @@
 //! The library that reads them has Arrow of another version than the rest of this program; its batches come over by Arrow's
 //! own format for that, a copy of each.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,12 +13,12 @@ use arrow_of_orc::{RecordBatch as OrcBatch, RecordBatchReader};
 use arrow_schema::SchemaRef;
 use ipc_of_orc::writer::StreamWriter;
 use orc_rust::projection::ProjectionMask;
-use orc_rust::{ArrowReader, ArrowReaderBuilder, TimestampPrecision};
+use orc_rust::{ArrowReaderBuilder, TimestampPrecision};
 use tidemill_core::columns::failed;
 use tidemill_core::{Error, Result};
 
-use super::container::{BATCH_ROWS, Container, Part, Records};
-use super::fit::{check_fits, fit};
+use super::container::{BATCH_ROWS, Container, Records};
+use super::fit::{Fitted, check_fits};
 use crate::format::columns::Rows;
 
 /// ORC files, read as columns of a schema: a column of the file goes to the one of its name; one that is not in the file is
@@ -97,37 +96,14 @@ impl Container for OrcFiles {
         }
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS).with_file_byte_range(from..usize::MAX);
-        let batches = read(|| Ok::<_, Error>(builder.build()))?;
+        let mut batches = read(|| Ok::<_, Error>(builder.build()))?;
         for found in ours(&OrcBatch::new_empty(batches.schema()))?.schema().fields() {
             if let Some((_, wanted)) = self.schema.column_with_name(found.name()) {
                 check_fits(wanted, found.data_type())?;
             }
         }
-        let passed = usize::try_from(passed).unwrap_or(usize::MAX);
-        Ok(Box::new(OrcRecords { batches, schema: self.schema.clone(), passed, parts: VecDeque::new() }))
-    }
-}
-
-struct OrcRecords {
-    batches: ArrowReader<File>,
-    schema: SchemaRef,
-    /// Rows that stand before the position and are still to come.
-    passed: usize,
-    /// Of the batch read last.
-    parts: VecDeque<Part>,
-}
-
-impl Records for OrcRecords {
-    fn next(&mut self) -> Result<Option<Part>> {
-        while self.parts.is_empty() {
-            let Some(batch) = read(|| self.batches.next().transpose())? else { return Ok(None) };
-            let passed = self.passed.min(batch.num_rows());
-            self.passed -= passed;
-            if passed < batch.num_rows() {
-                let batch = ours(&batch.slice(passed, batch.num_rows() - passed))?;
-                self.parts = fit(&batch, &self.schema)?;
-            }
-        }
-        Ok(self.parts.pop_front())
+        let next = move || read(|| batches.next().transpose()).transpose();
+        let batches = std::iter::from_fn(next).map(|batch| ours(&batch?));
+        Ok(Box::new(Fitted::behind(passed, batches, self.schema.clone())))
     }
 }

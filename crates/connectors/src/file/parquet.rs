@@ -1,16 +1,15 @@
 //! Parquet files as columns: only the columns asked for are read, by name.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
 
 use arrow_schema::SchemaRef;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use tidemill_core::{Error, Result};
 
-use super::container::{BATCH_ROWS, Container, Part, Records};
-use super::fit::{check_fits, fit};
+use super::container::{BATCH_ROWS, Container, Records};
+use super::fit::{Fitted, check_fits};
 use crate::format::columns::Rows;
 
 /// Parquet files, read as columns of a schema: a column of the file goes to the one of its name; one that is not in the file is
@@ -58,31 +57,10 @@ impl Container for ParquetFiles {
         }
         let mask = ProjectionMask::roots(builder.parquet_schema(), places);
         // A batch begins where it would have begun in a reading from the beginning.
-        let records = usize::try_from(records).map_err(refused)?;
-        let (offset, passed) = (records - records % BATCH_ROWS, records % BATCH_ROWS);
+        let passed = records % BATCH_ROWS as u64;
+        let offset = usize::try_from(records - passed).map_err(refused)?;
         let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).with_offset(offset).build();
-        let batches = reader.map_err(refused)?;
-        Ok(Box::new(ParquetRecords { batches, schema: self.schema.clone(), passed, parts: VecDeque::new() }))
-    }
-}
-
-struct ParquetRecords {
-    batches: ParquetRecordBatchReader,
-    schema: SchemaRef,
-    /// Rows of the first batch that stand before the position.
-    passed: usize,
-    /// Of the batch read last.
-    parts: VecDeque<Part>,
-}
-
-impl Records for ParquetRecords {
-    fn next(&mut self) -> Result<Option<Part>> {
-        while self.parts.is_empty() {
-            let Some(batch) = self.batches.next() else { return Ok(None) };
-            let batch = batch.map_err(refused)?;
-            let passed = std::mem::take(&mut self.passed).min(batch.num_rows());
-            self.parts = fit(&batch.slice(passed, batch.num_rows() - passed), &self.schema)?;
-        }
-        Ok(self.parts.pop_front())
+        let batches = reader.map_err(refused)?.map(|batch| batch.map_err(refused));
+        Ok(Box::new(Fitted::behind(passed, batches, self.schema.clone())))
     }
 }
