@@ -43,6 +43,7 @@ impl<T: Data> DataStream<T> {
     /// #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     /// struct Order { shop: String, amount: i64 }
     /// let env = Environment::new();
+    /// env.set_parallelism(1); // so that the order stays
     /// let orders = vec![Order { shop: "a".into(), amount: 3 }, Order { shop: "b".into(), amount: 4 }];
     /// let back = env.from_collection(orders.clone()).to_columns()?.rows::<Order>().collect();
     /// env.execute("there and back")?;
