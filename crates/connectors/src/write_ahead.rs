@@ -2,7 +2,9 @@
 //! it is complete, and only then are they written, by a writer that may write a row twice without harm. A log remembers
 //! what was written, so that after a restart little is written again.
 //!
-//! A token is the rows themselves: version 1, then subtask, attempt and epoch, then the rows as packed JSON.
+//! A token is the rows themselves: version 2, then subtask, attempt and epoch, then the job's id behind its length, then the
+//! rows as packed JSON. A job that goes on from the checkpoint of another asks the log of that one what was written. Version 1 had
+//! no job.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::sink::{Committer, PreCommit, Sink, SinkScope, SinkWriter, Token, WriterContext};
 use tidemill_core::{Error, Result};
 
-const TOKEN_VERSION: u8 = 1;
+const TOKEN_VERSION: u8 = 2;
 
 /// Version, subtask, attempt, epoch.
 const HEAD_BYTES: usize = 1 + 4 + 8 + 8;
@@ -127,8 +129,14 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> WriteAheadSink<T> {
         self
     }
 
-    fn make_committer(&self, scope: &SinkScope) -> Result<WriteAheadCommitter<T>> {
-        Ok(WriteAheadCommitter { name: self.name.clone(), writer: (self.writer)(scope)?, log: (self.log)(scope)? })
+    fn make_committer(&self, scope: &SinkScope) -> WriteAheadCommitter<T> {
+        WriteAheadCommitter {
+            name: self.name.clone(),
+            scope: scope.clone(),
+            writer: self.writer.clone(),
+            log: self.log.clone(),
+            jobs: BTreeMap::new(),
+        }
     }
 }
 
@@ -140,6 +148,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Sink<T> for WriteAheadSin
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter<T>>> {
         Ok(Box::new(WriteAheadWriter {
             name: self.name.clone(),
+            job: context.scope.job_id,
             subtask: context.subtask as u32,
             attempt: context.attempt,
             epoch_bytes_max: self.epoch_bytes_max,
@@ -148,17 +157,18 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Sink<T> for WriteAheadSin
     }
 
     fn committer(&self, scope: &SinkScope) -> Result<Option<Box<dyn Committer>>> {
-        Ok(Some(Box::new(self.make_committer(scope)?)))
+        Ok(Some(Box::new(self.make_committer(scope))))
     }
 
     fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()> {
         // Rows of no checkpoint were never anywhere else, so nothing is left to be removed.
-        if tokens.is_empty() { Ok(()) } else { self.make_committer(scope)?.commit(tokens) }
+        if tokens.is_empty() { Ok(()) } else { self.make_committer(scope).commit(tokens) }
     }
 }
 
 struct WriteAheadWriter {
     name: String,
+    job: String,
     subtask: u32,
     attempt: u64,
     epoch_bytes_max: usize,
@@ -183,7 +193,7 @@ impl<T: Serialize> SinkWriter<T> for WriteAheadWriter {
 
     fn pre_commit(&mut self, epoch: u64) -> Result<PreCommit> {
         let rows = std::mem::take(&mut self.rows);
-        let (subtask, attempt) = (self.subtask, self.attempt);
+        let (job, subtask, attempt) = (self.job.clone(), self.subtask, self.attempt);
         Ok(Box::new(move || {
             if rows.is_empty() {
                 return Ok(Vec::new());
@@ -192,6 +202,8 @@ impl<T: Serialize> SinkWriter<T> for WriteAheadWriter {
             token.extend_from_slice(&subtask.to_le_bytes());
             token.extend_from_slice(&attempt.to_le_bytes());
             token.extend_from_slice(&epoch.to_le_bytes());
+            token.extend_from_slice(&(job.len() as u16).to_le_bytes());
+            token.extend_from_slice(job.as_bytes());
             let mut packed = DeflateEncoder::new(token, Compression::fast());
             packed
                 .write_all(&rows)
@@ -204,37 +216,74 @@ impl<T: Serialize> SinkWriter<T> for WriteAheadWriter {
 
 struct WriteAheadCommitter<T> {
     name: String,
+    scope: SinkScope,
+    writer: Make<Box<dyn WriteRows<T>>>,
+    log: Make<Box<dyn CommitLog>>,
+    /// By the job whose rows they are: this one, and before it those from whose checkpoints it goes on.
+    jobs: BTreeMap<String, Parts<T>>,
+}
+
+struct Parts<T> {
     writer: Box<dyn WriteRows<T>>,
     log: Box<dyn CommitLog>,
 }
 
+/// Rows that were kept.
+struct Kept<T> {
+    job: String,
+    batch: BatchId,
+    rows: Vec<T>,
+}
+
 impl<T: DeserializeOwned> WriteAheadCommitter<T> {
-    fn read(&self, token: &[u8]) -> Result<(BatchId, Vec<T>)> {
+    fn read(&self, token: &[u8]) -> Result<Kept<T>> {
         let wrong = |what: &str| Error::corrupt(format!("{}: a commit token {what}", self.name));
-        let (head, packed) = token.split_at_checked(HEAD_BYTES).ok_or_else(|| wrong("is too short"))?;
-        let number =
-            |from: usize, to: usize| head[from..to].iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        if head[0] != TOKEN_VERSION {
-            return Err(wrong("is of an unknown version"));
-        }
-        let batch = BatchId { subtask: number(1, 5) as u32, attempt: number(5, 13), epoch: number(13, 21) };
+        let (head, rest) = token.split_at_checked(HEAD_BYTES).ok_or_else(|| wrong("is too short"))?;
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let batch = BatchId {
+            subtask: number(&head[1..5]) as u32,
+            attempt: number(&head[5..13]),
+            epoch: number(&head[13..21]),
+        };
+        let (job, packed) = match head[0] {
+            1 => (self.scope.job_id.clone(), rest),
+            TOKEN_VERSION => {
+                let (length, rest) = rest.split_at_checked(2).ok_or_else(|| wrong("is too short"))?;
+                let (job, packed) =
+                    rest.split_at_checked(number(length) as usize).ok_or_else(|| wrong("is too short"))?;
+                (String::from_utf8(job.to_vec()).map_err(|_| wrong("names no job"))?, packed)
+            }
+            _ => return Err(wrong("is of an unknown version")),
+        };
         let mut text = Vec::new();
         DeflateDecoder::new(packed).read_to_end(&mut text).map_err(|_| wrong("cannot be unpacked"))?;
         let rows = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let rows = rows.map(|row| serde_json::from_slice(row).map_err(|e| wrong(&format!("holds no such row: {e}"))));
-        Ok((batch, rows.collect::<Result<_>>()?))
+        Ok(Kept { job, batch, rows: rows.collect::<Result<_>>()? })
+    }
+
+    /// The writer and the log of a job.
+    fn parts(&mut self, job: &str) -> Result<&mut Parts<T>> {
+        if !self.jobs.contains_key(job) {
+            let scope = SinkScope { job_id: job.to_string(), ..self.scope.clone() };
+            let parts = Parts { writer: (self.writer)(&scope)?, log: (self.log)(&scope)? };
+            self.jobs.insert(job.to_string(), parts);
+        }
+        self.jobs.get_mut(job).ok_or_else(|| Error::bug("a writer that was just made is not there"))
     }
 }
 
 impl<T: DeserializeOwned + Send + 'static> Committer for WriteAheadCommitter<T> {
     fn commit(&mut self, tokens: &[Token]) -> Result<()> {
-        let mut batches = tokens.iter().map(|token| self.read(token)).collect::<Result<Vec<_>>>()?;
+        let mut kept = tokens.iter().map(|token| self.read(token)).collect::<Result<Vec<_>>>()?;
         // Subtask by subtask the log wants them in order.
-        batches.sort_by_key(|(batch, _)| (batch.attempt, batch.epoch));
-        for (batch, rows) in batches {
-            if !self.log.is_written(batch)? {
-                self.writer.write(batch, &rows).map_err(|e| e.context(&self.name))?;
-                self.log.written(batch)?;
+        kept.sort_by_key(|kept| (kept.batch.attempt, kept.batch.epoch));
+        for Kept { job, batch, rows } in kept {
+            let name = self.name.clone();
+            let Parts { writer, log } = self.parts(&job)?;
+            if !log.is_written(batch)? {
+                writer.write(batch, &rows).map_err(|e| e.context(&name))?;
+                log.written(batch)?;
             }
         }
         Ok(())
