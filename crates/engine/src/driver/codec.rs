@@ -1,4 +1,4 @@
-//! How the records of an edge are counted, and how they are written between processes: values one by one by postcard,
+//! How the records of an edge are counted, and how they are written between processes: values one by one in postcard's format,
 //! column batches as an Arrow stream, whose schema goes once over a channel.
 
 use std::any::Any;
@@ -10,7 +10,7 @@ use arrow_schema::SchemaRef;
 use tidemill_core::{ColumnBatch, Data};
 
 use super::rows::{BATCH_ROWS, Records};
-use crate::state::{Unwritable, encode};
+use crate::state::{Unreadable, Unwritable, decode, encode};
 
 /// Both ends of a channel, for records of one type.
 pub(crate) trait Codec<T>: 'static {
@@ -77,13 +77,13 @@ impl<T: Data> Encoder<T> for Postcard {
 
 impl<T: Data> Decoder<T> for Postcard {
     fn decode(&mut self, body: &[u8]) -> Result<Records<T>, String> {
-        let failed = |e: postcard::Error| format!("a batch cannot be read: {e}");
-        let (count, mut rest) = postcard::take_from_bytes::<usize>(body).map_err(failed)?;
+        let failed = |e: Unreadable| format!("a batch cannot be read: {e}");
+        let (count, mut rest) = decode::<usize>(body).map_err(failed)?;
         // A damaged count claims no more memory than an ordinary batch.
         let mut records = Vec::with_capacity(count.min(BATCH_ROWS));
         let mut timestamp_ms = 0i64;
         for _ in 0..count {
-            let ((difference_ms, value), left) = postcard::take_from_bytes::<(i64, T)>(rest).map_err(failed)?;
+            let ((difference_ms, value), left) = decode::<(i64, T)>(rest).map_err(failed)?;
             timestamp_ms = timestamp_ms.wrapping_add(difference_ms);
             records.push((timestamp_ms, value));
             rest = left;

@@ -1,4 +1,4 @@
-//! Values as bytes in state: postcard, one entry behind the other.
+//! Values as bytes in state, in postcard's format, one entry behind the other.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_core::{Error, Result};
 
+use super::decode::decode;
 use super::encode::{Unwritable, encode};
 use super::{Section, SectionKind};
 
@@ -69,7 +70,7 @@ impl<'a> Reader<'a> {
                     .hint("if its type was changed: give the new one another name, and `migrated_from` the old one")),
             };
         }
-        let (entry, rest) = postcard::take_from_bytes(&self.bytes[self.at..]).map_err(|e| {
+        let (entry, rest) = decode(&self.bytes[self.at..]).map_err(|e| {
             Error::input(format!(
                 "state `{}` does not hold entries of type {}: {e}",
                 self.name,

@@ -1,5 +1,5 @@
 //! Values as the bytes postcard makes of them, by code of our own (docs/adr/0010): serde gives a sequence of bytes one by
-//! one, and here they go into the buffer as one block. Read by postcard; a test compares the bytes of many shapes.
+//! one, and here they go into the buffer as one block. Read by `decode`; a test compares the bytes of many shapes.
 
 use std::fmt::{self, Display};
 
@@ -50,23 +50,26 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    /// Seven bits in each byte, the lowest first.
     #[inline]
-    fn varint(&mut self, mut value: u64) {
+    fn varint(&mut self, value: u64) {
         if value < 0x80 {
             return self.bytes.push(value as u8);
         }
-        // 7 bits a byte.
-        let (mut buffer, mut length) = ([0u8; 10], 0);
-        for byte in &mut buffer {
-            *byte = value as u8 | 0x80;
-            length += 1;
-            value >>= 7;
-            if value == 0 {
-                *byte &= 0x7f;
-                break;
-            }
+        if value >> 56 != 0 {
+            return self.varint_128(value.into());
         }
-        self.bytes.extend_from_slice(&buffer[..length]);
+        // The bits moved apart by twos: eight bytes of seven bits each.
+        let bits = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+        let bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x0fff_c000_0fff_c000) << 2;
+        let bits = (bits & 0x007f_007f_007f_007f) | (bits & 0x3f80_3f80_3f80_3f80) << 1;
+        let length = (70 - value.leading_zeros() as usize) / 7;
+        // All but the last say that the number goes on.
+        let goes_on = 0x8080_8080_8080_8080 & ((1 << (8 * (length - 1))) - 1);
+        // A whole word, of which some is taken back, costs less than as many bytes as there are.
+        let end = self.bytes.len() + length;
+        self.bytes.extend_from_slice(&(bits | goes_on).to_le_bytes());
+        self.bytes.truncate(end);
     }
 
     fn varint_128(&mut self, mut value: u128) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tidemill_core::{Data, Error, Result};
 
+use super::decode::decode;
 use super::encode::encode;
 use super::keyed::{FieldMap, ListState, MapState, ValueState};
 use super::shape::Shape;
@@ -51,7 +52,7 @@ impl Before {
     /// Values of `Old` become values of `New`.
     fn new<Old: Data, New: Data>(name: &'static str, map: impl Fn(Old) -> New + Send + Sync + 'static) -> Self {
         let rewrite = move |from: &[u8], to: &mut Vec<u8>| {
-            let (old, rest) = postcard::take_from_bytes::<Old>(from)
+            let (old, rest) = decode::<Old>(from)
                 .map_err(|e| format!("does not hold values of type {}: {e}", std::any::type_name::<Old>()))?;
             encode(&map(old), to).map_err(|e| format!("becomes a value that cannot be written as bytes: {e}"))?;
             Ok(from.len() - rest.len())
@@ -89,7 +90,7 @@ impl Before {
         } else {
             let mut rest = &old_bytes[..];
             for _ in 0..old.entries {
-                let (_, value) = postcard::take_from_bytes::<K>(rest)
+                let (_, value) = decode::<K>(rest)
                     .map_err(|e| told(format!("does not have keys of type {}: {e}", std::any::type_name::<K>())))?;
                 bytes.extend_from_slice(&rest[..rest.len() - value.len()]);
                 rest = &value[(self.rewrite)(value, &mut bytes).map_err(told)?..];

@@ -9,7 +9,7 @@ use tidemill_core::{Data, Result};
 
 use super::encode;
 use crate::key::{Key, key_group};
-use crate::state::TableHasher;
+use crate::state::{TableHasher, Unreadable, decode_only};
 
 /// Bytes of a key group, the higher byte first, so that the groups stand in order.
 const GROUP_BYTES: usize = 2;
@@ -53,7 +53,7 @@ pub(crate) trait DiskKey: Data + Eq {
     fn put(&self, state: &str, stored: &mut Vec<u8>) -> Result<()>;
 
     /// Reads it back.
-    fn read(stored: &[u8]) -> postcard::Result<Self>;
+    fn read(stored: &[u8]) -> std::result::Result<Self, Unreadable>;
 }
 
 impl<K: Key> DiskKey for K {
@@ -84,8 +84,8 @@ impl<K: Key> DiskKey for K {
         encode(self, state, stored)
     }
 
-    fn read(stored: &[u8]) -> postcard::Result<Self> {
-        postcard::from_bytes(stored.get(GROUP_BYTES..).unwrap_or_default())
+    fn read(stored: &[u8]) -> std::result::Result<Self, Unreadable> {
+        decode_only(stored.get(GROUP_BYTES..).unwrap_or_default())
     }
 }
 
@@ -122,8 +122,8 @@ impl<K: Key> DiskKey for AtTime<K> {
         encode(&self.0, state, stored)
     }
 
-    fn read(stored: &[u8]) -> postcard::Result<Self> {
-        let key = postcard::from_bytes(stored.get(TIME_BYTES + GROUP_BYTES..).unwrap_or_default())?;
+    fn read(stored: &[u8]) -> std::result::Result<Self, Unreadable> {
+        let key = decode_only(stored.get(TIME_BYTES + GROUP_BYTES..).unwrap_or_default())?;
         Ok(AtTime(key, time_of(stored)))
     }
 }

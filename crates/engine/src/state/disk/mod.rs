@@ -40,6 +40,7 @@ use super::RestoredSection;
 use super::buffers::SECTION_BYTES;
 use super::chain::{due, units_wanted};
 use super::codec::unwritable;
+use super::decode::{Unreadable, decode_only};
 use crate::key::GroupRange;
 use crate::operator::{CopyRun, SnapshotMode, SnapshotParts};
 
@@ -290,12 +291,12 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
         K::read(stored).map_err(|e| self.unreadable(&e))
     }
 
-    fn unreadable(&self, why: &postcard::Error) -> Error {
+    fn unreadable(&self, why: &Unreadable) -> Error {
         Error::corrupt(format!("state `{}` cannot be read back from its store: {why}", self.name))
     }
 
     fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
-        postcard::from_bytes(bytes).map_err(|e| self.unreadable(&e))
+        decode_only(bytes).map_err(|e| self.unreadable(&e))
     }
 
     fn holds(&self, at: usize, bucket: usize) -> bool {

@@ -1,10 +1,11 @@
-//! Our bytes against postcard's, for random values of all shapes serde knows.
+//! What we write and read against postcard, for random values of all shapes serde knows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::encode;
+use crate::state::decode::{decode, decode_only};
 use crate::state::table::tests::Random;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,6 +132,56 @@ fn the_bytes_are_those_of_postcard() {
         encode(&(seed, &value, "end"), &mut bytes).unwrap();
         let (key, read, end): (u64, Shape, String) = postcard::from_bytes(&bytes).unwrap();
         assert_eq!((key, &read, end.as_str()), (seed, &value, "end"));
+        bytes.push(7);
+        let ((key, read, end), rest) = decode::<(u64, Shape, &str)>(&bytes).unwrap();
+        assert_eq!((key, &read, end, rest), (seed, &value, "end", &[7][..]));
+    }
+}
+
+/// Whatever the bytes are, what postcard reads is read alike, and nothing panics or claims memory that is not there.
+#[test]
+fn damaged_bytes_are_read_as_postcard_reads_them_or_refused() {
+    let (mut read, mut refused) = (0, 0);
+    for seed in 0..4_000 {
+        let mut random = Random(seed);
+        let mut bytes = Vec::new();
+        encode(&shape(&mut random, 2), &mut bytes).unwrap();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] = random.below(256) as u8,
+                1 => bytes.truncate(at + 1),
+                _ => bytes.insert(at, random.below(256) as u8),
+            }
+        }
+        match (postcard::take_from_bytes::<Shape>(&bytes), decode::<Shape>(&bytes)) {
+            (Ok((theirs, left)), Ok((ours, rest))) => {
+                assert_eq!((format!("{theirs:?}"), left), (format!("{ours:?}"), rest), "seed {seed}");
+                read += 1;
+            }
+            (Err(_), Err(_)) => refused += 1,
+            // A number that is longer than it has to be.
+            (Err(postcard::Error::DeserializeBadVarint), Ok(_)) => {}
+            (theirs, ours) => panic!("seed {seed}: postcard says {theirs:?}, we say {ours:?}"),
+        }
+    }
+    assert!(read > 500 && refused > 500, "{read} read, {refused} refused");
+}
+
+#[test]
+fn numbers_of_every_length_are_written_and_read_at_any_distance_from_the_end() {
+    for bits in 0..=64u32 {
+        for value in [1u64.checked_shl(bits).map_or(u64::MAX, |bit| bit - 1), 1u64.checked_shl(bits).unwrap_or(1 << 63)]
+        {
+            same(&value, &format!("{value}"));
+            let mut bytes = Vec::new();
+            encode(&value, &mut bytes).unwrap();
+            for behind in 0..10 {
+                assert_eq!(decode(&bytes).unwrap(), (value, &vec![0xff; behind][..]), "{value} before {behind}");
+                assert_eq!(decode_only::<u32>(&bytes).ok(), u32::try_from(value).ok());
+                bytes.push(0xff);
+            }
+        }
     }
 }
 
