@@ -4,7 +4,7 @@
 #   scripts/setup.sh build    what the build needs: a C compiler for the bundled SQLite
 #   scripts/setup.sh kafka    also what Apache Kafka needs: Java, and Maven to fetch it (scripts/kafka.sh)
 #   scripts/setup.sh s3       also what a server that speaks S3 needs: Go, to fetch it (scripts/s3.sh)
-#   scripts/setup.sh test     also what the tests need: all that, Redis, Chromium, a font with Chinese characters
+#   scripts/setup.sh test     also what the tests need: all that, Redis, Postgres, MariaDB, Chromium, a font with Chinese characters
 . "$(dirname "$0")/library.sh"
 
 packages=()
@@ -28,6 +28,8 @@ case ${1:-build} in kafka | test)
 esac
 if [ "${1:-build}" = test ]; then
   need redis-server have redis-server
+  need postgresql compgen -G '/usr/lib/postgresql/*/bin/postgres'
+  need mariadb-server test -x /usr/sbin/mariadbd
   [ -n "${CHROMIUM:-}" ] || need chromium have chromium
   need fonts-noto-cjk chinese_font
 fi

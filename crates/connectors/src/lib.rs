@@ -6,6 +6,7 @@
 //! | [`socket`] | lines from a TCP socket |
 //! | [`topic`] | embedded topics, read and written exactly once |
 //! | [`kafka`] | Apache Kafka, read and written exactly once |
+//! | [`database`] | Postgres, MySQL and MariaDB, SQLite: tables read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
 //! | [`http`] | results to an HTTP endpoint: webhooks, alerts |
 //! | [`live`] | results into the server's live tables |
@@ -28,6 +29,7 @@ pub mod authority;
 pub mod blackhole;
 pub mod buffered;
 pub mod conformance;
+pub mod database;
 pub mod fetcher;
 pub mod file;
 pub mod format;
@@ -68,6 +70,7 @@ pub struct Connector {
 /// All connectors, by name.
 pub const CONNECTORS: &[Connector] = &[
     Connector { name: "blackhole", role: Role::Sink, description: "takes everything and keeps nothing" },
+    Connector { name: "database", role: Role::Both, description: "tables of Postgres, MySQL, MariaDB, SQLite" },
     Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
     Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
     Connector { name: "http", role: Role::Sink, description: "records posted to an HTTP endpoint, such as a webhook" },

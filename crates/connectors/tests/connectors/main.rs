@@ -6,6 +6,8 @@ mod async_sink;
 mod blackhole;
 mod buffered;
 mod columns;
+mod database;
+mod database_servers;
 mod fetcher;
 mod file_container;
 #[cfg(feature = "orc")]

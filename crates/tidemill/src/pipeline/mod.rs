@@ -14,6 +14,7 @@
 //!
 //! Each connector offered here is a line in `source` or `sink` below.
 
+mod database;
 mod kafka;
 mod records;
 
@@ -100,6 +101,10 @@ fn source(
     mut options: Taken<'_>,
     required: Option<&String>,
 ) -> Result<(DataStream<Record>, Checked)> {
+    if options.connector == "database" {
+        // Rows have names, so they are JSON, whether or not that is said.
+        options.left.entry("format".to_string()).or_insert_with(|| "json".to_string());
+    }
     let format = Checked::new(&mut options)?;
     let format = match required {
         Some(field) => format.requiring(field)?,
@@ -109,6 +114,7 @@ fn source(
     let name = options.connector.clone();
     let none = WatermarkStrategy::none;
     let records = match name.as_str() {
+        "database" => env.from_source(database::source(&format, &mut options)?, none(), &name),
         "file" => {
             let path = folder.join(options.required("path")?);
             let follow = options.parsed("follow", false)?;
@@ -134,7 +140,7 @@ fn source(
                 TopicSource::new(topics, options.required("topic")?, format.clone()).start(start).bounded(bounded);
             env.from_source(source, none(), &name)
         }
-        _ => return Err(options.unknown("file, kafka, socket, topic")),
+        _ => return Err(options.unknown("database, file, kafka, socket, topic")),
     };
     options.finish()?;
     if let Some(topic) = dead_letters {
@@ -153,6 +159,7 @@ fn sink(
 ) -> Result<()> {
     let end = match options.connector.as_str() {
         "blackhole" => records.sink_to(BlackholeSink),
+        "database" => records.sink_to(database::sink(format, &mut options)?),
         "print" => records.map(|record| String::from_utf8_lossy(&record).into_owned()).print(),
         "file" => {
             let into: PathBuf = folder.join(options.required("folder")?);
@@ -193,7 +200,7 @@ fn sink(
             };
             records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
         }
-        _ => return Err(options.unknown("blackhole, file, http, kafka, live, print, topic")),
+        _ => return Err(options.unknown("blackhole, database, file, http, kafka, live, print, topic")),
     };
     options.finish()?;
     end.uid("sink");
@@ -240,6 +247,43 @@ mod tests {
         assert_eq!(read("out"), ["{\"a\":1}", "{\"a\":2}"]);
         let bad = read("bad");
         assert!(bad.len() == 1 && bad[0].contains("broken") && bad[0].contains("line 2"), "{bad:?}");
+    }
+
+    #[test]
+    fn rows_go_from_a_table_to_another_and_lines_of_csv_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("shop.db");
+        let database = rusqlite::Connection::open(&file).expect("opened");
+        let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y'), (3, NULL);
+            CREATE TABLE b (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE c (id INTEGER, name TEXT)";
+        database.execute_batch(tables).expect("made");
+        std::fs::write(folder.path().join("in.csv"), "7,seven\n8,eight\n").expect("written");
+        let run = |from: &str, to: &str| {
+            let env = Environment::new();
+            env.set_parallelism(2);
+            build(&env, folder.path(), folder.path(), &options(from), &options(to)).expect("built");
+            env.execute("pipeline").expect("runs");
+        };
+        let url = format!("sqlite:{}", file.display());
+        run(
+            &format!("connector=database url={url} table=a key=id filter=id<3"),
+            &format!("connector=database url={url} table=b key=id"),
+        );
+        run(
+            "connector=file path=in.csv format=csv columns=id,name",
+            &format!("connector=database url={url} table=c delivery=exactly-once"),
+        );
+        let rows = |table: &str| -> Vec<(i64, String)> {
+            let mut query = database.prepare(&format!("SELECT id, name FROM {table} ORDER BY id")).expect("prepared");
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("asked");
+            rows.map(|row| row.expect("a row")).collect()
+        };
+        assert_eq!(rows("b"), [(1, "x".to_string()), (2, "y".to_string())]);
+        assert_eq!(rows("c"), [(7, "seven".to_string()), (8, "eight".to_string())]);
+        let text = fails("connector=file path=x", &format!("connector=database url={url} table=c"));
+        assert!(text.contains("take the format json or csv"), "{text}");
+        let text = fails(&format!("connector=database url={url} table=a"), "connector=print");
+        assert!(text.contains("`database` has no `key`"), "{text}");
     }
 
     #[test]

@@ -9,12 +9,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use tidemill_core::{Error, Result};
 
+use crate::authority::{certificates, roots, wrong_file};
 use crate::kafka::security::KafkaTls;
 
 /// Where requests go and answers come from.
@@ -148,45 +146,11 @@ pub fn config(tls: &KafkaTls) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-fn wrong_file(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::input(format!("`{}` cannot be taken for TLS with Kafka: {error}", path.display()))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found: std::result::Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
-    let found = found.map_err(|error| wrong_file(path, &error))?;
-    match found.is_empty() {
-        true => Err(wrong_file(path, &"there is no certificate in it").hint("it has to be PEM")),
-        false => Ok(found),
-    }
-}
-
 fn identity(path: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let key = PrivateKeyDer::from_pem_file(path).map_err(|error| {
         wrong_file(path, &error).hint("it needs the private key and the chain of certificates, both as PEM")
     })?;
     Ok((certificates(path)?, key))
-}
-
-/// Whom to believe: a file's authorities, or those of the machine.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| wrong_file(path, &error))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(Error::input("this machine names no certificate authorities to believe")
-                    .hint("name a PEM file of them with `ssl.truststore.location`"));
-            }
-        }
-    }
-    Ok(roots)
 }
 
 /// Checks everything but whom a certificate was made out to.
