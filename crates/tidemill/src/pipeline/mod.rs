@@ -254,7 +254,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("shop.db");
         let database = rusqlite::Connection::open(&file).expect("opened");
-        let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y'), (3, NULL);
+        let tables =
+            "CREATE TABLE a (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y'), (3, NULL);
             CREATE TABLE b (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE c (id INTEGER, name TEXT)";
         database.execute_batch(tables).expect("made");
         std::fs::write(folder.path().join("in.csv"), "7,seven\n8,eight\n").expect("written");
