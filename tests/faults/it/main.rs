@@ -9,6 +9,7 @@
 //! | [`kafka_kills`] | an exactly-once job from Kafka into Kafka is killed |
 //! | [`kafka_job_files`] | job files from Kafka into Kafka: formats, keys, logins, a kill in the middle |
 //! | [`kafka_torture`] | random graphs over Kafka, the broker killed and paused |
+//! | [`database_kills`] | an exactly-once job file from a table into a table is killed |
 //! | [`sum_kills`] | an exactly-once job is killed, and comes back with another parallelism |
 //! | [`process_kills`] | any process of a job of several is killed |
 //! | [`network`] | the network between hosts is slowed and cut |
@@ -28,6 +29,7 @@
 mod agents;
 mod bad_input;
 mod behaviour;
+mod database_kills;
 mod full_disk;
 mod https;
 mod job_kills;
