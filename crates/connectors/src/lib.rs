@@ -28,6 +28,7 @@ pub mod authority;
 pub mod blackhole;
 pub mod buffered;
 pub mod conformance;
+mod endpoint;
 pub mod fetcher;
 pub mod file;
 pub mod format;

@@ -14,6 +14,7 @@ mod file_sink;
 mod file_source;
 mod generator;
 mod http;
+mod http_server;
 mod hybrid;
 mod kafka_broker;
 mod kafka_metrics;
