@@ -38,6 +38,8 @@ pub mod connectors {
     pub mod index {}
     #[doc = include_str!("../../docs/connectors/blackhole.md")]
     pub mod blackhole {}
+    #[doc = include_str!("../../docs/connectors/elasticsearch.md")]
+    pub mod elasticsearch {}
     #[doc = include_str!("../../docs/connectors/file.md")]
     pub mod file {}
     #[doc = include_str!("../../docs/connectors/generator.md")]

@@ -6,6 +6,9 @@ mod async_sink;
 mod blackhole;
 mod buffered;
 mod columns;
+mod elasticsearch;
+mod elasticsearch_answers;
+mod elasticsearch_server;
 mod fetcher;
 mod file_container;
 #[cfg(feature = "orc")]
