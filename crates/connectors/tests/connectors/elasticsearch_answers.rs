@@ -102,12 +102,13 @@ fn what_follows_a_divided_bulk_waits_for_its_first_part() {
 #[test]
 fn an_outage_is_waited_out_at_one_host_after_the_other() {
     let (one, two) = (Server::answering(&[503, 0]), Server::answering(&[429, 500]));
-    two.answer(200, ARRIVED);
+    // More than once: on a slow machine an answer may come too late.
+    [&one, &two, &one, &two].iter().for_each(|server| server.answer(200, ARRIVED));
     let both = sink(&format!("{}, {}", url(&one), url(&two))).timeout(Duration::from_millis(500));
     assert_eq!(both.name(), format!("elasticsearch at `127.0.0.1:{}` and 1 more", one.port));
     send(&both, &[("a", 1)]).unwrap();
-    // 503, 429, no answer in time, 500; then nothing at all is at the first, as nobody gives it an answer.
-    assert_eq!([one.bodies(2), two.bodies(2)].map(|bodies| bodies.len()), [2, 2]);
+    // 503, 429, no answer in time, 500, and then it has arrived.
+    assert_eq!([one.bodies(3), two.bodies(2)].map(|bodies| bodies.len()), [3, 2]);
 }
 
 #[test]
