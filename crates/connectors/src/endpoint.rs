@@ -51,6 +51,13 @@ pub(crate) fn begin(text: &str) -> String {
     text.trim().chars().take(REASON_CHARS).collect()
 }
 
+/// Whether a certificate was not believed.
+fn distrusts(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else { return false };
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 impl Client {
     /// With the headers of each request, the time an answer may take, and a file of authorities in place of the system's.
     pub fn new(
@@ -76,7 +83,8 @@ impl Client {
         Ok(Client { agent, headers })
     }
 
-    /// Posts a body. Of the answer at most so many bytes are read. Without an answer: an error of `Kind::External`.
+    /// Posts a body. Of the answer at most so many bytes are read. Without an answer: an error
+    /// of `Kind::External`, but for a certificate that is not believed.
     pub fn post(&self, title: &str, url: &str, body: &[u8], answer_bytes_max: u64) -> Result<Answer> {
         let mut request = self.agent.post(url);
         for (name, value) in &self.headers {
@@ -87,11 +95,29 @@ impl Client {
             Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
                 return Err(Error::input(format!("{title}: {error}")));
             }
+            Err(error) if distrusts(&error) => {
+                return Err(Error::input(format!("cannot trust the {title}: {error}")).hint(
+                    "the authority that signed its certificate must be one of the machine's, or the sink's own",
+                ));
+            }
             Err(error) => return Err(Error::external(format!("cannot reach the {title}: {error}"))),
         };
         let status = response.status().as_u16();
         // Read to the end, so that the connection is used again.
         let text = response.body_mut().with_config().limit(answer_bytes_max).read_to_string();
         Ok(Answer { status, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_no_outage() {
+        let of = |error: rustls::Error| ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        assert!(distrusts(&of(rustls::Error::InvalidCertificate(rustls::CertificateError::Expired))));
+        assert!(!distrusts(&of(rustls::Error::HandshakeNotComplete)));
+        assert!(!distrusts(&ureq::Error::ConnectionFailed));
     }
 }
