@@ -1,5 +1,7 @@
 //! What is done to a document, and how a bulk says it: a line of what to do and, but for deletions, a line with the document.
 
+use std::cell::Cell;
+
 use serde::Serialize;
 use tidemill_core::{Error, Result};
 
@@ -135,6 +137,8 @@ pub(super) struct Entry {
     pub index: String,
     pub id: Option<String>,
     pub versioned: bool,
+    /// How often the server has failed at it.
+    pub faults: Cell<u32>,
     lines: Vec<u8>,
     document_from: usize,
 }
@@ -195,7 +199,7 @@ impl Entry {
                 lines.push(b'\n');
             }
         }
-        Ok(Entry { operation, index, id, versioned: version.is_some(), lines, document_from })
+        Ok(Entry { operation, index, id, versioned: version.is_some(), faults: Cell::new(0), lines, document_from })
     }
 
     /// Its part of a bulk.

@@ -59,8 +59,11 @@ impl Fault {
         }
     }
 
-    fn is(&self, wanted: &str) -> bool {
-        matches!(self, Fault::Told { kind, .. } if kind == wanted)
+    fn kind(&self) -> &str {
+        match self {
+            Fault::Told { kind, .. } => kind,
+            Fault::Text(_) | Fault::Other(_) => "",
+        }
     }
 }
 
@@ -79,6 +82,8 @@ pub(super) enum Verdict {
     Arrived,
     /// It may arrive later.
     Again(String),
+    /// The server failed at it: it may be in trouble, or it is the document.
+    Failed(String),
     /// It never will.
     Refused(String),
     /// None will, until something is set right.
@@ -89,7 +94,8 @@ impl Verdict {
     pub fn of(entry: &Entry, item: &Item) -> Verdict {
         let text = || item.error.as_ref().map(Fault::text).unwrap_or_default();
         let said = || format!("{}: {}", item.status, begin(&text()));
-        let is = |kind: &str| item.error.as_ref().is_some_and(|error| error.is(kind));
+        let kind = item.error.as_ref().map(Fault::kind).unwrap_or_default();
+        let node_away = kind.starts_with("node_") || kind.ends_with("transport_exception");
         match (item.status, entry.operation) {
             (200..=299, _) => Verdict::Arrived,
             // It is not there, and shall not be.
@@ -99,8 +105,10 @@ impl Verdict {
             (409, _) if entry.versioned => Verdict::Arrived,
             // Others change the same document at the same time.
             (409, Operation::Update) => Verdict::Again(said()),
-            (408 | 429 | 500..=599, _) => Verdict::Again(said()),
-            _ if is("es_rejected_execution_exception") || is("rejected_execution_exception") => Verdict::Again(said()),
+            (408 | 429 | 501..=599, _) => Verdict::Again(said()),
+            (500, _) if node_away => Verdict::Again(said()),
+            (500, _) => Verdict::Failed(said()),
+            _ if kind.ends_with("rejected_execution_exception") => Verdict::Again(said()),
             (401 | 403, _) => Verdict::Denied(said()),
             _ => Verdict::Refused(said()),
         }
@@ -123,9 +131,12 @@ mod tests {
         let status = |status: u16| serde_json::json!({ "status": status, "error": { "type": "t", "reason": "r" } });
         let again = |code: u16| Verdict::Again(format!("{code}: t: r"));
         let refused = |code: u16| Verdict::Refused(format!("{code}: t: r"));
-        for code in [408, 429, 500, 502, 503, 504] {
+        for code in [408, 429, 502, 503, 504] {
             assert_eq!(verdict(index(), status(code)), again(code));
         }
+        assert_eq!(verdict(index(), status(500)), Verdict::Failed("500: t: r".to_string()));
+        let closed = serde_json::json!({ "status": 500, "error": { "type": "node_closed_exception" } });
+        assert_eq!(verdict(index(), closed), Verdict::Again("500: node_closed_exception".to_string()));
         for code in [400, 404, 409, 413] {
             assert_eq!(verdict(index(), status(code)), refused(code));
         }

@@ -12,6 +12,9 @@ use crate::endpoint::{Answer, Client, Refused};
 /// So much of an answer is read: a few hundred bytes an entry.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// So often an action is tried that the server fails at, before it counts as refused.
+const FAULTS_MAX: u32 = 9;
+
 /// A node of the cluster, or whatever stands in front of it.
 #[derive(Clone)]
 pub(super) struct Host {
@@ -83,7 +86,10 @@ impl Bulks {
             }
             match Verdict::of(entry, item) {
                 Verdict::Arrived => {}
-                Verdict::Again(said) => {
+                Verdict::Failed(said) if entry.faults.replace(entry.faults.get() + 1) + 1 >= FAULTS_MAX => {
+                    self.refuse(entry, &said)?;
+                }
+                Verdict::Again(said) | Verdict::Failed(said) => {
                     again.push(at);
                     waiting.extend(document);
                     why.get_or_insert_with(|| format!("`{}` has to wait: {said}", entry.place()));

@@ -102,6 +102,7 @@ fn a_document_that_does_not_fit_is_refused_alone_and_its_neighbours_arrive() {
             Action::index("No Index", "5", &json!({ "n": 5 })),
             Action::index("mapped", "6", &json!({ "n": 6 })).pipeline("nowhere"),
             Action::index("mapped", "7", &json!({ "n": 7 })),
+            Action::index("mapped", "8", &8),
         ]
     };
     let (sink, refused) = of_actions(server);
@@ -114,9 +115,10 @@ fn a_document_that_does_not_fit_is_refused_alone_and_its_neighbours_arrive() {
         ("mapped/3", r#"{"doc":{"n":3},"doc_as_upsert":false}"#),
         ("No Index/5", r#"{"n":5}"#),
         ("mapped/6", r#"{"n":6}"#),
+        ("mapped/8", "8"),
     ];
     assert_eq!(seen, expected);
-    let why = ["failed to parse field [n] of type [long]", "document missing", "Invalid index name", "nowhere"];
+    let why = ["failed to parse field [n] of type [long]", "document missing", "Invalid index name", "nowhere", ""];
     for (letter, why) in refused.iter().zip(why) {
         assert!(letter.reason.contains(why) && letter.source.starts_with("elasticsearch at"), "{letter:?}");
     }

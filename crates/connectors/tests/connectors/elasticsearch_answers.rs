@@ -152,6 +152,23 @@ fn answers_about_the_address_or_the_login_fail_the_sink_and_no_secret_is_told() 
     assert!(told(&error).contains("the right to write") && error.to_string().contains("`i/a`"), "{error:?}");
 }
 
+/// A server may fail at a document, which is no outage, and it says 500 to both.
+#[test]
+fn a_document_the_server_fails_at_again_and_again_is_refused() {
+    let server = Server::start();
+    server.answer(200, items(&[200, 500, 200]));
+    (0..8).for_each(|_| server.answer(200, items(&[500])));
+    let refused: Arc<Mutex<Vec<String>>> = Arc::default();
+    let taken = Arc::clone(&refused);
+    let sink = sink(&url(&server)).on_refused(move |letter| {
+        taken.lock().unwrap().push(format!("{} {}", letter.position, letter.payload));
+        Ok(())
+    });
+    send(&sink, &[("a", 1), ("b", 2), ("c", 3)]).unwrap();
+    assert_eq!(values(&server.bodies(9)[8]), [2]);
+    assert_eq!(*refused.lock().unwrap(), ["i/b 2"]);
+}
+
 #[test]
 fn what_never_arrives_within_the_tries_allowed_tells_why() {
     let server = Server::start();
