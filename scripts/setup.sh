@@ -2,7 +2,7 @@
 # Installs what is missing on a Debian machine, by package name; says nothing when nothing is missing.
 #
 #   scripts/setup.sh build    what the build needs: a C compiler for the bundled SQLite
-#   scripts/setup.sh kafka    also what Apache Kafka needs: Java, and Maven to fetch it (scripts/kafka.sh)
+#   scripts/setup.sh kafka    also what Apache Kafka needs: Java, and Maven to fetch it (scripts/kafka.sh); OpenSearch, too
 #   scripts/setup.sh s3       also what a server that speaks S3 needs: Go, to fetch it (scripts/s3.sh)
 #   scripts/setup.sh test     also what the tests need: all that, Redis, Postgres, MariaDB, Chromium, a font with Chinese characters
 . "$(dirname "$0")/library.sh"

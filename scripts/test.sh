@@ -8,6 +8,7 @@ have npm || die "Node is not there: install version 20.19 or newer from https://
 # Once, so that no test waits for it.
 scripts/kafka.sh jars >/dev/null
 scripts/s3.sh program >/dev/null
+scripts/opensearch.sh folder >/dev/null
 step "build of the page" scripts/web.sh build
 step "cargo test" cargo test --workspace --no-fail-fast --locked
 # A build of its own: ordinary programs have no second Arrow.

@@ -40,6 +40,8 @@ pub mod connectors {
     pub mod blackhole {}
     #[doc = include_str!("../../docs/connectors/database.md")]
     pub mod database {}
+    #[doc = include_str!("../../docs/connectors/elasticsearch.md")]
+    pub mod elasticsearch {}
     #[doc = include_str!("../../docs/connectors/file.md")]
     pub mod file {}
     #[doc = include_str!("../../docs/connectors/generator.md")]

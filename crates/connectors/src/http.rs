@@ -13,11 +13,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tidemill_core::sink::{Sink, SinkWriter, WriterContext};
 use tidemill_core::{DeadLetter, Error, Kind, Result};
-use ureq::Agent;
 use ureq::http::Uri;
 
 use crate::async_sink::{AsyncSink, AsyncSinkOptions, Submit};
-use crate::authority::trusting;
+use crate::endpoint::{Client, Refused, address};
 
 /// An answer may take so long unless the sink says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// So much of an answer is read, for the reason of a refusal.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// So many characters of it are told.
-const REASON_CHARS: usize = 500;
-
 type Body<T> = Arc<dyn Fn(&T) -> Result<Vec<u8>> + Send + Sync>;
-type Refused = Arc<dyn Fn(DeadLetter) -> Result<()> + Send + Sync>;
 
 /// Posts records to an HTTP endpoint.
 pub struct HttpSink<T> {
@@ -119,28 +114,12 @@ impl Endpoint {
     }
 
     fn poster(&self) -> Result<Poster> {
-        let url: Uri = self.url.parse().map_err(|e| Error::input(format!("the URL of an http sink is none: {e}")))?;
-        if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
-            return Err(Error::input("the URL of an http sink has no scheme or no host")
-                .hint("write http://host/path or https://host/path"));
-        }
+        address("http", &self.url)?;
         let title = self.title();
-        for (name, value) in &self.headers {
-            let right = ureq::http::HeaderName::try_from(name.as_str()).is_ok()
-                && ureq::http::HeaderValue::try_from(value.as_str()).is_ok();
-            if !right {
-                return Err(Error::input(format!("{title}: header `{name}` cannot be sent")));
-            }
-        }
-        let agent = Agent::config_builder()
-            .timeout_global(Some(self.timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .tls_config(trusting(None)?)
-            .build()
-            .new_agent();
-        Ok(Poster { agent, title, endpoint: self.clone() })
+        let content_type = ("content-type".to_string(), self.content_type.clone());
+        let headers = std::iter::once(content_type).chain(self.headers.iter().cloned()).collect();
+        let client = Client::new(&title, headers, self.timeout, None)?;
+        Ok(Poster { client, title, endpoint: self.clone() })
     }
 }
 
@@ -161,7 +140,7 @@ impl<T: 'static> Sink<T> for HttpSink<T> {
 
 /// Sends the bodies of one request at a time.
 struct Poster {
-    agent: Agent,
+    client: Client,
     title: String,
     endpoint: Endpoint,
 }
@@ -174,21 +153,8 @@ enum Answer {
 
 impl Poster {
     fn post(&self, body: &[u8]) -> Result<Answer> {
-        let mut request = self.agent.post(&self.endpoint.url).header("content-type", &self.endpoint.content_type);
-        for (name, value) in &self.endpoint.headers {
-            request = request.header(name, value);
-        }
-        let mut response = match request.send(body) {
-            Ok(response) => response,
-            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
-                return Err(Error::input(format!("{}: {error}", self.title)));
-            }
-            Err(error) => return Err(Error::external(format!("cannot reach the {}: {error}", self.title))),
-        };
-        let status = response.status().as_u16();
-        // Read to the end, so that the connection is used again.
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap_or_default();
-        let reason: String = text.trim().chars().take(REASON_CHARS).collect();
+        let answer = self.client.post(&self.title, &self.endpoint.url, body, ANSWER_BYTES_MAX)?;
+        let (status, reason) = (answer.status, answer.reason());
         let said = format!("the {} answered {status}: {reason}", self.title);
         match status {
             200..=299 => Ok(Answer::Taken),

@@ -8,6 +8,7 @@
 //! | [`kafka`] | Apache Kafka, read and written exactly once |
 //! | [`database`] | Postgres, MySQL and MariaDB, SQLite: tables read and written exactly once |
 //! | [`redis`] | results as upserts into Redis |
+//! | [`elasticsearch`] | results as documents into Elasticsearch or OpenSearch |
 //! | [`http`] | results to an HTTP endpoint: webhooks, alerts |
 //! | [`live`] | results into the server's live tables |
 //! | [`blackhole`] | results into nothing |
@@ -30,6 +31,8 @@ pub mod blackhole;
 pub mod buffered;
 pub mod conformance;
 pub mod database;
+pub mod elasticsearch;
+mod endpoint;
 pub mod fetcher;
 pub mod file;
 pub mod format;
@@ -71,6 +74,7 @@ pub struct Connector {
 pub const CONNECTORS: &[Connector] = &[
     Connector { name: "blackhole", role: Role::Sink, description: "takes everything and keeps nothing" },
     Connector { name: "database", role: Role::Both, description: "tables of Postgres, MySQL, MariaDB, SQLite" },
+    Connector { name: "elasticsearch", role: Role::Sink, description: "documents in Elasticsearch or OpenSearch" },
     Connector { name: "file", role: Role::Both, description: "lines of files; part files written exactly once" },
     Connector { name: "generator", role: Role::Source, description: "records made up by a function of their index" },
     Connector { name: "http", role: Role::Sink, description: "records posted to an HTTP endpoint, such as a webhook" },

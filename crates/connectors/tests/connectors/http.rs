@@ -1,99 +1,23 @@
 //! The http sink, against a small HTTP server that answers as it is told.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidemill_connectors::async_sink::AsyncSinkOptions;
-use tidemill_connectors::conformance::{Alarm, DEADLINE, write, writer_context};
+use tidemill_connectors::conformance::{Alarm, write, writer_context};
 use tidemill_connectors::http::HttpSink;
 use tidemill_core::sink::{Sink, SinkWriter};
 use tidemill_core::{DeadLetter, Error, Result};
 
-/// A request as the server saw it: the first line, the headers, the body.
-struct Request {
-    line: String,
-    headers: Vec<String>,
-    body: String,
-}
+use crate::http_server::Server;
 
-/// Answers each request with the next status it is given; none at all to a request it gets 0 for.
-struct Server {
-    port: u16,
-    requests: Receiver<Request>,
-    answers: Sender<u16>,
-}
-
-impl Server {
-    fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let ((seen, requests), (answers, to_give)) = (channel(), channel());
-        let to_give = Arc::new(Mutex::new(to_give));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (seen, to_give) = (seen.clone(), Arc::clone(&to_give));
-                std::thread::spawn(move || serve(stream, &seen, &to_give));
-            }
-        });
-        Server { port, requests, answers }
-    }
-
-    /// What it will answer.
-    fn answering(answers: &[u16]) -> Server {
-        let server = Server::start();
-        answers.iter().for_each(|status| server.answers.send(*status).unwrap());
-        server
-    }
-
-    fn next(&self) -> Request {
-        self.requests.recv_timeout(DEADLINE).expect("a request comes")
-    }
-
-    fn bodies(&self, count: usize) -> Vec<String> {
-        (0..count).map(|_| self.next().body).collect()
-    }
-
-    fn sink(&self) -> HttpSink<u32> {
-        HttpSink::json(format!("http://127.0.0.1:{}/robot/hush?token=hush", self.port)).options(AsyncSinkOptions {
-            batch_age_ms: 5,
-            retry_first_ms: 1,
-            retry_most_ms: 2,
-            ..Default::default()
-        })
-    }
-}
-
-fn serve(stream: TcpStream, seen: &Sender<Request>, to_give: &Mutex<Receiver<u16>>) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut writer = stream;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        let mut headers = Vec::new();
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header).ok()?;
-            match header.trim() {
-                "" => break,
-                header => headers.push(header.to_ascii_lowercase()),
-            }
-        }
-        let length = headers.iter().find_map(|header| header.strip_prefix("content-length: "))?;
-        let mut body = vec![0; length.parse().ok()?];
-        reader.read_exact(&mut body).ok()?;
-        let body = String::from_utf8(body).ok()?;
-        seen.send(Request { line: line.trim().to_string(), headers, body }).ok()?;
-        let status = to_give.lock().ok()?.recv().ok()?;
-        if status > 0 {
-            write!(writer, "HTTP/1.1 {status} X\r\ncontent-length: 10\r\n\r\nit says so").ok()?;
-            continue;
-        }
-        // The connection stays open, without an answer.
-        reader.read_line(&mut String::new()).ok()?;
-    }
+fn sink(server: &Server) -> HttpSink<u32> {
+    HttpSink::json(format!("http://127.0.0.1:{}/robot/hush?token=hush", server.port)).options(AsyncSinkOptions {
+        batch_age_ms: 5,
+        retry_first_ms: 1,
+        retry_most_ms: 2,
+        ..Default::default()
+    })
 }
 
 /// Writes the numbers and closes the epoch, as a job does.
@@ -112,7 +36,7 @@ fn told(error: &Error) -> String {
 #[test]
 fn each_record_is_a_request_in_order_with_the_headers_asked_for() {
     let server = Server::answering(&[200, 204, 201]);
-    send(&server.sink().header("Authorization", "Bearer hush"), &[7, 8, 9]).unwrap();
+    send(&sink(&server).header("Authorization", "Bearer hush"), &[7, 8, 9]).unwrap();
     let first = server.next();
     assert_eq!(first.line, "POST /robot/hush?token=hush HTTP/1.1");
     for header in ["content-type: application/json", "authorization: bearer hush"] {
@@ -130,24 +54,24 @@ fn each_record_is_a_request_in_order_with_the_headers_asked_for() {
 #[test]
 fn an_outage_is_waited_out_and_what_has_arrived_is_not_sent_again() {
     let server = Server::answering(&[200, 503, 429, 408, 500, 200, 200]);
-    send(&server.sink(), &[1, 2, 3]).unwrap();
+    send(&sink(&server), &[1, 2, 3]).unwrap();
     assert_eq!(server.bodies(7), ["1", "2", "2", "2", "2", "2", "3"]);
     // No answer in time.
     let server = Server::answering(&[0, 200]);
-    send(&server.sink().timeout(Duration::from_millis(200)), &[1]).unwrap();
+    send(&sink(&server).timeout(Duration::from_millis(200)), &[1]).unwrap();
     assert_eq!(server.bodies(2), ["1", "1"]);
 }
 
 #[test]
 fn a_refused_record_fails_the_sink_or_is_taken_and_others_go_on() {
     let server = Server::answering(&[200, 422]);
-    let error = send(&server.sink(), &[1, 2, 3]).unwrap_err();
+    let error = send(&sink(&server), &[1, 2, 3]).unwrap_err();
     assert!(error.to_string().contains("answered 422: it says so"), "{error}");
 
     let server = Server::answering(&[200, 400, 200]);
     let refused: Arc<Mutex<Vec<DeadLetter>>> = Arc::default();
     let taken = Arc::clone(&refused);
-    let sink = server.sink().on_refused(move |letter| {
+    let sink = sink(&server).on_refused(move |letter| {
         taken.lock().unwrap().push(letter);
         Ok(())
     });
@@ -163,7 +87,7 @@ fn records_go_as_an_array_and_alone_when_it_is_refused() {
     let server = Server::answering(&[200, 400, 200, 400, 503, 200]);
     let refused: Arc<Mutex<Vec<String>>> = Arc::default();
     let taken = Arc::clone(&refused);
-    let sink = server.sink().batched().on_refused(move |letter| {
+    let sink = sink(&server).batched().on_refused(move |letter| {
         taken.lock().unwrap().push(letter.payload);
         Ok(())
     });
@@ -179,7 +103,7 @@ fn records_go_as_an_array_and_alone_when_it_is_refused() {
 fn answers_about_the_address_fail_the_sink_and_no_secret_is_told() {
     for (status, hint) in [(401, "header"), (403, "header"), (404, "URL"), (410, "URL"), (302, "redirects")] {
         let server = Server::answering(&[status]);
-        let sink = server.sink().header("authorization", "hush").on_refused(|_| panic!("it is not about the record"));
+        let sink = sink(&server).header("authorization", "hush").on_refused(|_| panic!("it is not about the record"));
         let error = send(&sink, &[1]).unwrap_err();
         assert!(told(&error).contains(hint) && error.to_string().contains(&format!("answered {status}")), "{error}");
         assert!(!told(&error).contains("hush") && !sink.name().contains("hush"), "{error:?}");

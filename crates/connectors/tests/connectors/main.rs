@@ -8,6 +8,9 @@ mod buffered;
 mod columns;
 mod database;
 mod database_servers;
+mod elasticsearch;
+mod elasticsearch_answers;
+mod elasticsearch_server;
 mod fetcher;
 mod file_container;
 #[cfg(feature = "orc")]
@@ -16,6 +19,7 @@ mod file_sink;
 mod file_source;
 mod generator;
 mod http;
+mod http_server;
 mod hybrid;
 mod kafka_broker;
 mod kafka_metrics;

@@ -15,6 +15,7 @@
 //! Each connector offered here is a line in `source` or `sink` below.
 
 mod database;
+mod elasticsearch;
 mod kafka;
 mod records;
 
@@ -88,8 +89,12 @@ impl<'a> Taken<'a> {
 /// Builds the pipeline on an environment. Relative paths are below `folder`, embedded topics in `<data>/topics`.
 pub fn build(env: &Environment, folder: &Path, data: &Path, from: &Options, to: &Options) -> Result<()> {
     let topics = data.join("topics");
-    // A row of a live table has a key.
-    let required = to.get("key").filter(|_| to.get("connector").is_some_and(|name| name == "live"));
+    let required = match to.get("connector").map(String::as_str) {
+        // A row of a live table has a key.
+        Some("live") => to.get("key").map(|key| vec![key.clone()]),
+        Some("elasticsearch") => Some(elasticsearch::required(to)),
+        _ => None,
+    };
     let (records, format) = source(env, folder, &topics, Taken::new("source", from)?, required)?;
     sink(&records, &format, folder, &topics, Taken::new("sink", to)?)
 }
@@ -99,7 +104,7 @@ fn source(
     folder: &Path,
     topics: &Path,
     mut options: Taken<'_>,
-    required: Option<&String>,
+    required: Option<Vec<String>>,
 ) -> Result<(DataStream<Record>, Checked)> {
     if options.connector == "database" {
         // Rows have names, so they are JSON, whether or not that is said.
@@ -107,7 +112,7 @@ fn source(
     }
     let format = Checked::new(&mut options)?;
     let format = match required {
-        Some(field) => format.requiring(field)?,
+        Some(fields) => format.requiring(fields)?,
         None => format,
     };
     let dead_letters = options.optional("dead_letters");
@@ -161,6 +166,7 @@ fn sink(
         "blackhole" => records.sink_to(BlackholeSink),
         "database" => records.sink_to(database::sink(format, &mut options)?),
         "print" => records.map(|record| String::from_utf8_lossy(&record).into_owned()).print(),
+        "elasticsearch" => records.sink_to(elasticsearch::sink(folder, &mut options)?),
         "file" => {
             let into: PathBuf = folder.join(options.required("folder")?);
             records.sink_to(FileSink::new(into, Raw).suffix(options.parsed("suffix", ".txt".to_string())?))
@@ -200,7 +206,7 @@ fn sink(
             };
             records.sink_to(LiveSink::new(environment("TIDEMILL_SERVER")?, environment("TIDEMILL_TOKEN")?, table, row))
         }
-        _ => return Err(options.unknown("blackhole, database, file, http, kafka, live, print, topic")),
+        _ => return Err(options.unknown("blackhole, database, elasticsearch, file, http, kafka, live, print, topic")),
     };
     options.finish()?;
     end.uid("sink");
@@ -289,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_row_of_a_live_table_has_a_key() {
-        let mut checked = Checked::Json { field: None }.requiring("id").expect("json has fields");
+        let mut checked = Checked::Json { fields: Vec::new() }.requiring(vec!["id".into()]).expect("json has fields");
         let mut reason = |line: &str| tidemill_core::format::Decode::decode(&mut checked, line.as_bytes()).err();
         assert_eq!(reason(r#"{"id":0}"#), None);
         for keyless in [r#"{"n":1}"#, r#"{"id":null}"#, "[1]", "7"] {
@@ -317,6 +323,15 @@ mod tests {
         assert!(fails("connector=file path=x format=csv columns=id,name", keyed).contains("no column `user`"));
         assert!(fails("connector=file path=x columns=id", "connector=print").contains("those of the format csv"));
         assert!(fails("connector=file path=x", twice).contains("`delivery` cannot be `twice`"));
+        let elastic =
+            |options: &str| fails("connector=file path=x format=json", &format!("connector=elasticsearch {options}"));
+        assert!(elastic("url=http://h").contains("`elasticsearch` has no `index`"));
+        assert!(elastic("url=http://h index=a{b").contains("`index` cannot be `a{b`"));
+        assert!(elastic("url=http://h index=i password=p").contains("`password` would put a secret among the options"));
+        assert!(elastic("url=http://h index=i user=u").contains("either `user` and a password, or an API key"));
+        assert!(elastic("url=http://h index=i api_key_env=NOT_THERE_AT_ALL").contains("`NOT_THERE_AT_ALL`"));
+        let text = fails("connector=file path=x", "connector=elasticsearch url=http://h index=i");
+        assert!(text.contains("only records of JSON") && text.contains("`format = \"json\"`"), "{text}");
         assert!(fails("connector=socket host=h port=http", "connector=print").contains("`port` cannot be `http`"));
         assert!(fails("connector=file path=x format=xml", "connector=print").contains("format `xml`"));
     }

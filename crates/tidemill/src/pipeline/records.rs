@@ -13,9 +13,9 @@ pub(super) type Record = Vec<u8>;
 #[derive(Clone)]
 pub(super) enum Checked {
     Text,
-    /// With a field that must be there.
+    /// With fields that must be there.
     Json {
-        field: Option<String>,
+        fields: Vec<String>,
     },
     Csv {
         line: Csv<Vec<String>>,
@@ -35,7 +35,7 @@ impl Checked {
         }
         match format.as_deref() {
             None | Some("text") => Ok(Checked::Text),
-            Some("json") => Ok(Checked::Json { field: None }),
+            Some("json") => Ok(Checked::Json { fields: Vec::new() }),
             Some("raw") => Ok(Checked::Raw),
             Some("csv") => {
                 let line = match &columns {
@@ -51,11 +51,11 @@ impl Checked {
         }
     }
 
-    /// Only records that have this field: the others cannot be read, and say so.
-    pub fn requiring(self, wanted: &str) -> Result<Checked> {
+    /// Only records that are JSON and have these fields: the others cannot be read, and say so.
+    pub fn requiring(self, wanted: Vec<String>) -> Result<Checked> {
         match self {
-            Checked::Json { .. } => Ok(Checked::Json { field: Some(wanted.to_string()) }),
-            _ => Err(Error::input(format!("[sink]: only records of JSON have a field `{wanted}`"))
+            Checked::Json { .. } => Ok(Checked::Json { fields: wanted }),
+            _ => Err(Error::input("[sink]: only records of JSON will do here")
                 .hint("take `format = \"json\"` for the source")),
         }
     }
@@ -96,14 +96,15 @@ impl Decode for Checked {
     fn decode(&mut self, bytes: &[u8]) -> Result<Record, String> {
         match self {
             Checked::Text => Text.decode(bytes).map(String::into_bytes),
-            Checked::Json { field: None } => Json::<serde::de::IgnoredAny>::new().decode(bytes).map(|_| bytes.to_vec()),
-            Checked::Json { field: Some(field) } => {
+            Checked::Json { fields } if fields.is_empty() => {
+                Json::<serde::de::IgnoredAny>::new().decode(bytes).map(|_| bytes.to_vec())
+            }
+            Checked::Json { fields } => {
                 let value = Json::<serde_json::Value>::new().decode(bytes)?;
-                match value.get(field.as_str()) {
-                    None | Some(serde_json::Value::Null) => {
-                        Err(format!("there is no field `{field}` to take the key from"))
-                    }
-                    Some(_) => Ok(bytes.to_vec()),
+                let missing = |field: &&String| value.get(field.as_str()).is_none_or(serde_json::Value::is_null);
+                match fields.iter().find(missing) {
+                    Some(field) => Err(format!("there is no field `{field}` to take the key from")),
+                    None => Ok(bytes.to_vec()),
                 }
             }
             Checked::Csv { line, .. } => line.decode(bytes).map(|_| bytes.to_vec()),
