@@ -108,7 +108,7 @@ impl<T: 'static> DatabaseSink<T> {
     /// The columns that name a row: a record whose key is there already updates that row, so that writing it again changes
     /// nothing. The table needs a primary key or a unique index of these columns. Records of one key must come from one subtask
     /// (`key_by`).
-    pub fn key<K: Into<String>>(mut self, columns: impl IntoIterator<Item = K>) -> Self {
+    pub fn key(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.target.key = columns.into_iter().map(Into::into).collect();
         self
     }

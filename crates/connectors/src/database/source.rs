@@ -101,7 +101,7 @@ impl<T> DatabaseSource<T> {
     }
 
     /// Only these columns; default all. The key is read in any case.
-    pub fn columns<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+    pub fn columns(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.rows.columns = Some(columns.into_iter().map(Into::into).collect());
         self
     }
