@@ -260,7 +260,11 @@ impl<T> FetchRows<T> {
     }
 
     fn failed(&self, failure: Failure) -> Error {
-        failure.told(&format!("cannot read {}, in", self.title), &self.connection.database)
+        let doing = match &self.rows.from {
+            Relation::Table(table) => format!("cannot read table `{table}` of"),
+            Relation::Query(_) => "cannot run the query of".to_string(),
+        };
+        failure.told(&doing, &self.connection.database)
     }
 }
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_core::format::{Decode, Encode};
 
+use super::text::text_of;
+
 /// A record is one line of values. Without column names they go to `T`'s fields (or a tuple) by position; with
 /// [`Csv::columns`] by name. Quoted values may hold separators and doubled quotes, but no line ends: connectors cut at
 /// those first. A file's own heading line is skipped by the source (`FileSource::skip_lines(1)`).
@@ -54,8 +56,7 @@ impl<T: DeserializeOwned + 'static> Decode for Csv<T> {
     type Value = T;
 
     fn decode(&mut self, bytes: &[u8]) -> Result<T, String> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))?;
+        let text = text_of(bytes)?;
         if text.is_empty() {
             return Err("an empty line".to_string());
         }

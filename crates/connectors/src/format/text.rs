@@ -2,6 +2,12 @@
 
 use tidemill_core::format::{Decode, Encode};
 
+/// The text that the bytes of a record are, or from where on they are none.
+#[inline]
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, String> {
+    simdutf8::compat::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))
+}
+
 /// A record is UTF-8 text; anything else is refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Text;
@@ -10,10 +16,7 @@ impl Decode for Text {
     type Value = String;
 
     fn decode(&mut self, bytes: &[u8]) -> Result<String, String> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(format!("not UTF-8 from byte {}", error.valid_up_to())),
-        }
+        text_of(bytes).map(str::to_owned)
     }
 }
 

@@ -5,6 +5,7 @@ use tidemill_core::{Error, Result};
 
 use super::rows::{RowFormat, Rows, Scalar};
 use crate::format::csv::split_line;
+use crate::format::text::text_of;
 
 /// A record is one line of values; a schema says which of them become columns, and their types. Quoting is that of
 /// [`Csv`](crate::format::Csv). A value without any character and without quotes is null where the schema allows it. Booleans
@@ -47,8 +48,7 @@ impl RowFormat for CsvColumns {
     }
 
     fn read(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), String> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))?;
+        let text = text_of(bytes)?;
         if text.is_empty() {
             return Err("an empty line".to_string());
         }

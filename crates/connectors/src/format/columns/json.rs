@@ -14,6 +14,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use tidemill_core::Result;
 
 use super::rows::{RowFormat, Rows, Scalar};
+use crate::format::text::text_of;
 
 /// So many names of the last record are kept to be tried first; those behind are looked up.
 const NAMES_MAX: usize = 64;
@@ -108,8 +109,7 @@ impl RowFormat for JsonColumns {
     }
 
     fn read(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), String> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {}", error.valid_up_to()))?;
+        let text = text_of(bytes)?;
         self.object(&mut Scan { text, at: 0 }, rows).map_err(|refused| match refused {
             Refused::Value(reason) => reason,
             Refused::NotJson => why_not(bytes),
