@@ -12,6 +12,9 @@ use super::connection::{Database, Failure, Reconnecting};
 use super::value::{Row, Value};
 use crate::fetcher::{Emitter, Fetch, FetchReader, Fetched};
 
+/// What the rows that are read from are called in queries.
+const ROWS: &str = "tidemill_rows";
+
 /// How many rows a query asks for unless the source says otherwise.
 const PAGE_ROWS: usize = 1000;
 
@@ -214,8 +217,8 @@ impl<T> FetchRows<T> {
     fn page(&mut self, at: usize) -> Result<Vec<Row>, Failure> {
         let dialect = self.connection.database.dialect().map_err(|error| Failure::Final(error.to_string()))?;
         let from = match &self.rows.from {
-            Relation::Table(table) => dialect.table(table),
-            Relation::Query(query) => format!("({query}) AS tidemill_rows"),
+            Relation::Table(table) => format!("{} AS {ROWS}", dialect.table(table)),
+            Relation::Query(query) => format!("({query}) AS {ROWS}"),
         };
         let Rows { key, filter, columns, .. } = &self.rows;
         let Part { range, last, .. } = &self.parts[at];
@@ -233,7 +236,8 @@ impl<T> FetchRows<T> {
                 *selected = Some((names, format!("SELECT {} FROM {from}", expressions.join(", "))));
             }
             let Some((names, select)) = selected else { return Ok(Vec::new()) };
-            let name = dialect.name(key);
+            // The column itself: Postgres takes the bare name for what is selected, which may be its text.
+            let name = format!("{ROWS}.{}", dialect.name(key));
             let (from, to) = (range.from.map(Value::Int), range.to.map(Value::Int));
             let mut values: Vec<&Value> = Vec::new();
             let mut conditions: Vec<String> = filter.iter().map(|filter| format!("({filter})")).collect();
@@ -335,8 +339,7 @@ impl<T: Send + 'static> Fetch for FetchRows<T> {
         self.parts.retain(|part| !ended.contains(&part.index));
         Ok(match self.follow {
             _ if more => Fetched::More,
-            None if self.parts.is_empty() => Fetched::Done,
-            // All that are left are paused: new pauses wake it.
+            // Those that are left are paused: new pauses wake it.
             None => Fetched::Done,
             Some(every) => Fetched::Idle(every),
         })

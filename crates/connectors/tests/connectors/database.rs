@@ -220,6 +220,11 @@ fn the_rows_of_a_table_come_once_wherever_reading_was_interrupted() {
         server.run("INSERT INTO by_name VALUES ('b', 2), ('a', 1), ('\u{4e00}', 4), ('c''d', 3)");
         let by_name = DatabaseSource::<Numbered>::new(server.url(), "by_name", "name").page_rows(1);
         check_bounded_source(&by_name, &[1, 2, 3, 4].map(|n| Numbered { n }), 0);
+        // Decimals are read as text, and not in the order of texts.
+        server.run("CREATE TABLE by_price (price DECIMAL(10, 2) PRIMARY KEY, n BIGINT)");
+        server.run("INSERT INTO by_price VALUES (9.5, 1), (10, 2), (100.25, 3), (-20, 4), (-3, 5)");
+        let by_price = DatabaseSource::<Numbered>::new(server.url(), "by_price", "price").page_rows(1);
+        check_bounded_source(&by_price, &[1, 2, 3, 4, 5].map(|n| Numbered { n }), 0);
     });
 }
 
