@@ -93,7 +93,7 @@ impl CoordinatorConfig {
     /// Why this start of the job must publish nothing any more: it was started again meanwhile.
     fn overtaken(&self) -> Result<Option<Error>> {
         let Some(folder) = &self.checkpoints else { return Ok(None) };
-        let newest = folder.storage().newest_attempt(folder.root())?;
+        let newest = folder.newest_attempt()?;
         let why = || {
             let (place, own) = (folder.root().display(), self.attempt);
             Error::external(format!(

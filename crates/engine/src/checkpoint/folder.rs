@@ -14,6 +14,9 @@ use crate::state::Section;
 const MANIFEST: &str = "_metadata";
 const PREFIX: &str = "chk-";
 
+/// The file that holds the id of a job that was given none.
+const JOB: &str = "job";
+
 /// The folder beside the checkpoints for files that several of them name.
 pub(crate) const SHARED: &str = "shared";
 
@@ -50,6 +53,20 @@ impl CheckpointFolder {
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// The id of the job whose folder it is: `made_up` from the first time on.
+    pub(crate) fn job_id(&self, made_up: &str) -> Result<String> {
+        let file = self.root.join(JOB);
+        if !self.storage.exists(&file)? {
+            self.storage.publish(&file, made_up.as_bytes())?;
+        }
+        let id = String::from_utf8_lossy(&self.storage.read(&file, None)?).into_owned();
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let text = format!("`{}` holds `{id}`, which is no id of a job: 32 hex digits", file.display());
+            return Err(Error::corrupt(text));
+        }
+        Ok(id)
     }
 
     /// Where the checkpoint of an epoch stands.

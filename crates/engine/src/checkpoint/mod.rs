@@ -5,6 +5,7 @@
 //! `coordinator` starts epochs, waits for every subtask, writes the manifest and then has sinks commit. A savepoint is
 //! the same, in a folder of its own, asked for by a person and never deleted by us.
 
+mod attempts;
 pub(crate) mod coordinator;
 mod folder;
 pub mod manifest;

@@ -209,16 +209,17 @@ pub(crate) fn execute(
     let plan = graph.plan(processes::default_parallelism(&settings)?)?;
     let batch = plan.is_batch(settings.runtime_mode)?;
     let interval_ms = settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some() && !batch);
-    let network = Network::join(&plan, &settings)?;
-    let workers = network.workers;
     let folder =
         settings.checkpoint_dir.as_deref().map(|root| CheckpointFolder::open_in(&storages, root)).transpose()?;
+    let settings = settings.with_job_id(folder.as_ref())?;
+    let network = Network::join(&plan, &settings)?;
+    let workers = network.workers;
     let target: writer::Target = Arc::default();
     let user = Arc::new(UserMetrics::default());
     let (network, role, members) = network.begin(&target, settings.checkpoint_dir.as_deref(), &storages, || {
         let restore = restore_point(&settings, folder.as_ref(), &storages)?;
         restore.check_all_claimed(&plan.uids.iter().cloned().collect(), settings.allow_non_restored_state)?;
-        let attempt = folder.as_ref().map_or(Ok(1), |folder| folder.storage().begin_attempt(folder.root()))?;
+        let attempt = folder.as_ref().map_or(Ok(1), CheckpointFolder::begin_attempt)?;
         let committers = recover_sinks(&plan, &restore, &settings, &user)?;
         Ok((restore, attempt, committers))
     })?;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tidemill_core::{Error, Result, SharedClock, SystemClock};
 
 use super::cluster::Cluster;
+use crate::checkpoint::CheckpointFolder;
 use crate::checkpoint::storage::location;
 use crate::state::{OF_A_PROCESS, STATE_MEMORY_BYTES, StateBackend, StateHome};
 
@@ -102,7 +103,7 @@ impl std::str::FromStr for ClaimMode {
 /// How a job runs.
 #[derive(Clone)]
 pub struct JobSettings {
-    /// 32 hex digits.
+    /// 32 hex digits. Empty, the default: made up when the job starts first, and kept with its checkpoints.
     pub job_id: String,
     /// Where the control socket and the job's other files stand; without it there is no control socket.
     pub job_dir: Option<PathBuf>,
@@ -162,7 +163,7 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         JobSettings {
-            job_id: "0".repeat(32),
+            job_id: String::new(),
             job_dir: None,
             checkpoint_dir: None,
             storage_options: BTreeMap::new(),
@@ -191,6 +192,7 @@ impl Default for JobSettings {
 
 /// Tells apart the jobs of one process.
 static SCRATCH: AtomicU64 = AtomicU64::new(0);
+static MADE_UP: AtomicU32 = AtomicU32::new(0);
 
 impl JobSettings {
     /// Where this process keeps the state of the job's keyed operators.
@@ -236,10 +238,7 @@ impl JobSettings {
         settings.job_id = match text("TIDEMILL_JOB_ID") {
             Some(id) if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) => id,
             Some(id) => return Err(Error::input(format!("`TIDEMILL_JOB_ID` is `{id}`, but must have 32 hex digits"))),
-            None => {
-                let now_ms = settings.clock.now_ms() as u64;
-                format!("{now_ms:016x}{:016x}", u64::from(std::process::id()))
-            }
+            None => String::new(),
         };
         if let Some(dir) = text("TIDEMILL_JOB_DIR").map(PathBuf::from) {
             settings.checkpoint_dir = Some(dir.join("checkpoints"));
@@ -275,6 +274,20 @@ impl JobSettings {
         Ok(self)
     }
 
+    /// With the id of the job, of which there may be none: what sinks note and clean up by it is this job's alone.
+    pub(crate) fn with_job_id(mut self, folder: Option<&CheckpointFolder>) -> Result<Self> {
+        if self.job_id.is_empty() {
+            let made_up = self.make_up_job_id();
+            self.job_id = folder.map_or(Ok(made_up.clone()), |folder| folder.job_id(&made_up))?;
+        }
+        Ok(self)
+    }
+
+    fn make_up_job_id(&self) -> String {
+        let number = MADE_UP.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}{:08x}{number:08x}", self.clock.now_ms() as u64, std::process::id())
+    }
+
     /// Takes over what `text` says about checkpoints, by the names of docs/reference/job-process.md
     /// (`TIDEMILL_CHECKPOINT_INTERVAL_MS` and its like); the rest stays. An error names the option that cannot be.
     pub fn read_checkpoint_options(&mut self, text: impl Fn(&str) -> Option<String>) -> Result<()> {
@@ -300,6 +313,10 @@ impl JobSettings {
             self.checkpoints_retained = retained as usize;
         }
         if let Some(dir) = text("TIDEMILL_CHECKPOINT_DIR") {
+            // The folder has its name of the job.
+            if self.job_id.is_empty() {
+                self.job_id = self.make_up_job_id();
+            }
             self.checkpoint_dir = Some(Path::new(&dir).join(&self.job_id));
         }
         if let Some(dir) = text("TIDEMILL_SAVEPOINT_DIR") {

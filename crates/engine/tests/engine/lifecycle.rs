@@ -60,6 +60,22 @@ fn a_function_knows_its_place_and_its_attempt() {
     }
 }
 
+#[test]
+fn a_job_that_is_given_no_id_has_one_of_its_own_which_it_keeps_with_its_checkpoints() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = |folder: Option<&tempfile::TempDir>| {
+        let checkpoint_dir = folder.map(|folder| folder.path().to_path_buf());
+        let env = Environment::with_settings(JobSettings { checkpoint_dir, ..JobSettings::default() });
+        env.from_sequence(1, 10).uid("numbers").map(|n| n).uid("same").collect();
+        env.execute("named").unwrap().report.job_id
+    };
+    let first = id(Some(&own));
+    assert_eq!((first.len(), id(Some(&own))), (32, first.clone()), "what sinks noted is found again");
+    // A sink would take what another job has written for its own.
+    let ids = BTreeSet::from([first, id(Some(&other)), id(None), id(None)]);
+    assert_eq!(ids.len(), 4, "{ids:?}");
+}
+
 /// Keeps one metric of each kind.
 #[derive(Clone, Default)]
 struct Measures {

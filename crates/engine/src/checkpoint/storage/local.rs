@@ -9,9 +9,6 @@ use tidemill_core::{Error, Result};
 
 use super::{Output, Storage};
 
-/// The file that counts the starts of a job.
-const ATTEMPT: &str = "attempt";
-
 /// The file system.
 pub(super) struct LocalStorage;
 
@@ -70,6 +67,14 @@ impl Storage for LocalStorage {
             .map_or(Ok(()), |parent| self.sync_folder(parent))
     }
 
+    fn create_new(&self, file: &Path) -> Result<bool> {
+        match File::create_new(file) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::io(format!("make `{}`", file.display()), e)),
+        }
+    }
+
     fn read(&self, file: &Path, range: Option<Range<u64>>) -> Result<Vec<u8>> {
         let read = || match range {
             None => fs::read(file),
@@ -116,17 +121,5 @@ impl Storage for LocalStorage {
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(|e| Error::io(format!("sync the folder `{}`", folder.display()), e))
-    }
-
-    /// A folder of this machine has one job at a time: whoever starts it sees to that.
-    fn begin_attempt(&self, root: &Path) -> Result<u64> {
-        let attempt = self.newest_attempt(root)? + 1;
-        let path = root.join(ATTEMPT);
-        fs::write(&path, attempt.to_string()).map_err(|e| Error::io(format!("write `{}`", path.display()), e))?;
-        Ok(attempt)
-    }
-
-    fn newest_attempt(&self, root: &Path) -> Result<u64> {
-        Ok(fs::read_to_string(root.join(ATTEMPT)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
     }
 }

@@ -31,6 +31,8 @@ pub(crate) trait Storage: Send + Sync {
     /// Makes a file exist, whole or not at all. In an object store, where a process believed dead may still write, one that
     /// is there already with other bytes is an error.
     fn publish(&self, file: &Path, bytes: &[u8]) -> Result<()>;
+    /// Makes an empty file, of all who try at once for one alone; false when it is there. Its name is durable when its folder is.
+    fn create_new(&self, file: &Path) -> Result<bool>;
     /// The bytes of a file, or a range of them. What is not there is a [`tidemill_core::Kind::External`] error.
     fn read(&self, file: &Path, range: Option<Range<u64>>) -> Result<Vec<u8>>;
     /// How many threads that read make a restore faster; 0 when it must not have any.
@@ -49,10 +51,6 @@ pub(crate) trait Storage: Send + Sync {
     fn copy(&self, from: &Path, to: &Path) -> Result<()>;
     /// Waits until the names of files in a folder are durable.
     fn sync_folder(&self, folder: &Path) -> Result<()>;
-    /// Counts the starts of a job that keeps its checkpoints in `root`; no two get the same number.
-    fn begin_attempt(&self, root: &Path) -> Result<u64>;
-    /// The number of the newest start; 0 when it cannot be told.
-    fn newest_attempt(&self, root: &Path) -> Result<u64>;
 }
 
 /// A file that is being written.

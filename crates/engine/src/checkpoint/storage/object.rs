@@ -42,12 +42,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// So much of what a server says is passed on.
 const TOLD_CHARS_MAX: usize = 400;
 
-/// Numbers of starts that are tried before a job gives up: others start it at the same moment.
-const ATTEMPTS_TRIED_MAX: u64 = 100;
-
-/// The folder whose names count the starts of a job.
-const ATTEMPTS: &str = "attempts";
-
 /// The thread on which requests run.
 pub(super) struct Requests(Option<Runtime>);
 
@@ -293,6 +287,10 @@ impl Storage for ObjectStorage {
         Err(Error::external(format!("`{}` is there already: another start of the job has written it", file.display())))
     }
 
+    fn create_new(&self, file: &Location) -> Result<bool> {
+        self.put_new(file, b"")
+    }
+
     fn read(&self, file: &Location, range: Option<Range<u64>>) -> Result<Vec<u8>> {
         let wanted = range.as_ref().map(|range| range.end - range.start);
         let bytes = self.request("read", file, |store, path| async move {
@@ -355,25 +353,5 @@ impl Storage for ObjectStorage {
 
     fn sync_folder(&self, _: &Location) -> Result<()> {
         Ok(())
-    }
-
-    /// Each start makes a name that must not be there yet, so that two that start at once have different numbers.
-    fn begin_attempt(&self, root: &Location) -> Result<u64> {
-        let newest = self.newest_attempt(root)?;
-        let folder = root.join(ATTEMPTS);
-        for attempt in newest + 1..=newest + ATTEMPTS_TRIED_MAX {
-            if self.put_new(&folder.join(attempt.to_string()), b"")? {
-                for old in self.list(&folder)?.iter().filter(|name| name.parse::<u64>().is_ok_and(|n| n < attempt)) {
-                    self.remove_file(&folder.join(old))?;
-                }
-                return Ok(attempt);
-            }
-        }
-        Err(Error::external(format!("`{}` is started by too many at once", root.display())))
-    }
-
-    fn newest_attempt(&self, root: &Location) -> Result<u64> {
-        let names = self.list(&root.join(ATTEMPTS))?;
-        Ok(names.iter().filter_map(|name| name.parse::<u64>().ok()).max().unwrap_or(0))
     }
 }

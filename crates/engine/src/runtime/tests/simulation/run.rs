@@ -278,7 +278,7 @@ impl Simulation {
         let first = plan()?;
         let per_process = first.workers().div_ceil(count);
         restore.check_all_claimed(&first.uids.iter().cloned().collect(), false)?;
-        let attempt = folder.storage().begin_attempt(folder.root())?;
+        let attempt = folder.begin_attempt()?;
         let claimed = checkpoint::claimed(&folder)?;
         let committers = recover_sinks(&first, &restore, &settings, &Arc::default())?;
         world.trace(|| format!("restored epoch {}, attempt {attempt}", restore.epoch()));
@@ -286,7 +286,7 @@ impl Simulation {
             first.heads.iter().map(|&head| (0..first.parallelism[head]).map(|_| Arc::default()).collect()).collect();
         let subtasks: BTreeSet<(usize, usize)> =
             metrics.iter().enumerate().flat_map(|(task, all)| (0..all.len()).map(move |one| (task, one))).collect();
-        world.begin(subtasks.clone());
+        world.begin(&root, attempt, subtasks.clone());
         let target = Target::default();
         let place = restore.folder().map(|folder| (Place::of(folder, Some(&root)), restore.epoch()));
         let start = Start { attempt, restore: place, word: None };

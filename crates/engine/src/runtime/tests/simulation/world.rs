@@ -17,7 +17,6 @@ use crate::checkpoint::storage::{Output, Storage};
 pub type Row = (u8, i64, i64);
 
 /// The file that counts the starts.
-const ATTEMPT: &str = "attempt";
 const MANIFEST: &str = "_metadata";
 
 /// How the machine is lost.
@@ -60,6 +59,8 @@ struct State {
     complete: BTreeSet<u64>,
     prepared: BTreeMap<Vec<u8>, Vec<Row>>,
     committed: BTreeMap<Vec<u8>, Vec<Row>>,
+    /// The number of the last start of the job in each folder.
+    attempts: BTreeMap<PathBuf, u64>,
     /// Who must answer for an epoch, and who has.
     subtasks: BTreeSet<(usize, usize)>,
     answers: BTreeMap<u64, BTreeSet<(usize, usize)>>,
@@ -135,9 +136,13 @@ impl World {
         self.lock().trace.as_ref().map_or(String::new(), |trace| trace.join("\n"))
     }
 
-    /// A start of the job begins: these subtasks must answer for each of its epochs.
-    pub fn begin(&self, subtasks: BTreeSet<(usize, usize)>) {
+    /// A start of the job in `root` begins: these subtasks must answer for each of its epochs.
+    pub fn begin(&self, root: &Path, attempt: u64, subtasks: BTreeSet<(usize, usize)>) {
         let mut state = self.lock();
+        let before = state.attempts.insert(root.to_path_buf(), attempt).unwrap_or(0);
+        if attempt <= before {
+            state.fault(format!("start {attempt} behind start {before}"));
+        }
         state.answers.clear();
         state.subtasks = subtasks;
     }
@@ -185,14 +190,7 @@ impl World {
             return;
         }
         let mut chance = state.chance.take().unwrap();
-        state.files.retain(|path, file| {
-            if path.ends_with(ATTEMPT) {
-                // Nobody syncs it: an older number may come back, or none.
-                if chance.once_in(3) {
-                    file.bytes.clear();
-                }
-                return true;
-            }
+        state.files.retain(|_, file| {
             let rest = file.bytes.len() - file.durable;
             file.bytes.truncate(file.durable + chance.below(rest + 1));
             file.named || chance.once_in(2)
@@ -433,6 +431,18 @@ impl Storage for World {
         })
     }
 
+    fn create_new(&self, file: &Path) -> Result<bool> {
+        if self.exists(file)? {
+            return Ok(false);
+        }
+        self.effect(&format!("create {}", short(file)), |state, fate| {
+            if fate != Fate::Undone {
+                state.files.insert(file.to_path_buf(), File::default());
+            }
+        })?;
+        Ok(true)
+    }
+
     fn read(&self, file: &Path, range: Option<Range<u64>>) -> Result<Vec<u8>> {
         let state = self.lock();
         let gone = || Error::external(format!("`{}` is not there", short(file)));
@@ -491,23 +501,6 @@ impl Storage for World {
                 name_all(state, folder);
             }
         })
-    }
-
-    fn begin_attempt(&self, root: &Path) -> Result<u64> {
-        let (attempt, path) = (self.newest_attempt(root)? + 1, root.join(ATTEMPT));
-        self.effect(&format!("begin attempt {attempt}"), |state, fate| {
-            if fate != Fate::Undone {
-                let bytes = attempt.to_string().into_bytes();
-                state.files.insert(path.clone(), File { durable: 0, bytes, named: true });
-            }
-        })?;
-        Ok(attempt)
-    }
-
-    fn newest_attempt(&self, root: &Path) -> Result<u64> {
-        let state = self.lock();
-        let text = state.files.get(&root.join(ATTEMPT)).map(|file| String::from_utf8_lossy(&file.bytes).into_owned());
-        Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 }
 
