@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tidemill_topic::Topics;
 
 use crate::kafka_broker::{Broker, New, Seen};
-use crate::support::process::{Done, Process, kill_jobs_of, tidemill};
+use crate::support::process::{Done, Process, tidemill};
 use crate::support::{eventually, folder, orders};
 
 const RECORDS: usize = 20_000;
@@ -67,7 +67,6 @@ fn json_goes_from_topic_to_topic_exactly_once_also_over_a_kill() {
         if count > 0 { Ok(()) } else { Err("nothing".into()) }
     });
     running.kill();
-    kill_jobs_of(&place.data().canonicalize().unwrap());
     for _ in 0..2 {
         Done::of(&mut place.run(&job(true))).ok();
     }

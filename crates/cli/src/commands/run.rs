@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tidemill_core::Error;
@@ -21,6 +22,10 @@ use crate::{pipeline, supervise};
 
 /// The exit code of a job that was cancelled.
 const CANCELLED: u8 = 130;
+
+/// How long to wait for a folder whose last job may just be ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// Run a job file or a program here and now, without a server
 #[derive(Debug, Args)]
@@ -171,7 +176,7 @@ impl Run {
             spec,
             folder,
             member: None,
-            inherit_output: true,
+            in_foreground: true,
         };
         let (state, why) = supervise::run(&launch, restarts).await?;
         if state == JobState::Finished && self.job_dir.is_none() {
@@ -196,18 +201,24 @@ impl Run {
     }
 }
 
-/// Held while the job runs: two processes on one folder would spoil each other's checkpoints.
+/// Held while the job runs: two processes on one folder would spoil each other's checkpoints. The job's process inherits it, so
+/// it is held until that one is gone too, whatever becomes of us.
 fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join("run.lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|e| Error::io(format!("open `{}`", path.display()), e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let error = Error::external(format!("a job runs in `{}` already", dir.display()));
-            Err(error.hint("end that one, or name another folder with `--job-dir`"))
+    let failed = |doing: &str, e| Error::io(format!("{doing} `{}`", path.display()), e);
+    let file = File::options().create(true).append(true).open(&path).map_err(|e| failed("open", e))?;
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).map_err(|e| failed("hand on", e.into()))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => {
+                let error = Error::external(format!("a job runs in `{}` already", dir.display()));
+                return Err(error.hint("end that one, or name another folder with `--job-dir`"));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
         }
-        Err(TryLockError::Error(e)) => Err(Error::io(format!("lock `{}`", path.display()), e)),
     }
 }
 
@@ -217,7 +228,9 @@ fn kept_id(dir: &Path, fresh: String) -> Result<String, Error> {
     match std::fs::read_to_string(&path) {
         Ok(id) => Ok(id.trim().to_owned()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let written = std::fs::write(&path, &fresh);
+            // Whole or not at all.
+            let aside = path.with_extension("tmp");
+            let written = std::fs::write(&aside, &fresh).and_then(|()| std::fs::rename(&aside, &path));
             written.map(|()| fresh).map_err(|e| Error::io(format!("write `{}`", path.display()), e))
         }
         Err(e) => Err(Error::io(format!("read `{}`", path.display()), e)),

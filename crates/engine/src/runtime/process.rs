@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tidemill_core::{Kind, Result, say};
+use tidemill_core::{Error, Kind, Result, say};
 
 use super::execute::{JobEnd, JobResult};
 use super::settings::JobSettings;
@@ -27,7 +27,7 @@ pub fn run_job_with(
     build: impl FnOnce(&Environment) -> Result<()>,
     ended: impl FnOnce(&JobResult),
 ) -> ExitCode {
-    let settings = match JobSettings::from_process() {
+    let settings = match end_with_parent().and_then(|()| JobSettings::from_process()) {
         Ok(settings) => settings,
         Err(error) => {
             say(format_args!("error: {error}"));
@@ -65,6 +65,22 @@ pub fn run_job_with(
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// Where whoever started this process says so, its end is ours: nobody would be left to see to it.
+fn end_with_parent() -> Result<()> {
+    let Ok(parent) = std::env::var("TIDEMILL_PARENT") else { return Ok(()) };
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|e| Error::io("ask for the signal of the parent's death", e.into()))?;
+        // Before there was a signal.
+        if getppid().is_none_or(|pid| pid.as_raw_nonzero().to_string() != parent) {
+            return Err(Error::external(format!("process {parent}, which started this one, is gone")));
+        }
+    }
+    Ok(())
 }
 
 /// Writes `outcome.json`; a supervisor that finds none knows that the process was killed.

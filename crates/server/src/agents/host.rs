@@ -205,7 +205,7 @@ impl Host {
             }),
             spec: spec.clone(),
             folder: None,
-            inherit_output: false,
+            in_foreground: false,
             member: Some(Member { process: *process, start: start.clone(), secret_file }),
         };
         let running = Running::start(&launch)?;

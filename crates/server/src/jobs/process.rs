@@ -47,8 +47,8 @@ pub struct Launch {
     pub spec: JobSpec,
     /// Working directory; default: the caller's.
     pub folder: Option<PathBuf>,
-    /// Output goes to the caller's terminal instead of the job's log.
-    pub inherit_output: bool,
+    /// It belongs to this process: output goes to its terminal instead of the job's log, and the job ends when this process does.
+    pub in_foreground: bool,
     /// Which process of a job of several it is.
     pub member: Option<Member>,
 }
@@ -134,7 +134,7 @@ impl Running {
     pub fn start(launch: &Launch) -> Result<Running> {
         let mut command = command(launch);
         command.process_group(0).stdin(Stdio::null());
-        if launch.inherit_output {
+        if launch.in_foreground {
             // In a group of its own the process could not read from a terminal anyway.
             if !std::io::stdin().is_terminal() {
                 command.stdin(Stdio::inherit());
@@ -225,6 +225,9 @@ fn command(launch: &Launch) -> tokio::process::Command {
         if let Some(authority) = authority {
             command.env("TIDEMILL_SERVER_CA", authority);
         }
+    }
+    if launch.in_foreground {
+        command.env("TIDEMILL_PARENT", std::process::id().to_string());
     }
     command.envs(launch.spec.environment());
     if let Some(Member { process, start, secret_file }) = &launch.member {

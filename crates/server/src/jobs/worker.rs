@@ -351,7 +351,7 @@ impl Worker {
             }),
             spec,
             folder: None,
-            inherit_output: false,
+            in_foreground: false,
             member,
         };
         let mut running = match Running::start(&launch) {
