@@ -51,7 +51,9 @@ fn process(role: &str) -> Result<(), Failure> {
             Some(Cluster { tls: tls.parse()?, ..cluster })
         }
     };
-    let env = Environment::with_settings(JobSettings { parallelism: Some(2), cluster, ..JobSettings::default() });
+    let job_id = "5".repeat(32);
+    let env =
+        Environment::with_settings(JobSettings { job_id, parallelism: Some(2), cluster, ..JobSettings::default() });
     let begin = Instant::now();
     if what == "latency" {
         let histogram: Arc<Vec<AtomicU64>> = Arc::new((0..STEPS).map(|_| AtomicU64::new(0)).collect());

@@ -103,7 +103,8 @@ impl std::str::FromStr for ClaimMode {
 /// How a job runs.
 #[derive(Clone)]
 pub struct JobSettings {
-    /// 32 hex digits. Empty, the default: made up when the job starts first, and kept with its checkpoints.
+    /// 32 hex digits. Empty, the default: made up when the job starts first, and kept with its checkpoints; not for several
+    /// processes, which must all be given the same.
     pub job_id: String,
     /// Where the control socket and the job's other files stand; without it there is no control socket.
     pub job_dir: Option<PathBuf>,
@@ -276,6 +277,10 @@ impl JobSettings {
 
     /// With the id of the job, of which there may be none: what sinks note and clean up by it is this job's alone.
     pub(crate) fn with_job_id(mut self, folder: Option<&CheckpointFolder>) -> Result<Self> {
+        if self.job_id.is_empty() && self.cluster.is_some() {
+            return Err(Error::input("a job of several processes was given no id")
+                .hint("give all its processes the same `job_id`, 32 hex digits that no other job has"));
+        }
         if self.job_id.is_empty() {
             let made_up = self.make_up_job_id();
             self.job_id = folder.map_or(Ok(made_up.clone()), |folder| folder.job_id(&made_up))?;

@@ -53,7 +53,8 @@ pub fn run<K: Send>(
                 let (settings, build, started) = (settings.clone(), &build, &started);
                 scope.spawn(move || {
                     let process = cluster.process;
-                    let env = Environment::with_settings(JobSettings { cluster: Some(cluster), ..settings });
+                    let settings = JobSettings { job_id: "5".repeat(32), cluster: Some(cluster), ..settings };
+                    let env = Environment::with_settings(settings);
                     let kept = build(process, &env);
                     (env.execute_with("cluster", |handle| started(process, handle)), kept)
                 })
@@ -319,6 +320,15 @@ fn a_peer_with_a_wrong_secret_is_refused_and_the_job_goes_on_waiting() {
         assert!(first.into_iter().chain(second).all(|outcome| outcome.is_ok()));
         assert_eq!(kept.into_iter().chain(rest).map(|rows| rows.take().len()).sum::<usize>(), 1000);
     });
+}
+
+#[test]
+fn several_processes_want_an_id_that_is_given() {
+    let cluster = Some(cluster(0, &addresses(2)));
+    let env = Environment::with_settings(JobSettings { parallelism: Some(2), cluster, ..JobSettings::default() });
+    endless(&env);
+    let error = env.execute("nameless").unwrap_err().to_string();
+    assert!(error.contains("a job of several processes was given no id"), "{error}");
 }
 
 #[test]
