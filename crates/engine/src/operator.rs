@@ -281,13 +281,18 @@ impl<O: 'static> Out<O> {
     }
 
     /// Emits a record with its event time (`NO_TIMESTAMP` when it has none).
-    #[inline]
+    #[inline(always)]
     pub fn emit(&mut self, timestamp_ms: i64, value: O) -> Result<()> {
         if self.buffer.capacity() == 0 {
-            self.buffer.reserve_exact(BATCH_ROWS);
+            self.begin();
         }
         self.buffer.push((timestamp_ms, value));
         if self.buffer.len() >= BATCH_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn begin(&mut self) {
+        self.buffer.reserve_exact(BATCH_ROWS);
     }
 
     /// Emits a whole batch.
@@ -324,6 +329,7 @@ impl<O: 'static> Out<O> {
         self.signal(&mut Signal::Watermark(watermark_ms))
     }
 
+    #[inline(never)]
     pub(crate) fn flush(&mut self) -> Result<()> {
         for (_, side) in &mut self.sides.by_tag {
             side.flush()?;

@@ -12,6 +12,9 @@ use timely::dataflow::channels::ContainerBytes;
 use super::codec::{Decoder, Encoder};
 
 /// Records with their event times in epoch milliseconds, in arrival order.
+///
+/// Hot loops take them by `try_for_each`, not by `for`: that asks for an `Option` of a record, whose tag may stand in a byte of
+/// the record itself, and copying what is around that byte costs more than most operators do.
 pub type Records<T> = Vec<(i64, T)>;
 
 /// How many records travel together. Large enough to spread the cost of a message, small enough to stay in cache.

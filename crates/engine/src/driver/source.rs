@@ -14,7 +14,7 @@ use super::codec::codec;
 use super::port::{AnyHead, Head};
 use super::rows::BATCH_ROWS;
 use super::source_pool::{SplitPool, Taken};
-use super::task::TaskCore;
+use super::task::{TURN_ROWS, TaskCore};
 use crate::operator::{OperatorSnapshot, Signal, SnapshotParts};
 use crate::runtime::board::StageEnd;
 use crate::state::{Restored, Section, SectionKind};
@@ -199,6 +199,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             self.watermarks.unread(now_ms.saturating_sub(left_ms), now_ms);
         }
         let (mut again, mut held) = (Poll::More, false);
+        let sent = self.core.metrics.records_out.get();
         for _ in 0..POLLS_MAX {
             if !self.core.ready() {
                 // Credit or the sink's waker brings us back.
@@ -218,7 +219,9 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             }
             // Also when nothing came: a split may have become idle.
             self.periodic_watermark()?;
-            if again != Poll::More {
+            // Of lines that become ten words each, one poll fills a cache.
+            let turn_over = self.core.metrics.records_out.get() - sent >= TURN_ROWS as u64;
+            if again != Poll::More || turn_over {
                 break;
             }
         }

@@ -270,7 +270,7 @@ impl TaskCore {
 /// After so many rows of an input, as many as a source reads, the other tasks of the worker have their turn. Else a worker that
 /// is behind would be busy with what others send it, its own sources would fall back further, and everything that waits for
 /// their event time would pile up. In the simulation so few that turns end all the time.
-const TURN_ROWS: usize = if cfg!(test) { 2 } else { POLLS_MAX * BATCH_ROWS };
+pub(super) const TURN_ROWS: usize = if cfg!(test) { 2 } else { POLLS_MAX * BATCH_ROWS };
 
 /// A task with inputs, on one worker.
 pub(crate) struct Task {

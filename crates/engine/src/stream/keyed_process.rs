@@ -168,11 +168,13 @@ impl<K: Key, O: 'static> KeyedContext<'_, K, O> {
     }
 
     /// Emits a result with the record's or timer's time.
+    #[inline]
     pub fn emit(&mut self, value: O) -> Result<()> {
         self.out.emit(self.timestamp_ms, value)
     }
 
     /// Emits a result with another event time.
+    #[inline]
     pub fn emit_at(&mut self, timestamp_ms: i64, value: O) -> Result<()> {
         self.out.emit(timestamp_ms, value)
     }
@@ -261,10 +263,12 @@ where
             let ahead = &records.as_slice()[..records.len().min(FETCHED_AHEAD)];
             self.keys.extend(ahead.iter().map(|record| self.selector.key(&record.1)));
             self.core.store.fetch(&self.keys);
-            for (key, (timestamp_ms, value)) in self.keys.drain(..).zip(records.by_ref()) {
-                let mut context = KeyedContext { key: &key, timestamp_ms, core: &mut self.core, out: &mut *out };
-                self.function.process(value, &mut context)?;
-            }
+            records.by_ref().take(self.keys.len()).enumerate().try_for_each(|(index, (timestamp_ms, value))| {
+                let key = &self.keys[index];
+                let mut context = KeyedContext { key, timestamp_ms, core: &mut self.core, out: &mut *out };
+                self.function.process(value, &mut context)
+            })?;
+            self.keys.clear();
         }
         Ok(())
     }

@@ -86,13 +86,13 @@ struct Round {
 impl<T> Partition<T> for Round {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
         make_room(batch.len(), &mut buffers[self.among.clone()]);
-        for record in batch {
+        batch.into_iter().for_each(|record| {
             buffers[self.next].push(record);
             self.next += 1;
             if self.next == self.among.end {
                 self.next = self.among.start;
             }
-        }
+        });
         Ok(())
     }
 }
@@ -128,9 +128,7 @@ struct Random {
 impl<T> Partition<T> for Random {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
         make_room(batch.len(), &mut buffers[..self.receivers]);
-        for record in batch {
-            buffers[self.chance.below(self.receivers)].push(record);
-        }
+        batch.into_iter().for_each(|record| buffers[self.chance.below(self.receivers)].push(record));
         Ok(())
     }
 }
@@ -142,7 +140,7 @@ struct Named<F> {
 impl<T, F: FnMut(&T, usize) -> usize> Partition<T> for Named<F> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
         make_room(batch.len(), &mut buffers[..self.receivers]);
-        for record in batch {
+        batch.into_iter().try_for_each(|record| {
             let to = (self.receiver)(&record.1, self.receivers);
             if to >= self.receivers {
                 let receivers = self.receivers;
@@ -150,8 +148,8 @@ impl<T, F: FnMut(&T, usize) -> usize> Partition<T> for Named<F> {
                     .hint("it must return a number below the one it is given"));
             }
             buffers[to].push(record);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -173,10 +171,10 @@ struct Keyed<G> {
 impl<T, G: FnMut(&T) -> u64> Partition<T> for Keyed<G> {
     fn scatter(&mut self, batch: Records<T>, buffers: &mut [Records<T>]) -> Result<()> {
         make_room(batch.len(), &mut buffers[..self.receivers]);
-        for record in batch {
+        batch.into_iter().for_each(|record| {
             let to = owner((self.group)(&record.1), self.receivers);
             buffers[to].push(record);
-        }
+        });
         Ok(())
     }
 }

@@ -172,11 +172,13 @@ impl<O: 'static> ProcessContext<'_, O> {
     }
 
     /// Emits a result with the record's event time.
+    #[inline]
     pub fn emit(&mut self, value: O) -> Result<()> {
         self.out.emit(self.timestamp_ms, value)
     }
 
     /// Emits a result with another event time.
+    #[inline]
     pub fn emit_at(&mut self, timestamp_ms: i64, value: O) -> Result<()> {
         self.out.emit(timestamp_ms, value)
     }
@@ -217,16 +219,15 @@ impl<I: Data, O: Data, F: ProcessFunction<I, O>> Operator<I, O> for ProcessOpera
 
     fn on_batch(&mut self, batch: Records<I>, out: &mut Out<O>) -> Result<()> {
         self.open()?;
-        for (timestamp_ms, value) in batch {
+        batch.into_iter().try_for_each(|(timestamp_ms, value)| {
             let mut context = ProcessContext {
                 timestamp_ms,
                 watermark_ms: self.watermark_ms,
                 clock: &self.context.clock,
                 out: &mut *out,
             };
-            self.function.process(value, &mut context)?;
-        }
-        Ok(())
+            self.function.process(value, &mut context)
+        })
     }
 
     fn on_watermark(&mut self, watermark_ms: i64, out: &mut Out<O>) -> Result<()> {

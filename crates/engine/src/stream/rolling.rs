@@ -60,7 +60,7 @@ where
                 let keys = records.as_slice()[..ahead].iter().map(|record| self.selector.find(&record.1));
                 values.fetch::<S::Lookup, _>(keys);
             }
-            for (timestamp_ms, value) in records.by_ref().take(ahead) {
+            records.by_ref().take(ahead).try_for_each(|(timestamp_ms, value)| {
                 let mut is_first = false;
                 let first = || {
                     is_first = true;
@@ -73,8 +73,8 @@ where
                     (self.fold)(held, value);
                     held.clone()
                 };
-                out.emit(timestamp_ms, updated)?;
-            }
+                out.emit(timestamp_ms, updated)
+            })?;
         }
         Ok(())
     }

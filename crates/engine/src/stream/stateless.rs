@@ -35,12 +35,9 @@ pub(crate) fn flat_map<I, O: 'static, J: IntoIterator<Item = O>>(
     mut function: impl FnMut(I) -> J,
 ) -> impl FnMut(Records<I>, &mut Out<O>) -> Result<()> {
     move |batch, out| {
-        for (timestamp_ms, value) in batch {
-            for result in function(value) {
-                out.emit(timestamp_ms, result)?;
-            }
-        }
-        Ok(())
+        batch.into_iter().try_for_each(|(timestamp_ms, value)| {
+            function(value).into_iter().try_for_each(|result| out.emit(timestamp_ms, result))
+        })
     }
 }
 

@@ -164,7 +164,7 @@ where
     }
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<O>) -> Result<()> {
-        for (timestamp_ms, value) in batch {
+        batch.into_iter().try_for_each(|(timestamp_ms, value)| {
             let key = self.selector.key(&value);
             let group = self.groups.get_or_insert_with(&key, &self.new)?;
             let results = match (self.add)(group, value, &key) {
@@ -174,12 +174,9 @@ where
                     Some(results)
                 }
             };
-            for result in results.into_iter().flatten() {
-                // The window itself has no end in time: a result carries the time of the record that completed it.
-                out.emit(timestamp_ms, result)?;
-            }
-        }
-        Ok(())
+            // The window itself has no end in time: a result carries the time of the record that completed it.
+            results.into_iter().flatten().try_for_each(|result| out.emit(timestamp_ms, result))
+        })
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {

@@ -357,13 +357,13 @@ where
                 let keys = records.as_slice()[..ahead].iter().map(|record| self.selector.find(&record.1));
                 self.keys.fetch::<S::Lookup, _>(keys);
             }
-            for (timestamp_ms, value) in records.by_ref().take(ahead) {
+            records.by_ref().take(ahead).try_for_each(|(timestamp_ms, value)| {
                 let time_ms = clock_ms.unwrap_or(timestamp_ms);
                 if time_ms == NO_TIMESTAMP {
                     return Err(without_event_time());
                 }
-                self.add(timestamp_ms, time_ms, value, out)?;
-            }
+                self.add(timestamp_ms, time_ms, value, out)
+            })?;
         }
         Ok(())
     }

@@ -553,12 +553,12 @@ where
             while records.len() > 0 {
                 let ahead = records.len().min(FETCHED_AHEAD);
                 self.fetch(&records.as_slice()[..ahead]);
-                for (timestamp_ms, value) in records.by_ref().take(ahead) {
+                records.by_ref().take(ahead).try_for_each(|(timestamp_ms, value)| {
                     if timestamp_ms == NO_TIMESTAMP {
                         return Err(without_event_time());
                     }
-                    self.add(timestamp_ms, timestamp_ms, value, out)?;
-                }
+                    self.add(timestamp_ms, timestamp_ms, value, out)
+                })?;
             }
             return Ok(());
         }
