@@ -1,14 +1,15 @@
-//! When a bucket is complete, and the file that says so to its readers: Flink's partition commit with the policy
-//! `success-file`.
+//! When a bucket is complete, and the file that says so to its readers: Flink's partition commit with the policies
+//! `success-file` and `custom`.
 //!
 //! Each subtask says with each checkpoint how far it had come: by event time its watermark, by the clock its time. What the
 //! slowest of them has passed is complete once the checkpoint's files are published. Which buckets wait for it is known
 //! from what is published; at a restart the folders are looked through instead, so no state is needed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use tidemill_core::{Error, Result, WATERMARK_MAX, WATERMARK_MIN};
@@ -17,11 +18,26 @@ use super::bucket::Bucket;
 use super::commit::{Parts, sync_folder};
 
 /// When buckets are complete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct BucketCommit {
     event_time: bool,
     delay_ms: i64,
     file_name: String,
+    tell: Option<Tell>,
+}
+
+/// Hears of a complete bucket.
+type Tell = Arc<dyn Fn(&Path) -> Result<()> + Send + Sync>;
+
+impl fmt::Debug for BucketCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BucketCommit { event_time, delay_ms, file_name, tell } = self;
+        let tell = tell.is_some();
+        write!(
+            f,
+            "BucketCommit {{ event_time: {event_time}, delay_ms: {delay_ms}, file_name: {file_name:?}, tell: {tell} }}"
+        )
+    }
 }
 
 impl BucketCommit {
@@ -29,7 +45,7 @@ impl BucketCommit {
     /// hour take at least an hour. For buckets by time only ([`super::FileSink::bucket_by_time`]), or of one's own that
     /// say [`Bucket::begins_ms`]. Flink's trigger `partition-time`.
     pub fn by_event_time(delay_ms: i64) -> Self {
-        BucketCommit { event_time: true, delay_ms, file_name: "_SUCCESS".to_string() }
+        BucketCommit { event_time: true, delay_ms, file_name: "_SUCCESS".to_string(), tell: None }
     }
 
     /// When the job's clock is more than `delay_ms` behind the bucket's first published file; with 0 at once. Flink's
@@ -41,6 +57,13 @@ impl BucketCommit {
     /// The file's name; default `_SUCCESS`.
     pub fn file_name(self, name: impl Into<String>) -> Self {
         BucketCommit { file_name: name.into(), ..self }
+    }
+
+    /// Also calls `tell` with the folder of a bucket that is complete, before its file is written, on a background thread: for a
+    /// catalogue, say, or a program that reads the bucket. It may be called again for the same bucket after a failure; when it
+    /// fails, it is tried again, and the job fails with it in the end. Flink's policy `custom`.
+    pub fn tell(self, tell: impl Fn(&Path) -> Result<()> + Send + Sync + 'static) -> Self {
+        BucketCommit { tell: Some(Arc::new(tell)), ..self }
     }
 }
 
@@ -70,7 +93,7 @@ impl Marks {
 
     /// Whether these buckets can be told complete.
     pub fn check<T>(&self, bucket: &impl Bucket<T>) -> Result<()> {
-        let BucketCommit { event_time, delay_ms, file_name } = &self.commit;
+        let BucketCommit { event_time, delay_ms, file_name, .. } = &self.commit;
         if file_name.is_empty() || file_name.starts_with('.') || file_name.contains('/') {
             return Err(Error::input(format!("`{file_name}` is no name for a file that says a bucket is complete"))
                 .hint("use a name without a dot in front and without `/`, such as `_SUCCESS`"));
@@ -165,6 +188,10 @@ impl Marks {
         let complete: Vec<String> = known.waiting.iter().filter_map(complete).collect();
         for bucket in complete {
             let (bucket_folder, file_name) = (folder.join(&bucket), &self.commit.file_name);
+            if let Some(tell) = &self.commit.tell {
+                tell(&bucket_folder)
+                    .map_err(|e| e.context(format!("tell that `{}` is complete", bucket_folder.display())))?;
+            }
             File::create(bucket_folder.join(file_name))
                 .and_then(|file| file.sync_all())
                 .map_err(|e| Error::io(format!("write `{file_name}` in `{}`", bucket_folder.display()), e))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,12 @@ use super::bucket::Bucket;
 use super::bucket_commit::Marks;
 
 const TOKEN_VERSION: u8 = 1;
+/// Of a token that names files which go on.
+const TOKEN_VERSION_OPEN: u8 = 2;
 pub(super) const IN_PROGRESS: &str = ".inprogress";
 pub(super) const PENDING: &str = ".pending";
+/// A copy of a part of a file on its way.
+const COPIED: &str = ".copied";
 
 /// Job and operator in 16 hex digits.
 pub(super) fn scope_tag(scope: &SinkScope) -> String {
@@ -39,7 +44,7 @@ pub(super) fn remove_unpublished(folder: &Path, tag: &str) -> std::io::Result<()
             }
             continue;
         }
-        let unpublished = name.ends_with(IN_PROGRESS) || name.ends_with(PENDING);
+        let unpublished = [IN_PROGRESS, PENDING, COPIED].iter().any(|state| name.ends_with(state));
         if unpublished && name.starts_with('.') && name.contains(tag) {
             fs::remove_file(entry.path())?;
         }
@@ -56,24 +61,61 @@ pub(super) fn hidden(folder: &Path, part: &str, state: &str) -> PathBuf {
 }
 
 /// The token: the files to publish, by their final names with their buckets in front.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Parts {
     pub files: Vec<String>,
+    /// Files that go on after the checkpoint. Whoever restores it publishes them as long as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<OpenPart>,
     /// What a sink that marks complete buckets had reached, see [`Marks::reached`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached_ms: Option<i64>,
+}
+
+/// How much of a file a checkpoint holds.
+#[derive(Serialize, Deserialize)]
+pub(super) struct OpenPart {
+    pub file: String,
+    pub bytes: u64,
+}
+
+impl OpenPart {
+    /// Publishes a copy of what was written up to the checkpoint: a thread or a job of before may still write on in the file itself.
+    fn publish(&self, folder: &Path) -> io::Result<()> {
+        let published = folder.join(&self.file);
+        if published.exists() {
+            return Ok(());
+        }
+        // In this order: whoever still writes it may finish it meanwhile.
+        let opened = [IN_PROGRESS, PENDING].map(|state| File::open(hidden(folder, &self.file, state)));
+        let is_gone = |file: &io::Result<File>| file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        // It was published, and somebody took it away.
+        let Some(written) = opened.into_iter().find(|file| !is_gone(file)) else { return Ok(()) };
+        let written = written?;
+        let length = written.metadata()?.len();
+        if length < self.bytes {
+            let why = format!("it has {length} bytes, {} of which were on disk at the checkpoint", self.bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let copied = hidden(folder, &self.file, COPIED);
+        let mut copy = File::create(&copied)?;
+        io::copy(&mut written.take(self.bytes), &mut copy).and_then(|_| copy.sync_all())?;
+        fs::rename(&copied, &published)?;
+        published.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    }
 }
 
 impl Parts {
     pub fn token(&self) -> Result<Token> {
         let json =
             serde_json::to_vec(self).map_err(|error| Error::bug(format!("a token does not become JSON: {error}")))?;
-        Ok([&[TOKEN_VERSION], json.as_slice()].concat())
+        let version = if self.open.is_empty() { TOKEN_VERSION } else { TOKEN_VERSION_OPEN };
+        Ok([&[version], json.as_slice()].concat())
     }
 
     fn of(token: &Token) -> Result<Parts> {
         match token.split_first() {
-            Some((&TOKEN_VERSION, json)) => serde_json::from_slice(json)
+            Some((&(TOKEN_VERSION | TOKEN_VERSION_OPEN), json)) => serde_json::from_slice(json)
                 .map_err(|error| Error::corrupt(format!("a commit token does not read: {error}"))),
             _ => Err(Error::corrupt("a commit token of an unknown version")),
         }
@@ -98,6 +140,14 @@ impl<T, B: Bucket<T>> Committer for FileCommitter<T, B> {
         }
         marks.mark(&self.folder, |bucket| self.bucket.begins_ms(bucket))
     }
+}
+
+/// Publishes what a checkpoint holds, to the byte, before anything more is written.
+pub(super) fn recover(folder: &Path, tokens: &[Token]) -> Result<()> {
+    for open in publish(folder, tokens)?.iter().flat_map(|parts| &parts.open) {
+        open.publish(folder).map_err(|e| Error::io(format!("publish `{}` in `{}`", open.file, folder.display()), e))?;
+    }
+    Ok(())
 }
 
 pub(super) fn publish(folder: &Path, tokens: &[Token]) -> Result<Vec<Parts>> {

@@ -7,6 +7,9 @@
 //! part-0-7-1-1c9f.json               published
 //! ```
 //!
+//! A file may also go on over checkpoints. Each then holds how long it was, and a restore publishes it so long: nobody needs
+//! to write on in a file of before.
+//!
 //! `1c9f…` stands for job and operator, so that several jobs may write into one folder. Files whose names begin with a
 //! dot are nobody's input. With buckets the same happens in folders below.
 
@@ -19,12 +22,12 @@ use std::sync::Arc;
 
 use tidemill_core::format::Encode;
 use tidemill_core::sink::{Committer, Sink, SinkScope, SinkWriter, Token, WriterContext};
-use tidemill_core::{Error, Result, SharedClock, WATERMARK_MIN};
+use tidemill_core::{Error, Result, SharedClock, WATERMARK_MAX, WATERMARK_MIN};
 
 use super::bucket::{self, Bucket, BucketTime, ByRecord, ByTime, OneBucket};
 use super::bucket_commit::{BucketCommit, Marks};
 use super::commit::{
-    FileCommitter, IN_PROGRESS, PENDING, Parts, hidden, publish, remove_unpublished, scope_tag, sync_folder,
+    FileCommitter, IN_PROGRESS, OpenPart, PENDING, Parts, hidden, recover, remove_unpublished, scope_tag, sync_folder,
 };
 use crate::buffered::{BufferOptions, Buffered, BufferedWriter, Deliver};
 
@@ -39,6 +42,7 @@ pub struct FileSink<E, B = OneBucket> {
     part_bytes_max: u64,
     part_age_max_ms: Option<i64>,
     part_silence_max_ms: Option<i64>,
+    across_checkpoints: bool,
     marks: Option<Arc<Marks>>,
 }
 
@@ -60,12 +64,16 @@ impl<E> FileSink<E> {
             part_bytes_max: Self::PART_BYTES_MAX,
             part_age_max_ms: None,
             part_silence_max_ms: None,
+            across_checkpoints: false,
             marks: None,
         }
     }
 }
 
 impl<E, B> FileSink<E, B> {
+    /// After so long a file that goes on over checkpoints is finished unless something else is said.
+    const ACROSS_MS: i64 = 60_000;
+
     /// Into folders below by time; see [`ByTime::new`].
     pub fn bucket_by_time(self, time: BucketTime, pattern: &str, zone: &str) -> Result<FileSink<E, ByTime>> {
         Ok(self.bucket(ByTime::new(time, pattern, zone)?))
@@ -90,6 +98,7 @@ impl<E, B> FileSink<E, B> {
             part_bytes_max: self.part_bytes_max,
             part_age_max_ms: self.part_age_max_ms,
             part_silence_max_ms: self.part_silence_max_ms,
+            across_checkpoints: self.across_checkpoints,
             marks: self.marks,
         }
     }
@@ -101,8 +110,19 @@ impl<E, B> FileSink<E, B> {
         self
     }
 
+    /// Files go on over checkpoints until they are large, old or silent enough, as Flink's do, in place of being finished by each:
+    /// fewer files, which are seen later. A checkpoint finishes those that are due, the end of the input all; those that were open
+    /// when the job was stopped or failed are published when it goes on. Unless set otherwise they are old after a minute, and silent
+    /// after a minute. Not together with [`FileSink::bucket_commit`].
+    pub fn across_checkpoints(mut self) -> Self {
+        self.across_checkpoints = true;
+        self.part_age_max_ms.get_or_insert(Self::ACROSS_MS);
+        self.part_silence_max_ms.get_or_insert(Self::ACROSS_MS);
+        self
+    }
+
     /// A file that was begun so long ago is finished before more is written, in ms of the job's clock; default: never.
-    /// Whatever this says, each checkpoint finishes all.
+    /// Whatever this says, each checkpoint finishes all, but for [`FileSink::across_checkpoints`].
     pub fn part_age_max_ms(mut self, ms: i64) -> Self {
         self.part_age_max_ms = Some(ms);
         self
@@ -147,6 +167,10 @@ impl<E, B> FileSink<E, B> {
             ))
             .hint("use a prefix without a dot in front, and no `/`"));
         }
+        if self.across_checkpoints && self.marks.is_some() {
+            let text = format!("{}: a bucket is not complete while files of it go on over checkpoints", self.title());
+            return Err(Error::input(text).hint("leave out `bucket_commit` or `across_checkpoints`"));
+        }
         fs::create_dir_all(&self.folder)
             .map_err(|e| Error::io(format!("create the folder `{}`", self.folder.display()), e))
     }
@@ -176,7 +200,8 @@ where
             epoch: context.epoch,
             clock: context.clock.clone(),
             watermark_ms: WATERMARK_MIN,
-            parts: Vec::new(),
+            begun: 0,
+            finished: Vec::new(),
             open: BTreeMap::new(),
             name: String::new(),
         };
@@ -200,7 +225,7 @@ where
 
     fn recover(&self, scope: &SinkScope, tokens: &[Token]) -> Result<()> {
         self.prepare()?;
-        publish(&self.folder, tokens)?;
+        recover(&self.folder, tokens)?;
         let tag = scope_tag(scope);
         let failed = |e| Error::io(format!("clean up `{}`", self.folder.display()), e);
         remove_unpublished(&self.folder, &tag).map_err(failed)?;
@@ -222,8 +247,10 @@ struct FileDeliver<T, E, B> {
     clock: SharedClock,
     /// As of the end of the epoch that is being closed.
     watermark_ms: i64,
-    /// The files of the epoch, by final name; some may be open.
-    parts: Vec<String>,
+    /// How many files were begun in the epoch.
+    begun: usize,
+    /// The files that were finished in it, by final name.
+    finished: Vec<String>,
     /// By bucket.
     open: BTreeMap<String, Open>,
     name: String,
@@ -242,7 +269,7 @@ struct Open {
 
 impl<T, E, B> FileDeliver<T, E, B> {
     fn open_part(&mut self, bucket: &str, now_ms: i64) -> Result<Open> {
-        let number = match self.parts.len() {
+        let number = match self.begun {
             0 => String::new(),
             n => format!("-{n}"),
         };
@@ -256,7 +283,7 @@ impl<T, E, B> FileDeliver<T, E, B> {
         };
         let file = created.and_then(|()| File::create(&path));
         let file = file.map_err(|e| Error::io(format!("create `{}`", path.display()), e))?;
-        self.parts.push(part.clone());
+        self.begun += 1;
         Ok(Open { file, part, bytes: 0, began_ms: now_ms, written_ms: now_ms, lines: Vec::new() })
     }
 
@@ -268,7 +295,7 @@ impl<T, E, B> FileDeliver<T, E, B> {
             .sync_all()
             .and_then(|()| fs::rename(&in_progress, hidden(&self.sink.folder, &open.part, PENDING)))
             .map_err(|e| Error::io(format!("finish `{}`", in_progress.display()), e))?;
-        self.open.remove(bucket);
+        self.finished.extend(self.open.remove(bucket).map(|open| open.part));
         Ok(())
     }
 
@@ -367,20 +394,30 @@ where
     }
 
     fn close(&mut self, epoch: u64) -> Result<Vec<Token>> {
-        let open: Vec<String> = self.open.keys().cloned().collect();
-        open.iter().try_for_each(|bucket| self.finish_part(bucket))?;
+        if self.sink.across_checkpoints && self.watermark_ms < WATERMARK_MAX {
+            self.roll(self.clock.now_ms())?;
+        } else {
+            let open: Vec<String> = self.open.keys().cloned().collect();
+            open.iter().try_for_each(|bucket| self.finish_part(bucket))?;
+        }
+        let mut open = Vec::with_capacity(self.open.len());
+        for Open { file, part, bytes, .. } in self.open.values() {
+            file.sync_all().map_err(|e| Error::io(format!("write `{part}` in `{}`", self.sink.folder.display()), e))?;
+            open.push(OpenPart { file: part.clone(), bytes: *bytes });
+        }
         let mut folders: BTreeSet<&Path> = BTreeSet::new();
-        for part in &self.parts {
+        for part in self.finished.iter().chain(open.iter().map(|open| &open.file)) {
             // A bucket may be new, and so may the folders it stands in.
             folders.extend(Path::new(part).ancestors().skip(1));
         }
         folders.iter().try_for_each(|below| sync_folder(&self.sink.folder.join(below)))?;
         let reached_ms = self.sink.marks.as_ref().map(|marks| marks.reached(self.watermark_ms, self.clock.now_ms()));
         let mut tokens = Vec::new();
-        if !self.parts.is_empty() || reached_ms.is_some() {
-            tokens.push(Parts { files: self.parts.clone(), reached_ms }.token()?);
+        if !self.finished.is_empty() || !open.is_empty() || reached_ms.is_some() {
+            tokens.push(Parts { files: self.finished.clone(), open, reached_ms }.token()?);
         }
-        self.parts.clear();
+        self.finished.clear();
+        self.begun = 0;
         // Unique is enough: the number of the next epoch is at least this one.
         self.epoch = self.epoch.max(epoch) + 1;
         Ok(tokens)

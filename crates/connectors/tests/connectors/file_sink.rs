@@ -6,6 +6,7 @@ use std::path::Path;
 use tidemill_connectors::conformance::{Alarm, Target, check_two_phase_sink, scope, write, writer_context};
 use tidemill_connectors::file::{BucketCommit, BucketTime, ByTime, FileSink, FileSource};
 use tidemill_connectors::format::{Csv, Json, Text};
+use tidemill_core::Clock;
 use tidemill_core::sink::{Sink, SinkScope, SinkWriter};
 use tidemill_core::source::Source;
 
@@ -203,6 +204,125 @@ fn old_and_silent_files_are_finished_and_few_are_open() {
     assert_eq!(run(&steps, &|sink| sink.part_silence_max_ms(100)), 2, "at 300");
 }
 
+#[test]
+fn files_that_go_on_over_checkpoints_lose_and_double_nothing_wherever_the_job_dies() {
+    for seed in 0..60u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = FileSink::new(folder.path(), Json::<u64>::new());
+        let sink = sink.part_bytes_max(60).part_age_max_ms(50).across_checkpoints();
+        let clock = std::sync::Arc::new(tidemill_core::ManualClock::new(0));
+        let mut word = seed;
+        let mut below = |bound: u64| {
+            word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (word >> 33) % bound
+        };
+        // The newest checkpoint: its epoch, the number that comes next, and what is to be published.
+        let (mut epoch, mut next, mut tokens) = (0, 0, Vec::new());
+        let mut most_names = 0;
+        for attempt in 1..=8 {
+            Sink::<u64>::recover(&sink, &scope(), &tokens).unwrap();
+            let restored: Vec<u64> = sorted(published(folder.path()));
+            assert_eq!(restored, (0..next).collect::<Vec<_>>(), "seed {seed}: all that the checkpoint holds");
+            let (alarm, waker) = Alarm::new();
+            let context = writer_context(0, 1, epoch + 1, attempt, waker);
+            let context = tidemill_core::sink::WriterContext { clock: clock.clone(), ..context };
+            let mut writer = Sink::<u64>::writer(&sink, context).unwrap();
+            let mut committer = Sink::<u64>::committer(&sink, &scope()).unwrap().unwrap();
+            let (mut written, dies_at) = (next, below(6));
+            for step in 0.. {
+                let count = below(5);
+                write(&mut *writer, &alarm, (written..written + count).map(|n| (0, n)).collect());
+                written += count;
+                clock.set(clock.now_ms() + below(30) as i64);
+                let dies = (step == dies_at).then(|| below(3));
+                if dies == Some(0) {
+                    break;
+                }
+                let prepared = writer.pre_commit(epoch + 1).unwrap()().unwrap();
+                if dies == Some(1) {
+                    break;
+                }
+                (epoch, next, tokens) = (epoch + 1, written, prepared);
+                if dies == Some(2) {
+                    break;
+                }
+                committer.commit(&tokens).unwrap();
+                let seen = sorted(published(folder.path()));
+                assert!(
+                    seen.windows(2).all(|pair| pair[0] != pair[1]) && seen.len() as u64 <= next,
+                    "seed {seed}: {seen:?}"
+                );
+            }
+            most_names = most_names.max(names(folder.path()).len());
+        }
+        assert!(most_names > 2, "seed {seed}: files are finished");
+        Sink::<u64>::recover(&sink, &scope(), &tokens).unwrap();
+        let (alarm, waker) = Alarm::new();
+        let mut writer = Sink::<u64>::writer(&sink, writer_context(0, 1, epoch + 1, 9, waker)).unwrap();
+        write(&mut *writer, &alarm, vec![(0, next)]);
+        writer.watermark(i64::MAX).unwrap();
+        let last = writer.pre_commit(epoch + 1).unwrap()().unwrap();
+        Sink::<u64>::committer(&sink, &scope()).unwrap().unwrap().commit(&last).unwrap();
+        assert_eq!(
+            sorted(published(folder.path())),
+            (0..=next).collect::<Vec<_>>(),
+            "seed {seed}: the end finishes all"
+        );
+    }
+}
+
+fn sorted(mut numbers: Vec<u64>) -> Vec<u64> {
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn one_file_goes_on_over_checkpoints_until_it_is_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new()).across_checkpoints();
+    let mut subtasks = Subtasks::start(&sink, folder.path(), 1, 1);
+    for epoch in 1..=3 {
+        subtasks.write(0, &[(0, epoch)], 0);
+        subtasks.checkpoint(epoch);
+        assert!(published(folder.path()).is_empty());
+    }
+    // Nothing more comes, and still it is seen after a minute.
+    subtasks.clock.set(60_000);
+    subtasks.checkpoint(4);
+    assert_eq!((published(folder.path()), names(folder.path()).len()), (vec![1, 2, 3], 1));
+    let marked = sink.clone().bucket_commit(BucketCommit::by_processing_time(0));
+    let error = Sink::<u64>::recover(&marked, &scope(), &[]).unwrap_err().to_string();
+    assert!(error.contains("files of it go on over checkpoints"), "{error}");
+}
+
+#[test]
+fn a_file_that_another_job_goes_on_writing_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Json::<u64>::new()).across_checkpoints();
+    let (alarm, waker) = Alarm::new();
+    let mut writer = Sink::<u64>::writer(&sink, writer_context(0, 1, 1, 1, waker)).unwrap();
+    write(&mut *writer, &alarm, vec![(0, 1)]);
+    let tokens = writer.pre_commit(1).unwrap()().unwrap();
+    Sink::<u64>::recover(&sink, &SinkScope::new("another", "sink"), &tokens).unwrap();
+    assert_eq!(published(folder.path()), [1]);
+    write(&mut *writer, &alarm, vec![(0, 2)]);
+    writer.watermark(i64::MAX).unwrap();
+    let tokens = writer.pre_commit(2).unwrap()().unwrap();
+    Sink::<u64>::committer(&sink, &scope()).unwrap().unwrap().commit(&tokens).unwrap();
+    assert_eq!(published(folder.path()), [1, 2]);
+    // What the checkpoint says is there must be.
+    for name in names(folder.path()) {
+        fs::rename(folder.path().join(&name), folder.path().join(format!(".{name}.inprogress"))).unwrap();
+        fs::write(folder.path().join(format!(".{name}.inprogress")), "").unwrap();
+    }
+    let open = [b"\x02".as_slice(), br#"{"files":[],"open":[{"file":"NAME","bytes":2}]}"#].concat();
+    let hidden = names(folder.path()).pop().unwrap();
+    let file = hidden.trim_start_matches('.').trim_end_matches(".inprogress");
+    let token = String::from_utf8(open).unwrap().replace("NAME", file).into_bytes();
+    let error = Sink::<u64>::recover(&sink, &scope(), &[token]).unwrap_err().to_string();
+    assert!(error.contains("0 bytes, 2 of which"), "{error}");
+}
+
 /// All bytes in the files of a folder.
 fn bytes_in(folder: &Path) -> u64 {
     names(folder).iter().map(|name| fs::metadata(folder.join(name)).map_or(0, |m| m.len())).sum()
@@ -332,6 +452,30 @@ fn a_bucket_is_marked_so_long_after_its_first_file() {
     assert_eq!(subtasks.checkpoint(4), ["b1", "b2"]);
     subtasks.write(0, &[(0, 3)], 0);
     assert_eq!(subtasks.checkpoint(5), ["b1", "b2", "b3"]);
+}
+
+#[test]
+fn who_is_told_of_a_complete_bucket_hears_of_it_before_its_file_and_again_after_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = told.clone();
+    let commit = BucketCommit::by_processing_time(0).tell(move |bucket| {
+        let mut told = hears.lock().unwrap();
+        assert_eq!(names(bucket).len(), 1, "the records alone");
+        told.push(bucket.file_name().unwrap().to_str().unwrap().to_string());
+        if told.len() == 1 { Err(tidemill_core::Error::external("the catalogue is away")) } else { Ok(()) }
+    });
+    let sink = FileSink::new(folder.path(), Json::<u64>::new()).bucket_by(|n: &u64| format!("b{n}"));
+    let sink = sink.bucket_commit(commit);
+    let mut subtasks = Subtasks::start(&sink, folder.path(), 1, 1);
+    subtasks.write(0, &[(0, 1), (0, 2)], 0);
+    let Subtask { writer, committer, .. } = &mut subtasks.all[0];
+    let tokens = writer.pre_commit(1).unwrap()().unwrap();
+    let error = committer.commit(&tokens).unwrap_err().to_string();
+    assert!(error.contains("b1` is complete: the catalogue is away"), "{error}");
+    committer.commit(&tokens).unwrap();
+    assert_eq!(*told.lock().unwrap(), ["b1", "b1", "b2"]);
+    assert_eq!(subtasks.marked(), ["b1", "b2"]);
 }
 
 #[test]
