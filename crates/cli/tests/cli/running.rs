@@ -107,6 +107,18 @@ fn a_pipeline_of_a_job_file_runs_here_and_now() {
 }
 
 #[test]
+fn a_script_may_stand_between_run_and_the_job() {
+    let dir = folder();
+    std::fs::write(dir.path().join("in.txt"), "one\n").unwrap();
+    let file = dir.path().join("copy.toml");
+    let text = "parallelism = 1\n[source]\nconnector = \"file\"\npath = \"in.txt\"\n[sink]\nconnector = \"print\"\n";
+    std::fs::write(&file, text).unwrap();
+    let program = script(dir.path(), "wrap", "\"$1\" run \"$2\"; echo ended $?");
+    let arguments = [program.to_str().unwrap(), "--", env!("CARGO_BIN_EXE_tidemill"), file.to_str().unwrap()];
+    assert_eq!(in_folder(dir.path(), &arguments).ok(), "one\nended 0\n");
+}
+
+#[test]
 fn a_job_that_fails_before_its_first_checkpoint_ends_unless_its_file_says_otherwise() {
     let dir = folder();
     let file = dir.path().join("copy.toml");

@@ -67,19 +67,26 @@ pub fn run_job_with(
     }
 }
 
-/// Where whoever started this process says so, its end is ours: nobody would be left to see to it.
+/// Where whoever started this process says so, its end is ours: nobody would be left to see to it. A script may stand between
+/// the two; then only a process that is gone already is noticed.
 fn end_with_parent() -> Result<()> {
     let Ok(parent) = std::env::var("TIDEMILL_PARENT") else { return Ok(()) };
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-        set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|e| Error::io("ask for the signal of the parent's death", e.into()))?;
-        // Before there was a signal.
-        if getppid().is_none_or(|pid| pid.as_raw_nonzero().to_string() != parent) {
+        if getppid().is_some_and(|pid| pid.as_raw_nonzero().to_string() == parent) {
+            set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(|e| Error::io("ask for the signal of the parent's death", e.into()))?;
+        }
+        // It may have died before it could be asked for.
+        let stat = std::fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        if matches!(state, None | Some('Z' | 'X')) {
             return Err(Error::external(format!("process {parent}, which started this one, is gone")));
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    drop(parent);
     Ok(())
 }
 
