@@ -61,7 +61,7 @@ pub(super) fn hidden(folder: &Path, part: &str, state: &str) -> PathBuf {
 }
 
 /// The token: the files to publish, by their final names with their buckets in front.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Parts {
     pub files: Vec<String>,
     /// Files that go on after the checkpoint. Whoever restores it publishes them as long as they were.
@@ -100,8 +100,7 @@ impl OpenPart {
         let copied = hidden(folder, &self.file, COPIED);
         let mut copy = File::create(&copied)?;
         io::copy(&mut written.take(self.bytes), &mut copy).and_then(|_| copy.sync_all())?;
-        fs::rename(&copied, &published)?;
-        published.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        fs::rename(&copied, &published)
     }
 }
 
@@ -146,6 +145,7 @@ impl<T, B: Bucket<T>> Committer for FileCommitter<T, B> {
 pub(super) fn recover(folder: &Path, tokens: &[Token]) -> Result<()> {
     for open in publish(folder, tokens)?.iter().flat_map(|parts| &parts.open) {
         open.publish(folder).map_err(|e| Error::io(format!("publish `{}` in `{}`", open.file, folder.display()), e))?;
+        folder.join(&open.file).parent().map_or(Ok(()), sync_folder)?;
     }
     Ok(())
 }
