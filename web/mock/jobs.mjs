@@ -61,7 +61,7 @@ export function createJobs() {
   function summary(job) {
     const running = job.state === 'RUNNING'
     return {
-      id: job.id, name: job.name, state: job.state, start_ms: job.start_ms, end_ms: job.end_ms, parallelism: job.plan.parallelism, restarts: job.restarts,
+      id: job.id, name: job.name, state: job.state, start_ms: job.start_ms, end_ms: job.end_ms, parallelism: job.plan.parallelism, slots: job.plan.parallelism, restarts: job.restarts,
       records_in_per_s: rate(job), records_out_per_s: rate(job) * 0.021, lag_records: running ? Math.round((job.name === 'page-views' ? 48_000 : 900) * (1 + 0.3 * wave(1, 4000))) : null,
       watermark_ms: running ? Date.now() - 3200 : null, last_checkpoint_ms: job.history.at(-1)?.trigger_ms ?? null, failure: job.failure,
     }

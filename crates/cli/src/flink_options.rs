@@ -48,6 +48,10 @@ const NEXT_STEPS: &[(&str, &str)] = &[
     ("pipeline.auto-watermark-interval", "set it in the program's `WatermarkStrategy`"),
     ("pipeline.", "set it in the program"),
     ("restart-strategy", "write `strategy` and its options under [restart]"),
+    (
+        "taskmanager.network.memory.buffer-debloat",
+        "leave it out: what lies between tasks is counted in rows, at most 32768 from a subtask to another",
+    ),
     ("taskmanager.numberOfTaskSlots", "give `--slots` to `tidemill serve` and `tidemill agent`"),
     ("taskmanager.", "hosts are set by the options of `tidemill agent`"),
     ("jobmanager.", "the server is set by the options of `tidemill serve`"),
@@ -97,6 +101,7 @@ mod tests {
             ("[execution.checkpointing]\ninterval = \"10 s\"", "write `checkpoint_interval_ms`"),
             ("state.backend.type = \"rocksdb\"", "`\"disk\"` for `rocksdb`"),
             ("state.backend.incremental = true", "only what has changed"),
+            ("taskmanager.network.memory.buffer-debloat.enabled = true", "counted in rows"),
             ("state.latency-track.keyed-state-enabled = true", "`state_latency_sample_interval = 100`"),
             ("execution.buffer-timeout.interval = \"0 ms\"", "whenever it has nothing more to do"),
             ("execution.buffer-timeout = 100", "whenever it has nothing more to do"),

@@ -12,6 +12,7 @@
 //! | [`mod@format`] | bytes to values and back |
 //! | [`metrics`] | what a source or sink counts of itself |
 //! | [`report`] | what a job process tells about itself |
+//! | [`slots`] | how many slots a job takes |
 
 pub mod clock;
 pub mod columns;
@@ -21,6 +22,7 @@ pub mod format;
 pub mod metrics;
 pub mod report;
 pub mod sink;
+pub mod slots;
 pub mod source;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};

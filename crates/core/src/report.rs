@@ -19,8 +19,11 @@ pub struct Report {
     pub now_ms: i64,
     /// The process.
     pub pid: u32,
-    /// Workers.
+    /// The largest parallelism of any operator.
     pub parallelism: usize,
+    /// Workers: the slots the job takes.
+    #[serde(default)]
+    pub slots: usize,
     /// Chains of operators.
     pub vertices: Vec<VertexReport>,
     /// How they are connected.

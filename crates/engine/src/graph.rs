@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidemill_core::sink::{Committer, SinkScope, Token};
+use tidemill_core::slots::SlotDemand;
 use tidemill_core::source::Boundedness;
 use tidemill_core::{Data, Error, Result};
 
@@ -18,6 +19,7 @@ use crate::key::KEY_GROUPS;
 use crate::operator::{Link, Sides};
 use crate::runtime::RuntimeMode;
 use crate::runtime::board::Board;
+use crate::slot_sharing::{DEFAULT_GROUP, SlotSharing, demand};
 use crate::stream::partition::PartitionFactory;
 
 /// The kind of an edge, as it is shown.
@@ -163,9 +165,6 @@ impl Node {
     }
 }
 
-/// The slot sharing group of operators that were put nowhere.
-const DEFAULT_SLOT_GROUP: &str = "default";
-
 /// The whole job.
 #[derive(Default)]
 pub(crate) struct Graph {
@@ -197,8 +196,8 @@ pub(crate) struct Plan {
     pub groups: Vec<usize>,
     /// The alignment group of each slot.
     pub alignments: Vec<Option<usize>>,
-    /// For each node, its slot sharing group.
-    pub slot_groups: Vec<String>,
+    /// Which workers run the subtasks of each node.
+    pub sharing: SlotSharing,
 }
 
 impl Graph {
@@ -238,6 +237,14 @@ impl Graph {
         node.parallelism.unwrap_or(default_parallelism).min(node.parallelism_max).min(max).max(1)
     }
 
+    /// The slots the job takes, by the parallelism of operators that say nothing; with `fixed` the program says that too.
+    pub fn slot_demand(&self, fixed: Option<usize>) -> SlotDemand {
+        let own: Vec<Option<usize>> = self.nodes.iter().map(|node| node.parallelism.or(fixed)).collect();
+        let most = |node| self.max_parallelism(node).min(self.nodes[node].parallelism_max).max(1);
+        let most: Vec<usize> = (0..self.nodes.len()).map(most).collect();
+        demand(&slot_groups(&self.nodes), &own, &most)
+    }
+
     fn max_parallelism(&self, node: usize) -> usize {
         self.nodes[node].max_parallelism.or(self.max_parallelism).unwrap_or(KEY_GROUPS as usize)
     }
@@ -250,7 +257,7 @@ impl Graph {
         let max_parallelism = (0..self.nodes.len()).map(|node| self.max_parallelism(node)).collect();
         let Graph { nodes, chaining_off, .. } = self;
         let uids = uids(&nodes)?;
-        let slot_groups = slot_groups(&nodes);
+        let sharing = SlotSharing::new(&slot_groups(&nodes), &parallelism);
         let mut outgoing = vec![Vec::new(); nodes.len()];
         for (to, node) in nodes.iter().enumerate() {
             for (index, input) in node.inputs.iter().enumerate() {
@@ -263,8 +270,7 @@ impl Graph {
                 [input] => {
                     let forward = matches!(input.kind, ShipKind::Forward | ShipKind::ForwardOnly);
                     let wanted = node.chain && nodes[input.from].chain_next && !chaining_off;
-                    let alike =
-                        parallelism[input.from] == parallelism[to] && slot_groups[input.from] == slot_groups[to];
+                    let alike = parallelism[input.from] == parallelism[to] && sharing.shared(input.from, to);
                     forward && wanted && alike
                 }
                 _ => false,
@@ -294,7 +300,7 @@ impl Graph {
             slots,
             groups,
             alignments,
-            slot_groups,
+            sharing,
         })
     }
 
@@ -312,6 +318,7 @@ impl Graph {
         plan.task_of.fill(0);
         plan.heads = vec![0];
         plan.parallelism.fill(parallelism);
+        plan.sharing = SlotSharing::new(&vec![DEFAULT_GROUP.to_string(); plan.nodes.len()], &plan.parallelism);
         Ok(plan)
     }
 }
@@ -354,7 +361,7 @@ fn slot_groups(nodes: &[Node]) -> Vec<String> {
         let mut inputs = node.inputs.iter().map(|input| &groups[input.from]);
         let first = inputs.next().cloned();
         let inherited = first.filter(|first| inputs.all(|other| other == first));
-        groups.push(node.slot_group.clone().or(inherited).unwrap_or_else(|| DEFAULT_SLOT_GROUP.to_string()));
+        groups.push(node.slot_group.clone().or(inherited).unwrap_or_else(|| DEFAULT_GROUP.to_string()));
     }
     groups
 }
@@ -424,16 +431,36 @@ impl Plan {
         }
     }
 
-    /// The largest parallelism of any operator: the number of workers.
-    pub fn workers(&self) -> usize {
+    /// The largest parallelism of any operator.
+    pub fn parallelism(&self) -> usize {
         self.parallelism.iter().copied().max().unwrap_or(1)
+    }
+
+    /// The workers of all slot sharing groups: the slots the job takes.
+    pub fn workers(&self) -> usize {
+        self.sharing.workers()
+    }
+
+    /// The workers of a node's subtasks, in order.
+    pub fn workers_of(&self, node: usize) -> &[usize] {
+        &self.sharing.workers_of(node)[..self.parallelism[node]]
+    }
+
+    /// The subtask of a node that a worker runs.
+    pub fn subtask_on(&self, node: usize, worker: usize) -> Option<usize> {
+        self.workers_of(node).iter().position(|other| *other == worker)
+    }
+
+    /// For each slot on the board, the worker of the source subtask that fills it.
+    pub fn slot_workers(&self) -> Vec<usize> {
+        self.slots.keys().flat_map(|node| self.workers_of(*node).iter().copied()).collect()
     }
 
     /// What all processes of a job must have in common, so that their channels and subtasks mean the same.
     pub fn fingerprint(&self) -> String {
         let mut text = format!("{} {}\n", env!("CARGO_PKG_VERSION"), KEY_GROUPS);
         for (index, node) in self.nodes.iter().enumerate() {
-            let place = (self.parallelism[index], self.task_of[index]);
+            let place = (self.workers_of(index), self.task_of[index]);
             text.push_str(&format!("{} {} {place:?}", self.uids[index], node.name));
             for input in &node.inputs {
                 text.push_str(&format!(" {} {} {:?}", input.from, input.kind.name(), input.tag));
@@ -442,11 +469,6 @@ impl Plan {
         }
         let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// For each slot on the board, the subtask that fills it.
-    pub fn slot_subtasks(&self) -> Vec<usize> {
-        self.slots.keys().flat_map(|node| 0..self.parallelism[*node]).collect()
     }
 
     /// The nodes of a task, in order.

@@ -20,6 +20,7 @@ mod graph;
 pub mod key;
 pub mod operator;
 pub mod runtime;
+mod slot_sharing;
 pub mod state;
 pub mod stream;
 pub mod testing;

@@ -160,20 +160,62 @@ fn a_job_over_agents_is_rescaled_and_survives_the_loss_of_processes_agents_and_t
     let _one = agent(&server, &secret, "one");
     runs_with(&server, &job, 6);
 
-    let has_published = || published_sums(server.data(), "moved").values().map(Vec::len).sum::<usize>();
+    ends_with_everything_published(&server, &job, "moved");
+}
+
+#[test]
+fn a_job_of_two_groups_is_given_the_slots_it_takes() {
+    let secrets = folder();
+    let (server, secret) = server(secrets.path());
+    let _one = agent(&server, &secret, "one");
+    joined(&server, 2);
+    let topics = Topics::open(server.topics()).unwrap();
+    let entries = topics.create("entries", &TopicConfig { partitions: 3, ..TopicConfig::default() }).unwrap();
+    append(&entries, &lines(6, RECORDS as u64)).unwrap();
+    // The server's own host has room for its parallelism, but not for two groups of it.
+    let files = server.data().join("apart").display().to_string();
+    let spec = json!({"program": "sums", "args": ["--from", "entries", "--into", "apart", "--files", &files, "--slow", "--apart"],
+        "parallelism": 2, "checkpoint_interval_ms": 50, "restart": {"strategy": "none"}});
+    let (status, body) = server.http.post("/api/jobs", &spec);
+    assert_eq!(status, 201, "{body}");
+    let job = body["id"].as_str().unwrap().to_owned();
+    runs_with(&server, &job, 2);
+    let detail = server.job(&job);
+    assert_eq!((&detail["slots"], &detail["restarts"]), (&json!(4), &json!(0)), "{}", server.logs(&job));
+    assert_eq!(members(&job).len(), 1, "it has taken both hosts");
+    let agents = server.http.get("/api/agents");
+    let used: Vec<&Value> = agents["agents"].as_array().unwrap().iter().map(|agent| &agent["used"]).collect();
+    assert_eq!(used, [2, 2]);
+
+    // Rescaled it takes one slot for each group; more there is no room for.
+    let rescale = |parallelism: usize| {
+        server.http.post(&format!("/api/jobs/{job}/rescale"), &json!({"parallelism": parallelism}))
+    };
+    let (status, answer) = rescale(3);
+    assert_eq!(status, 507, "{answer}");
+    let (status, answer) = rescale(1);
+    assert_eq!(status, 200, "{answer}\n{}", server.logs(&job));
+    runs_with(&server, &job, 1);
+    assert_eq!((&server.job(&job)["slots"], members(&job).len()), (&json!(2), 0));
+    ends_with_everything_published(&server, &job, "apart");
+}
+
+/// Waits until the job has read all there is, lets it end, and compares with a run that nothing disturbed.
+fn ends_with_everything_published(server: &Server, job: &str, into: &str) {
+    let has_published = || published_sums(server.data(), into).values().map(Vec::len).sum::<usize>();
     eventually("everything is published", || match has_published() {
         RECORDS => Ok(()),
-        count => Err(format!("{count}\n{}", server.logs(&job))),
+        count => Err(format!("{count}\n{}", server.logs(job))),
     });
     let (status, answer): (u16, Value) = server.http.post(&format!("/api/jobs/{job}/stop"), &json!({"drain": true}));
-    assert_eq!(status, 200, "{answer}\n{}", server.logs(&job));
-    eventually("no process is left", || match processes() {
+    assert_eq!(status, 200, "{answer}\n{}", server.logs(job));
+    eventually("no process is left", || match with_variable("TIDEMILL_JOB_ID", job) {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
     });
     let calm = sums(server.data(), 2, "calm");
     assert_eq!(calm.start(2, &["--bounded"]).wait(), 0, "{}", calm.log());
-    assert!(published(server.data(), "moved") == published(server.data(), "calm"), "{}", server.logs(&job));
+    assert!(published(server.data(), into) == published(server.data(), "calm"), "{}", server.logs(job));
 }
 
 #[test]

@@ -971,16 +971,16 @@ export interface components {
             };
             /** @description The name shown to people; default: the one that program or job file give themselves, before that is known the file's. */
             name?: string;
-            /** @description Workers; default: the number of cores. */
+            /** @description Parallelism of operators that say nothing; default: the number of cores. */
             parallelism?: number | null;
             /**
-             * @description Adaptive: where there is no room for `parallelism` workers, the job runs with fewer, but not with fewer than this.
+             * @description Adaptive: where there is no room for `parallelism`, the job runs with less, but not with less than this.
              *     Wants `parallelism`.
              */
             parallelism_min?: number | null;
             /** @description A file name in the server's jobs folder: an executable, or a `.toml` job file. */
             program: string;
-            /** @description Reactive: as many workers as all hosts have room for, whatever `parallelism` says. */
+            /** @description Reactive: the greatest parallelism all hosts have room for, whatever `parallelism` says. */
             reactive?: boolean;
             /** @description What happens after a failure. */
             restart?: components["schemas"]["RestartStrategy"];
@@ -1027,7 +1027,7 @@ export interface components {
             last_checkpoint_ms: number | null;
             /** @description Its name. */
             name: string;
-            /** @description Workers; 0 while unknown. */
+            /** @description The largest parallelism of any operator; 0 while unknown. */
             parallelism: number;
             /**
              * Format: double
@@ -1044,6 +1044,8 @@ export interface components {
              * @description Restarts after failures.
              */
             restarts: number;
+            /** @description Workers: the slots it takes; 0 while unknown. */
+            slots: number;
             /**
              * Format: int64
              * @description When it was submitted, epoch ms.

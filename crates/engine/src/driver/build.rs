@@ -64,10 +64,9 @@ pub(crate) struct BuildShared {
 }
 
 impl BuildShared {
-    /// How many subtasks of an operator run in this process, `subtask` being one of them.
-    fn subtasks_here(&self, subtask: usize, parallelism: usize) -> usize {
-        let first = subtask / self.workers * self.workers;
-        parallelism.min(first + self.workers) - first.min(parallelism)
+    /// How many subtasks of a node run in the process of this worker.
+    fn subtasks_beside(&self, worker: usize, node: usize) -> usize {
+        self.plan.workers_of(node).iter().filter(|other| *other / self.workers == worker / self.workers).count()
     }
 }
 
@@ -86,7 +85,8 @@ struct Edge<'scope, T: Data> {
     stream: Stream<'scope, Ts, Rows<T>>,
     flow: Flow,
     sender_address: Rc<[usize]>,
-    senders: usize,
+    /// The workers of the sending subtasks.
+    senders: Vec<usize>,
 }
 
 impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
@@ -101,10 +101,10 @@ impl<'scope, T: Data> OpenEdge<'scope> for Edge<'scope, T> {
             .downcast_ref::<Head<T>>()
             .ok_or_else(|| Error::bug("an edge's type differs from its receiver's"))?
             .clone();
-        let credit = connect(scope.worker(), self.sender_address, &self.flow);
+        let credit = connect(scope.worker(), self.sender_address, &self.flow, &self.senders);
         // No input time leads to an output time by itself: outputs follow the capabilities that the task holds.
         let handle = builder.new_input_connection(self.stream, Addressed, []);
-        Ok(input_port(Box::new(handle), head, credit, self.senders, metrics))
+        Ok(input_port(Box::new(handle), head, credit, self.senders.len(), metrics))
     }
 }
 
@@ -151,7 +151,8 @@ pub(crate) struct TaskBuilder<'a, 'scope> {
     outputs: Vec<Rc<dyn AnyOutput>>,
     by_hand: Option<&'a RestoreByHand>,
     task: usize,
-    /// The subtask of this worker; `None` when the task's parallelism leaves this worker out.
+    worker: usize,
+    /// The task's subtask on this worker; `None` when it has none here.
     pub subtask: Option<usize>,
     metrics: Arc<SubtaskMetrics>,
     waker: Waker,
@@ -168,15 +169,17 @@ impl<'a> TaskBuilder<'a, 'static> {
 impl<'a, 'scope> TaskBuilder<'a, 'scope> {
     /// A builder of one task on one worker.
     pub fn new(shared: &'a BuildShared, site: Site<'a, 'scope>, (task, worker): (usize, usize), waker: Waker) -> Self {
-        let takes_part = shared.plan.heads.get(task).is_some_and(|head| worker < shared.plan.parallelism[*head]);
+        let subtask = shared.plan.heads.get(task).and_then(|head| shared.plan.subtask_on(*head, worker));
+        let metrics = subtask.and_then(|subtask| shared.metrics.get(task)?.get(subtask));
         TaskBuilder {
             shared,
             site,
             outputs: Vec::new(),
             by_hand: None,
             task,
-            subtask: takes_part.then_some(worker),
-            metrics: shared.metrics.get(task).and_then(|task| task.get(worker)).cloned().unwrap_or_default(),
+            worker,
+            subtask,
+            metrics: metrics.cloned().unwrap_or_default(),
             waker,
         }
     }
@@ -238,11 +241,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
                         ))
                     })?
                     .clone();
-                links.push(self.port::<O>(
-                    (to, index),
-                    factory.as_ref(),
-                    (plan.parallelism[node], plan.parallelism[to]),
-                )?);
+                links.push(self.port::<O>((to, index), factory.as_ref(), (node, to))?);
             }
         }
         match links.pop() {
@@ -270,21 +269,24 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
         &mut self,
         edge: (usize, usize),
         factory: &dyn PartitionFactory<O>,
-        (senders, receivers): (usize, usize),
+        (from, to): (usize, usize),
     ) -> Result<Box<dyn Link<O>>> {
-        let (peers, me) = match &self.site {
+        let (senders, receivers) = (self.shared.plan.workers_of(from), self.shared.plan.workers_of(to));
+        let peers = match &self.site {
             Site::ByHand => return Err(Error::bug("an exchanged edge in a task built by hand")),
-            Site::Timely(dataflow) => (dataflow.scope.peers(), dataflow.scope.index()),
+            Site::Timely(dataflow) => dataflow.scope.peers(),
             #[cfg(test)]
-            Site::Simulated(place) => (place.peers(), place.worker),
+            Site::Simulated(place) => place.peers(),
         };
+        // A worker without a subtask of the sender builds the port all the same and closes it at the start.
+        let me = self.subtask.unwrap_or(0);
         let flow = Flow::new(peers);
         let outlet: Box<dyn Outlet<O>> = match &mut self.site {
             Site::ByHand => return Err(Error::bug("an exchanged edge in a task built by hand")),
             Site::Timely(dataflow) => {
                 let (output, stream) = dataflow.builder.new_output_connection([]);
                 let sender_address = dataflow.builder.operator_info().address;
-                let open = Edge { stream, flow: flow.clone(), sender_address, senders };
+                let open = Edge { stream, flow: flow.clone(), sender_address, senders: senders.to_vec() };
                 dataflow.open.insert(edge, Box::new(open));
                 Box::new(TimelyOutlet { output, capability: None })
             }
@@ -293,9 +295,10 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
         };
         let port = Rc::new(RefCell::new(OutputPort {
             outlet,
-            partition: factory.make(me, senders, receivers),
-            buffers: (0..peers).map(|_| Vec::new()).collect(),
-            channels: (0..peers).map(|_| Arc::new(Mutex::new(codec::<O>().encoder()))).collect(),
+            partition: factory.make(me, senders.len(), receivers.len()),
+            buffers: receivers.iter().map(|_| Vec::new()).collect(),
+            channels: receivers.iter().map(|_| Arc::new(Mutex::new(codec::<O>().encoder()))).collect(),
+            receivers: receivers.to_vec(),
             codec: codec::<O>(),
             flow,
             me: me as u32,
@@ -337,6 +340,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
         Ok(TaskCore {
             task: self.task,
             subtask: self.subtask.unwrap_or(0),
+            worker: self.worker,
             epoch: self.shared.restore.epoch() + 1,
             head,
             outputs: std::mem::take(&mut self.outputs),
@@ -399,7 +403,7 @@ pub(crate) fn source<T: Data>(
     context.metrics = builder.metrics_of(node);
     let reader = parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?;
     let first_slot = plan.slots[&node];
-    let subtasks = builder.shared.subtasks_here(subtask, parallelism);
+    let subtasks = builder.shared.subtasks_beside(core.worker, node);
     let mut task = SourceTask {
         uid: plan.uids[node].clone(),
         source: parts.source.clone(),

@@ -99,12 +99,14 @@ pub(crate) struct CreditReturn {
 }
 
 impl CreditReturn {
-    /// Credit of worker `me` goes to each sender this way.
-    pub(crate) fn new(senders: Vec<Box<dyn Push<Credit>>>, me: usize) -> Self {
-        CreditReturn { senders: senders.into_iter().map(|pusher| (pusher, 0)).collect(), me: me as u64 }
+    /// Credit of worker `me` goes to each worker this way; those of the sending subtasks are `senders`.
+    pub(crate) fn new(ways: Vec<Box<dyn Push<Credit>>>, senders: &[usize], me: usize) -> Self {
+        let mut ways: Vec<_> = ways.into_iter().map(Some).collect();
+        let way = |worker: &usize| ways.get_mut(*worker).and_then(Option::take);
+        CreditReturn { senders: senders.iter().filter_map(way).map(|way| (way, 0)).collect(), me: me as u64 }
     }
 
-    /// `rows` of sender `from` have been processed.
+    /// `rows` of sending subtask `from` have been processed.
     pub(crate) fn processed(&mut self, from: usize, rows: usize) {
         let (_, pending) = &mut self.senders[from];
         *pending += rows as i64;
@@ -129,11 +131,12 @@ impl CreditReturn {
     }
 }
 
-/// Connects the two sides of an edge; `sender_address` is the sending task, so that credit wakes it.
-pub(crate) fn connect(worker: &Worker, sender_address: Rc<[usize]>, flow: &Flow) -> CreditReturn {
+/// Connects the two sides of an edge; `sender_address` is the sending task, so that credit wakes it, and `senders` are the
+/// workers of its subtasks.
+pub(crate) fn connect(worker: &Worker, sender_address: Rc<[usize]>, flow: &Flow, senders: &[usize]) -> CreditReturn {
     let (pushers, puller) = worker.allocate::<Credit>(worker.new_identifier(), sender_address);
     flow.returns_by(puller);
-    CreditReturn::new(pushers, worker.index())
+    CreditReturn::new(pushers, senders, worker.index())
 }
 
 /// Delivers each batch to the worker it is addressed to.

@@ -83,12 +83,15 @@ impl<T: Data> Inlet<T> for InputHandleCore<Ts, Rows<T>, BatchPull<T>> {
 pub(crate) struct OutputPort<T: 'static> {
     pub outlet: Box<dyn Outlet<T>>,
     pub partition: Box<dyn Partition<T>>,
-    /// One buffer a receiving worker.
+    /// One buffer a receiving subtask.
     pub buffers: Vec<Records<T>>,
-    /// One a receiving worker.
+    /// One a receiving subtask.
     pub channels: Vec<Channel<T>>,
+    /// The workers of the receiving subtasks.
+    pub receivers: Vec<usize>,
     pub codec: &'static dyn Codec<T>,
     pub flow: Flow,
+    /// The sending subtask.
     pub me: u32,
     pub metrics: Arc<SubtaskMetrics>,
 }
@@ -103,14 +106,14 @@ impl<T: Data> OutputPort<T> {
         if self.buffers.iter().all(|buffer| codec.rows(buffer) < least) {
             return;
         }
-        let OutputPort { outlet, buffers, channels, flow, metrics, .. } = self;
+        let OutputPort { outlet, buffers, channels, receivers, flow, metrics, .. } = self;
         let full = buffers.iter_mut().enumerate().filter(|(_, buffer)| codec.rows(buffer) >= least);
         outlet.send(&mut full.map(|(to, buffer)| {
             let rows = codec.rows(buffer);
-            let records = std::mem::take(buffer);
-            flow.sent(to, rows);
+            let (records, worker) = (std::mem::take(buffer), receivers[to]);
+            flow.sent(worker, rows);
             metrics.records_out.add(rows as u64);
-            Rows::new(records, rows, (me, to as u32), channels[to].clone())
+            Rows::new(records, rows, (me, worker as u32), channels[to].clone())
         }));
     }
 

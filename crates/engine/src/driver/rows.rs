@@ -1,4 +1,4 @@
-//! The container on an exchanged edge: records with their event times, the worker they come from and the one they go to.
+//! The container on an exchanged edge: records with their event times, the subtask they come from and the worker they go to.
 
 use std::cell::OnceCell;
 use std::io::Write;

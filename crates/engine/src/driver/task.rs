@@ -50,6 +50,7 @@ const COPY_PAUSE_MS: i64 = 5;
 pub(crate) struct TaskCore {
     pub task: usize,
     pub subtask: usize,
+    pub worker: usize,
     pub epoch: u64,
     pub head: Rc<dyn AnyHead>,
     pub outputs: Vec<Rc<dyn AnyOutput>>,
@@ -108,7 +109,7 @@ impl TaskCore {
             }
             other => other,
         };
-        let buffers = self.control.buffers(self.subtask);
+        let buffers = self.control.buffers(self.worker);
         self.head.signal(&mut Signal::Barrier { epoch: self.epoch, mode, buffers, snapshots: &mut operators })?;
         let milliseconds = |from: i64, to: i64| to.saturating_sub(from).max(0) as u64;
         let times = BarrierTimes {
@@ -136,7 +137,7 @@ impl TaskCore {
         if !self.copying {
             return Ok(());
         }
-        if !self.control.writer_has_room(self.subtask) {
+        if !self.control.writer_has_room(self.worker) {
             let now_ms = self.control.clock().now_ms();
             self.wake_at(now_ms + COPY_PAUSE_MS, now_ms);
             return Ok(());
@@ -176,7 +177,7 @@ impl TaskCore {
     }
 
     fn hand_in(&self, snapshot: TaskSnapshot) {
-        self.control.hand_in(self.task, self.subtask, snapshot);
+        self.control.hand_in(self.worker, (self.task, self.subtask), snapshot);
     }
 
     /// Hands on what was finished elsewhere since the last run.

@@ -239,23 +239,23 @@ impl JobControl {
         let _ = lock(&self.events).send(event);
     }
 
-    fn writer(&self, subtask: usize) -> &WriterLink {
-        &self.writers[subtask % self.writers.len()]
+    fn writer(&self, worker: usize) -> &WriterLink {
+        &self.writers[worker % self.writers.len()]
     }
 
-    /// Whether a subtask's checkpoint writer takes more copied state now.
-    pub fn writer_has_room(&self, subtask: usize) -> bool {
-        self.writer(subtask).queued.load(Ordering::Acquire) < QUEUED_BYTES_MAX
+    /// Whether a worker's checkpoint writer takes more copied state now.
+    pub fn writer_has_room(&self, worker: usize) -> bool {
+        self.writer(worker).queued.load(Ordering::Acquire) < QUEUED_BYTES_MAX
     }
 
-    /// Where a subtask's checkpoint writer puts the buffers it has done with.
-    pub fn buffers(&self, subtask: usize) -> &Buffers {
-        &self.writer(subtask).buffers
+    /// Where a worker's checkpoint writer puts the buffers it has done with.
+    pub fn buffers(&self, worker: usize) -> &Buffers {
+        &self.writer(worker).buffers
     }
 
-    /// Hands a part of a snapshot to the subtask's checkpoint writer.
-    pub fn hand_in(&self, task: usize, subtask: usize, snapshot: TaskSnapshot) {
-        let writer = self.writer(subtask);
+    /// Hands a part of a subtask's snapshot to its worker's checkpoint writer.
+    pub fn hand_in(&self, worker: usize, (task, subtask): (usize, usize), snapshot: TaskSnapshot) {
+        let writer = self.writer(worker);
         writer.queued.fetch_add(snapshot.piece_bytes(), Ordering::AcqRel);
         if lock(&writer.sender).send((task, subtask, snapshot)).is_err() {
             self.fail(Error::bug("the checkpoint writer has ended before its job"));

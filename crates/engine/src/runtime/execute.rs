@@ -21,8 +21,8 @@ use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
 use super::settings::{CheckpointRetention, ClaimMode, JobSettings};
-use super::socket;
 use super::user_metrics::{MetricGroup, UserMetrics};
+use super::{slots, socket};
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::{Storages, location};
@@ -87,6 +87,7 @@ struct Describe {
     name: String,
     start_ms: i64,
     parallelism: usize,
+    slots: usize,
     vertices: Vec<(VertexReport, Vec<Arc<SubtaskMetrics>>)>,
     edges: Vec<EdgeReport>,
     checkpoints: Arc<Mutex<CheckpointsReport>>,
@@ -110,6 +111,7 @@ impl JobHandle {
             now_ms: describe.settings.clock.now_ms(),
             pid: std::process::id(),
             parallelism: describe.parallelism,
+            slots: describe.slots,
             vertices: describe
                 .vertices
                 .iter()
@@ -206,7 +208,9 @@ pub(crate) fn execute(
 ) -> Result<JobResult> {
     let settings = settings.with_locations()?;
     let storages = Arc::new(Storages::new(settings.storage_options.clone()));
-    let plan = graph.plan(processes::default_parallelism(&settings)?)?;
+    let (parallelism, demand) = (processes::default_parallelism(&graph, &settings)?, slots::demand(&graph, &settings));
+    let plan = graph.plan(parallelism)?;
+    slots::check(&demand, plan.workers(), &settings)?;
     let batch = plan.is_batch(settings.runtime_mode)?;
     let interval_ms = settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some() && !batch);
     let folder =
@@ -430,7 +434,7 @@ pub(crate) fn vertices(plan: &Plan) -> Vec<VertexReport> {
         name: plan.task_name(task),
         operators: plan.members(task).map(operator).collect(),
         parallelism: plan.parallelism[head],
-        slot_sharing_group: plan.slot_groups[head].clone(),
+        slot_sharing_group: plan.sharing.name(head).to_string(),
         subtasks: Vec::new(),
     };
     plan.heads.iter().enumerate().map(vertex).collect()
@@ -467,7 +471,8 @@ fn describe(
         settings: settings.clone(),
         name: name.to_string(),
         start_ms: settings.clock.now_ms(),
-        parallelism: plan.workers(),
+        parallelism: plan.parallelism(),
+        slots: plan.workers(),
         vertices,
         edges,
         checkpoints,

@@ -8,12 +8,13 @@ pub mod metrics;
 mod process;
 mod processes;
 mod settings;
+mod slots;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod user_metrics;
 
-pub use cluster::{Cluster, Secret};
+pub use cluster::{Cluster, Room, Secret};
 pub use execute::{JobEnd, JobResult};
 pub(crate) use execute::{JobHandle as ExecuteHandle, edges, execute, spawn, vertices};
 pub use process::{run_job, run_job_with};

@@ -31,8 +31,9 @@ use crate::checkpoint::coordinator::Event;
 use crate::checkpoint::restore::RestorePoint;
 use crate::checkpoint::storage::Storages;
 use crate::checkpoint::writer::Target;
-use crate::graph::{Plan, above_max, check_max_parallelism};
+use crate::graph::{Graph, Plan, above_max, check_max_parallelism};
 use crate::key::KEY_GROUPS;
+use crate::slot_sharing::Homes;
 
 /// A worker that has not ended so long after the job failed is stuck in code of the job, and the process ends without it.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -46,8 +47,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// The file in the checkpoint folder by which processes find out that they share it.
 const WORD_FILE: &str = "word";
 
-/// Parallelism of operators that say nothing.
-pub(crate) fn default_parallelism(settings: &JobSettings) -> Result<usize> {
+/// Parallelism of operators that say nothing. In processes of so many workers each it is the largest that has room there.
+pub(crate) fn default_parallelism(graph: &Graph, settings: &JobSettings) -> Result<usize> {
     let max = check_max_parallelism(settings.max_parallelism.unwrap_or(KEY_GROUPS as usize), "the job")?;
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     match (settings.parallelism, &settings.cluster) {
@@ -55,10 +56,11 @@ pub(crate) fn default_parallelism(settings: &JobSettings) -> Result<usize> {
         (Some(parallelism), _) => Ok(parallelism),
         (None, None) => Ok(cores().min(max)),
         (None, Some(cluster)) => {
-            cluster.workers.map(|workers| (workers * cluster.processes()).min(max)).ok_or_else(|| {
+            let workers = cluster.workers.ok_or_else(|| {
                 Error::input("a job of several processes needs its parallelism")
                     .hint("set TIDEMILL_PARALLELISM, or TIDEMILL_WORKERS for each process, the same in all of them")
-            })
+            })?;
+            Ok(graph.slot_demand(None).parallelism_within(workers * cluster.processes(), max).unwrap_or(1))
         }
     }
 }
@@ -200,9 +202,7 @@ impl Network {
             reports,
             user,
             cluster: cluster.clone(),
-            tasks: plan.heads.len(),
-            workers: self.workers,
-            slot_process: slot_process(plan, self.workers),
+            homes: Homes::new(plan, self.workers),
         };
         let links = Links::Leader(leader::run(links, shared)?);
         Network { state: State::Alone, ..self }.run(cluster, data, control, links)
@@ -219,7 +219,8 @@ impl Network {
         checkpoints: Option<PathBuf>,
     ) -> Result<Self> {
         let State::Following(cluster, stream, data) = self.state else { return Ok(self) };
-        let ours = self.process * self.workers..(self.process + 1) * self.workers;
+        let homes = Homes::new(plan, self.workers);
+        let ours = |task, subtask| homes.of_task(task, subtask) == Some(self.process);
         let all = metrics.iter().enumerate().flat_map(|(task, subtasks)| {
             subtasks.iter().enumerate().map(move |(subtask, metrics)| (task, subtask, metrics.clone()))
         });
@@ -228,9 +229,9 @@ impl Network {
             target,
             cluster: cluster.clone(),
             checkpoints,
-            slot_process: slot_process(plan, self.workers),
+            metrics: all.filter(|(task, subtask, _)| ours(*task, *subtask)).collect(),
+            homes,
             user,
-            metrics: all.filter(|(_, subtask, _)| ours.contains(subtask)).collect(),
         };
         let links = Links::Member(member::run(stream, inbox, shared)?);
         Network { state: State::Alone, ..self }.run(cluster, data, control, links)
@@ -332,10 +333,6 @@ fn watch(control: &JobControl, workers_ended: &Ended, done: &Ended, sockets: &[C
             sockets.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
         }
     }
-}
-
-fn slot_process(plan: &Plan, workers: usize) -> Vec<usize> {
-    plan.slot_subtasks().into_iter().map(|subtask| subtask / workers).collect()
 }
 
 fn no_link() -> Error {

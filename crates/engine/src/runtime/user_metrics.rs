@@ -235,12 +235,12 @@ impl UserMetrics {
         Ok(Told { metrics, accumulators: accumulators.collect::<Result<_>>()? })
     }
 
-    /// Takes in what a process tells whose subtasks are `own`.
-    pub fn told(&self, process: usize, own: impl Fn(usize) -> bool, told: Told) -> Result<()> {
-        for (_, text) in &told.metrics {
+    /// Takes in what a process tells whose subtasks, by operator, are `own`.
+    pub fn told(&self, process: usize, own: impl Fn(&str, usize) -> bool, told: Told) -> Result<()> {
+        for (uid, text) in &told.metrics {
             let report: MetricReport = serde_json::from_slice(text)
                 .map_err(|e| Error::external(format!("its metrics cannot be read: {e}")))?;
-            if !own(report.subtask) {
+            if !own(uid, report.subtask) {
                 return Err(Error::external("it speaks for a subtask of another process"));
             }
         }

@@ -134,9 +134,11 @@ impl<T: Data> DataStream<T> {
         self.change_node(|node| node.description = Some(description.to_string()))
     }
 
-    /// Puts the operator that makes this stream, and those behind it that say nothing themselves, into a group. Operators
-    /// of different groups are never joined to one task. The group stands in the plan; it sets no resources apart, since
-    /// all tasks of a job share its workers. Default: the group of the inputs if they are of one, else `default`.
+    /// Puts the operator that makes this stream, and those behind it that say nothing themselves, into a slot sharing
+    /// group. Operators of one group share slots, each a worker thread with one subtask of each of them; operators of
+    /// different groups never do. So a job takes as many slots as the largest parallelisms of its groups add up to, and a
+    /// slow operator in a group of its own keeps no thread from the others. State does not depend on groups: they may
+    /// change from one start to the next. Default: the group of the inputs if they are of one, else `default`.
     pub fn slot_sharing_group(self, group: &str) -> Self {
         self.change_node(|node| node.slot_group = Some(group.to_string()))
     }

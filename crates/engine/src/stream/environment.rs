@@ -157,8 +157,8 @@ impl Environment {
 
     /// What would run now: tasks with their operators and parallelism, and the edges between them.
     pub fn execution_plan(&self) -> Result<ExecutionPlan> {
-        let parallelism = default_parallelism(&self.settings.borrow())?;
         self.graph.borrow_mut().max_parallelism = self.settings.borrow().max_parallelism;
+        let parallelism = default_parallelism(&self.graph.borrow(), &self.settings.borrow())?;
         self.graph.borrow().check(parallelism)?;
         let plan = self.take_graph().plan(parallelism)?;
         let (vertices, edges) = (vertices(&plan), edges(&plan));

@@ -94,6 +94,7 @@ fn every_graph_gives_with_several_processes_what_it_gives_with_one() {
                 .from_collection(words())
                 .rebalance()
                 .map(|word: String| (word, 1u64))
+                .slot_sharing_group("words")
                 .key_by(|(word, _)| word.clone())
                 .sum(|(_, count)| count)
                 .collect();

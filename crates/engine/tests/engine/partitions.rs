@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use tidemill_core::Result;
+use tidemill_engine::runtime::{Cluster, Secret};
 use tidemill_engine::stream::{DataStream, ExecutionPlan, ProcessContext, ProcessFunction, RuntimeContext};
 use tidemill_engine::{Environment, JobSettings};
 
@@ -170,6 +171,55 @@ fn chains_are_as_long_as_they_may_be() {
     let described: Vec<_> = grouped.vertices[1].operators.iter().map(|operator| &operator.description).collect();
     assert_eq!(described, [&Some("does the work".to_string()), &None, &None]);
     assert_eq!(grouped.edges[0].ship, "FORWARD");
+}
+
+/// Puts the thread that a record passes behind it.
+#[derive(Clone, Default)]
+struct Threads;
+
+impl ProcessFunction<Vec<u64>, Vec<u64>> for Threads {
+    fn process(&mut self, mut passed: Vec<u64>, context: &mut ProcessContext<'_, Vec<u64>>) -> Result<()> {
+        let thread = format!("{:?}", std::thread::current().id());
+        passed.push(thread.bytes().filter(u8::is_ascii_digit).fold(0, |number, b| number * 10 + u64::from(b - b'0')));
+        context.emit(passed)
+    }
+}
+
+#[test]
+fn groups_have_threads_of_their_own_and_the_slots_add_up() {
+    let env = Environment::new();
+    env.set_parallelism(2);
+    let first = env.from_sequence(1, 1000).map(|_| Vec::new()).process(Threads).process(Threads);
+    let heavy = first.rebalance().process(Threads).set_parallelism(3).slot_sharing_group("heavy");
+    let back = heavy.rebalance().process(Threads).slot_sharing_group("default");
+    let passed = back.collect();
+    let report = env.execute("groups").unwrap().report;
+    assert_eq!((report.parallelism, report.slots), (3, 5));
+    let passed = passed.take();
+    assert_eq!(passed.len(), 1000);
+    let threads = |step: usize| passed.iter().map(|passed| passed[step]).collect::<BTreeSet<u64>>();
+    assert!(passed.iter().all(|passed| passed[0] == passed[1]), "what shares a slot and is chained runs on one thread");
+    assert_eq!([threads(0).len(), threads(2).len(), threads(3).len()], [2, 3, 2]);
+    assert_eq!(threads(0), threads(3), "operators of one group share its slots");
+    assert!(threads(0).is_disjoint(&threads(2)), "those of another have others");
+}
+
+#[test]
+fn the_default_parallelism_is_the_greatest_that_has_room_for_all_groups() {
+    let planned = |workers: usize, processes: usize, grouped: bool| {
+        let addresses = (0..processes).map(|process| format!("127.0.0.1:{process}")).collect();
+        let secret = Secret::new("0123456789abcdef").unwrap();
+        let cluster = Cluster { workers: Some(workers), ..Cluster::new(0, addresses, secret) };
+        let env = Environment::with_settings(JobSettings { cluster: Some(cluster), ..JobSettings::default() });
+        let numbers = env.from_sequence(1, 10).rebalance().map(|n| n);
+        let numbers = if grouped { numbers.slot_sharing_group("other") } else { numbers };
+        numbers.rebalance().map(|n| n).set_parallelism(2);
+        env.execution_plan().unwrap().vertices[0].parallelism
+    };
+    assert_eq!(planned(4, 2, false), 8);
+    assert_eq!(planned(4, 2, true), 4);
+    assert_eq!(planned(3, 1, true), 1, "the other group has an operator of two subtasks");
+    assert_eq!(planned(1, 1, true), 1, "where there is no room a process has more workers than it says");
 }
 
 /// The parallelism of the operators `own`, `env` and `plain` of a job that says something on the levels named.

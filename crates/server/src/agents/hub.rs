@@ -206,20 +206,26 @@ impl Agents {
         std::iter::once(own).chain(inner.agents.iter().map(view)).collect()
     }
 
-    /// The most workers a job could have now, counting those it holds.
-    pub fn room_for(&self, job: &str, wanted: Wanted) -> usize {
+    /// The greatest parallelism a job could have now, in the slots it holds and those that are free.
+    pub fn room_for(&self, job: &str, wanted: &Wanted) -> usize {
         let inner = self.lock();
         let rooms = inner.rooms(self.slots, self.clock.now_ms(), Some(job));
         place(&rooms, wanted).map_or(0, |places| places.parallelism)
     }
 
     /// Finds hosts for a start of a job and has agents run its processes; `None` when there is no room now.
-    pub fn place(&self, job: &str, generation: u64, spec: &JobSpec, wanted: Wanted) -> Result<Option<Placement>> {
+    pub fn place(&self, job: &str, generation: u64, spec: &JobSpec, wanted: &Wanted) -> Result<Option<Placement>> {
         let mut inner = self.lock();
         let rooms = inner.rooms(self.slots, self.clock.now_ms(), None);
         let Some(places) = place(&rooms, wanted) else { return Ok(None) };
         let mut placement = Placement {
-            start: Start { generation, parallelism: places.parallelism, addresses: vec![], tls: self.tls },
+            start: Start {
+                generation,
+                parallelism: places.parallelism,
+                slots: places.workers * places.hosts.len(),
+                addresses: vec![],
+                tls: self.tls,
+            },
             workers: places.workers,
             agents: Vec::new(),
         };
@@ -317,8 +323,13 @@ mod tests {
 
     use super::*;
     use tidemill_core::ManualClock;
+    use tidemill_core::slots::SlotDemand;
 
     const JOB: &str = "00000000000000000000000000000001";
+
+    fn wanted(least: usize, most: usize) -> Wanted {
+        Wanted { least, most, demand: SlotDemand::default() }
+    }
 
     struct Bench {
         clock: Arc<ManualClock>,
@@ -349,7 +360,7 @@ mod tests {
         }
 
         fn place(&self, generation: u64, least: usize, most: usize) -> Option<Placement> {
-            self.agents.place(JOB, generation, &JobSpec::default(), Wanted { least, most }).unwrap()
+            self.agents.place(JOB, generation, &JobSpec::default(), &wanted(least, most)).unwrap()
         }
     }
 
@@ -393,8 +404,8 @@ mod tests {
         assert_eq!((told[0].process, told[0].start.generation, told[0].start.tls), (1, 1, true));
         let used: Vec<usize> = bench.agents.list().iter().map(|agent| agent.used).collect();
         assert_eq!(used, [2, 2]);
-        assert_eq!(bench.agents.room_for("other", Wanted { least: 1, most: 9 }), 0);
-        assert_eq!(bench.agents.room_for(JOB, Wanted { least: 1, most: 9 }), 4);
+        assert_eq!(bench.agents.room_for("other", &wanted(1, 9)), 0);
+        assert_eq!(bench.agents.room_for(JOB, &wanted(1, 9)), 4);
 
         let state = |generation, ended: Option<&str>| {
             vec![ProcessState { job: JOB.into(), generation, process: 1, ended: ended.map(str::to_string) }]

@@ -139,8 +139,10 @@ pub struct Assignment {
 pub struct Start {
     /// Which start of the job.
     pub generation: u64,
-    /// Workers in all.
+    /// The job's parallelism.
     pub parallelism: usize,
+    /// Slots of all processes together.
+    pub slots: usize,
     /// `host:port` of each process.
     pub addresses: Vec<String>,
     /// Whether they speak to each other by TLS.

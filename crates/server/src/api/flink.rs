@@ -71,7 +71,7 @@ pub(super) fn overview_of(supervisor: &Supervisor) -> Overview {
     let jobs = supervisor.list();
     let count = |wanted: &[JobState]| jobs.iter().filter(|job| wanted.contains(&job.state())).count();
     let slots = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let used: usize = jobs.iter().filter(|job| !job.state().ended()).map(|job| job.summary().parallelism).sum();
+    let used: usize = jobs.iter().filter(|job| !job.state().ended()).map(|job| job.summary().slots).sum();
     Overview {
         taskmanagers: 1,
         slots_total: slots,

@@ -155,6 +155,7 @@ impl Inner {
             start_ms: record.created_ms,
             end_ms: record.end_ms,
             parallelism: report.map(|report| report.parallelism).or(record.spec.parallelism).unwrap_or(0),
+            slots: report.map(|report| report.slots).or(record.spec.parallelism).unwrap_or(0),
             restarts: record.restarts,
             records_in_per_s: self.totals.records_in_per_s,
             records_out_per_s: self.totals.records_out_per_s,

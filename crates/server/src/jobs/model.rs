@@ -171,8 +171,10 @@ pub struct JobSummary {
     /// When it ended, epoch ms.
     #[schema(required)]
     pub end_ms: Option<i64>,
-    /// Workers; 0 while unknown.
+    /// The largest parallelism of any operator; 0 while unknown.
     pub parallelism: usize,
+    /// Workers: the slots it takes; 0 while unknown.
+    pub slots: usize,
     /// Restarts after failures.
     pub restarts: u64,
     /// Records its sources read, a second.

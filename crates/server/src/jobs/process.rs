@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tidemill_core::slots::SlotDemand;
 use tidemill_core::{Error, Kind, Result};
 
 use super::log;
@@ -233,6 +234,7 @@ fn command(launch: &Launch) -> tokio::process::Command {
     if let Some(Member { process, start, secret_file }) = &launch.member {
         command
             .env("TIDEMILL_PARALLELISM", start.parallelism.to_string())
+            .env("TIDEMILL_SLOTS", start.slots.to_string())
             .env("TIDEMILL_PROCESS", process.to_string())
             .env("TIDEMILL_PROCESSES", start.addresses.join(","))
             .env("TIDEMILL_GENERATION", start.generation.to_string())
@@ -259,6 +261,12 @@ fn start_error(name: &str, error: std::io::Error) -> Error {
         return Error::external(format!("program `{name}` is being written just now: {error}"));
     }
     Error::io(format!("start program `{name}`"), error)
+}
+
+/// The slots a job takes, as its newest start has told; as many as its parallelism while none has.
+pub fn slot_demand(dir: &Path) -> SlotDemand {
+    let told = std::fs::read(dir.join(SlotDemand::FILE)).ok();
+    told.and_then(|told| serde_json::from_slice(&told).ok()).unwrap_or_default()
 }
 
 /// Whether starting again can help.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tidemill_core::slots::SlotDemand;
 use tidemill_core::{Error, Result};
 use utoipa::ToSchema;
 
@@ -22,14 +23,14 @@ pub struct JobSpec {
     /// Arguments of the program.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Workers; default: the number of cores.
+    /// Parallelism of operators that say nothing; default: the number of cores.
     #[serde(default)]
     pub parallelism: Option<usize>,
-    /// Adaptive: where there is no room for `parallelism` workers, the job runs with fewer, but not with fewer than this.
+    /// Adaptive: where there is no room for `parallelism`, the job runs with less, but not with less than this.
     /// Wants `parallelism`.
     #[serde(default)]
     pub parallelism_min: Option<usize>,
-    /// Reactive: as many workers as all hosts have room for, whatever `parallelism` says.
+    /// Reactive: the greatest parallelism all hosts have room for, whatever `parallelism` says.
     #[serde(default)]
     pub reactive: bool,
     /// Milliseconds between checkpoints; default: the job's own, else 10000.
@@ -78,12 +79,12 @@ impl JobSpec {
     /// The least memory for state on disk, in bytes.
     pub const STATE_MEMORY_MIN_BYTES: u64 = 1024 * 1024;
 
-    /// How many workers it wants on hosts with room; `cores` where it says nothing.
-    pub fn wanted(&self, cores: usize) -> Wanted {
+    /// What it wants on hosts with room: `cores` where it says nothing, and for each parallelism the slots it takes.
+    pub fn wanted(&self, cores: usize, demand: SlotDemand) -> Wanted {
         let most = self.parallelism.unwrap_or(cores).max(1);
         match self.reactive {
-            true => Wanted { least: 1, most: Self::PARALLELISM_MAX },
-            false => Wanted { least: self.parallelism_min.unwrap_or(most), most },
+            true => Wanted { least: 1, most: Self::PARALLELISM_MAX, demand },
+            false => Wanted { least: self.parallelism_min.unwrap_or(most), most, demand },
         }
     }
 

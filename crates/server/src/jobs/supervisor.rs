@@ -11,6 +11,7 @@ use super::control;
 use super::ending::Wish;
 use super::job::Job;
 use super::model::{JobRecord, JobState};
+use super::process::slot_demand;
 use super::program;
 use super::spec::JobSpec;
 use super::store::{JobStore, blocking};
@@ -221,9 +222,9 @@ impl Supervisor {
         let spec = spec.checked()?;
         if let Some(agents) = &self.shared.config.agents
             && agents.list().len() > 1
-            && agents.room_for(id, spec.wanted(parallelism)) == 0
+            && agents.room_for(id, &spec.wanted(parallelism, slot_demand(&job.dir))) == 0
         {
-            let text = format!("there is no room for {parallelism} workers of equal processes");
+            let text = format!("there is no room for a parallelism of {parallelism} in equal processes");
             return Err(Error::full(text).hint("`tidemill agents` shows the slots of all hosts").into());
         }
         let before = job.record();

@@ -15,9 +15,10 @@ use super::ending::{self, Ending, Wish};
 use super::job::Job;
 use super::log;
 use super::model::{JobRecord, JobState};
-use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, ServerAccess, retryable};
+use super::process::{Exit, Launch, Member, Outcome, ProcessId, Running, ServerAccess, retryable, slot_demand};
 use super::program;
 use super::restart::Backoff;
+use super::spec::JobSpec;
 use super::store::{JobStore, blocking};
 use super::supervisor::SupervisorConfig;
 use crate::agents::host;
@@ -105,7 +106,7 @@ impl Worker {
             };
             let last_report = self.job.process_gone();
             let Some((ending, retry)) = self.read_end(left, log_from) else { return };
-            if self.grown(&ending).await {
+            if self.grown(&ending).await || self.wants_other_slots(&ending).await {
                 continue;
             }
             match ending {
@@ -159,6 +160,29 @@ impl Worker {
         true
     }
 
+    /// Whether the job did not start because it takes more slots than it was given: it has told how many by now.
+    async fn wants_other_slots(&self, ending: &Ending) -> bool {
+        let (record, demand) = (self.job.record(), slot_demand(&self.job.dir));
+        let Some(start) = record.placement.as_ref().map(|placement| &placement.start) else { return false };
+        let slots = demand.slots(start.parallelism);
+        if !matches!(ending, Ending::Failed(_)) || *self.job.wish.borrow() != Wish::Run || slots <= start.slots {
+            return false;
+        }
+        tracing::info!(job = self.job.id, slots, given = start.slots, "the job takes more slots than it was given");
+        let now_ms = self.shared.clock.now_ms();
+        let record = self.job.change(|record| {
+            record.process = None;
+            record.placement = None;
+            record.enter(JobState::Restarting, now_ms);
+        });
+        self.keep(&record).await;
+        true
+    }
+
+    fn wanted(&self, spec: &JobSpec, cores: usize) -> Wanted {
+        spec.wanted(cores, slot_demand(&self.job.dir))
+    }
+
     /// More workers than the job has would have room now, and it would take them.
     fn may_grow(&self) -> bool {
         let (record, agents) = (self.job.record(), self.shared.config.agents.as_ref());
@@ -167,9 +191,9 @@ impl Worker {
             return false;
         }
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        record
-            .placement
-            .is_some_and(|placement| agents.room_for(&self.job.id, spec.wanted(cores)) > placement.start.parallelism)
+        record.placement.is_some_and(|placement| {
+            agents.room_for(&self.job.id, &self.wanted(spec, cores)) > placement.start.parallelism
+        })
     }
 
     /// Stops the job with a savepoint, so that it is started again on all the room there is.
@@ -292,14 +316,15 @@ impl Worker {
         if agents.list().len() == 1 && !record.spec.reactive {
             return Ok(None);
         }
-        let (wanted, generation) = (record.spec.wanted(cores), record.attempts + 1);
+        let (wanted, generation) = (self.wanted(&record.spec, cores), record.attempts + 1);
+        let most_only = Wanted { least: wanted.most, ..wanted.clone() };
         let (mut wish, mut server) = (self.job.wish.subscribe(), self.shared.server_end.subscribe());
         let begun = tokio::time::Instant::now();
         let mut told = false;
         loop {
             // At first only what is wanted at most: an agent may be about to come back.
             let settled = begun.elapsed() >= SLOTS_SETTLE;
-            let now = if settled { wanted } else { Wanted { least: wanted.most, ..wanted } };
+            let now = if settled { &wanted } else { &most_only };
             match agents.place(&self.job.id, generation, &record.spec, now) {
                 Ok(None) => {}
                 Ok(placement) => return Ok(placement),
@@ -307,8 +332,8 @@ impl Worker {
             }
             if settled && !told {
                 told = true;
-                let least = wanted.least;
-                tracing::warn!(job = self.job.id, least, "no room for the job's workers: it waits for slots");
+                let (least, slots) = (wanted.least, wanted.demand.slots(wanted.least));
+                tracing::warn!(job = self.job.id, least, slots, "no room for the job's workers: it waits for slots");
             }
             tokio::select! {
                 () = tokio::time::sleep(SLOTS_POLL) => {}

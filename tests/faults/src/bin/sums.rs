@@ -1,6 +1,7 @@
 //! The job of the kill tests: a topic of lines `key,time in ms,amount` becomes a topic of running sums by key, and files
 //! of sums by key and second; both exactly once. With `--bounded` it ends where the topic ended when it began; with
-//! `--slow` it takes a second for 10,000 lines, so that there is something to disturb.
+//! `--slow` it takes a second for 10,000 lines, so that there is something to disturb; with `--apart` its windows have slots
+//! of their own.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +34,8 @@ fn build(env: &Environment) -> Result<()> {
     let topics = PathBuf::from(data).join("topics");
     let (from, into, files) = (option("from")?, option("into")?, option("files")?);
     let told = |name: &str| std::env::args().any(|word| word == name);
-    let (bounded, slow) = (told("--bounded"), told("--slow"));
+    let (bounded, slow, group) =
+        (told("--bounded"), told("--slow"), if told("--apart") { "windows" } else { "default" });
     let mut read_lines = 0u32;
     // At the source, so that each partition has a watermark of its own and nothing is ever late.
     let times = WatermarkStrategy::bounded_out_of_orderness(Duration::from_millis(500))
@@ -70,6 +72,7 @@ fn build(env: &Environment) -> Result<()> {
             |key: &String, window, entry: Entry| [format!("{key},{},{}", window.start_ms, entry.2)],
         )
         .uid("seconds")
+        .slot_sharing_group(group)
         .sink_to(FileSink::new(files, Text))
         .uid("into-files");
     Ok(())

@@ -14,7 +14,7 @@ use crate::output::cell;
 pub struct Rescale {
     #[command(flatten)]
     job: JobArgs,
-    /// How many workers
+    /// The new parallelism
     #[arg(short, long, value_name = "NUMBER")]
     parallelism: usize,
 }
@@ -23,7 +23,12 @@ impl Run for Rescale {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let answer =
             self.job.post_long("stopping it to start again", "/rescale", &json!({"parallelism": self.parallelism}))?;
-        let now = format_args!("job {} is {} with {} workers", self.job.id, cell(&answer["state"]), self.parallelism);
+        let now = format_args!(
+            "job {} is {} with a parallelism of {}",
+            self.job.id,
+            cell(&answer["state"]),
+            self.parallelism
+        );
         context.output.result(&answer, now)
     }
 }

@@ -33,6 +33,7 @@ impl Run for Show {
             ("started", moment(&job["start_ms"])),
             ("ended", moment(&job["end_ms"])),
             ("parallelism", cell(&job["parallelism"])),
+            ("slots", cell(&job["slots"])),
             ("restarts", cell(&job["restarts"])),
             ("waiting", cell(&job["lag_records"])),
             ("watermark", moment(&job["watermark_ms"])),

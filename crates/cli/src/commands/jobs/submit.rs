@@ -25,13 +25,13 @@ pub struct Submit {
     /// The job's name [default: the one that program or job file give themselves]
     #[arg(short, long)]
     name: Option<String>,
-    /// Workers
+    /// Parallelism of operators that say nothing [default: the cores]
     #[arg(short, long)]
     parallelism: Option<usize>,
-    /// Adaptive: the least workers, where there is no room for all of `--parallelism`
+    /// Adaptive: the least parallelism, where there is no room for all of `--parallelism`
     #[arg(long, value_name = "NUMBER")]
     parallelism_min: Option<usize>,
-    /// Reactive: as many workers as all hosts have slots
+    /// Reactive: the greatest parallelism all hosts have slots for
     #[arg(long)]
     reactive: bool,
     /// Milliseconds between checkpoints

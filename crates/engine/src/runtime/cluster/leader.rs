@@ -21,6 +21,7 @@ use crate::runtime::board::{Board, Mark, StageEnd};
 use crate::runtime::control::JobControl;
 use crate::runtime::spawn;
 use crate::runtime::user_metrics::UserMetrics;
+use crate::slot_sharing::Homes;
 
 /// Messages that may wait for one member. The coordinator says a few in a second; a member that lets so many wait is lost.
 const WAITING_MESSAGES_MAX: usize = 4096;
@@ -136,12 +137,8 @@ pub(crate) struct Shared {
     pub reports: RemoteReports,
     pub user: Arc<UserMetrics>,
     pub cluster: Cluster,
-    /// How many tasks the job has.
-    pub tasks: usize,
-    /// Workers a process.
-    pub workers: usize,
-    /// For each slot of the board, the process that fills it.
-    pub slot_process: Vec<usize>,
+    /// Whose subtasks and slots are whose.
+    pub homes: Homes,
 }
 
 /// The running links.
@@ -209,12 +206,12 @@ fn listen(process: usize, mut stream: Channel, shared: &Shared) {
 
 /// Takes in what a member says; false behind its last word.
 pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Result<bool> {
-    let own = |subtask: u32| subtask as usize / shared.workers == process;
+    let own = |task: u32, subtask: u32| shared.homes.of_task(task as usize, subtask as usize) == Some(process);
     let foreign = || Error::external("it speaks for a subtask of another process");
     match message {
         ToLeader::Alive => {}
         ToLeader::Acknowledged(acknowledgement) => {
-            if !own(acknowledgement.subtask) {
+            if !own(acknowledgement.task, acknowledgement.subtask) {
                 return Err(foreign());
             }
             // When nobody receives any more, the job has ended.
@@ -226,7 +223,7 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
         }
         ToLeader::Marks(marks) => {
             for (slot, mark) in marks {
-                if shared.slot_process.get(slot as usize) != Some(&process) {
+                if shared.homes.slots.get(slot as usize) != Some(&process) {
                     return Err(foreign());
                 }
                 shared.control.remote_mark(slot as usize, mark);
@@ -234,7 +231,7 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
         }
         ToLeader::Stages(ends) => {
             for (slot, end) in ends {
-                if shared.slot_process.get(slot as usize) != Some(&process) {
+                if shared.homes.slots.get(slot as usize) != Some(&process) {
                     return Err(foreign());
                 }
                 shared.control.stage_ended(slot as usize, end);
@@ -245,13 +242,16 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
             for (task, subtask, report) in reports {
                 let report = serde_json::from_slice(&report);
                 let report = report.map_err(|e| Error::external(format!("its counters cannot be read: {e}")))?;
-                if !own(subtask) || task as usize >= shared.tasks {
+                if !own(task, subtask) {
                     return Err(foreign());
                 }
                 kept.insert((task as usize, subtask as usize), report);
             }
         }
-        ToLeader::UserMetrics(told) => shared.user.told(process, |subtask| own(subtask as u32), told)?,
+        ToLeader::UserMetrics(told) => {
+            let own = |uid: &str, subtask| shared.homes.of_operator(uid, subtask) == Some(process);
+            shared.user.told(process, own, told)?;
+        }
         ToLeader::Failed(failure) => {
             shared.control.fail(Error::from(failure).context(shared.cluster.name(process)));
         }
@@ -261,7 +261,7 @@ pub(crate) fn heard(process: usize, message: ToLeader, shared: &Shared) -> Resul
 }
 
 fn talk(process: usize, mut stream: Channel, (outbox, waiting): (&Receiver<ToMember>, &AtomicUsize), shared: &Shared) {
-    let mut told = Told::new(&shared.slot_process, |owner| owner != process);
+    let mut told = Told::new(&shared.homes.slots, |owner| owner != process);
     let alive_after = alive_after(&shared.cluster);
     let mut silent = Duration::ZERO;
     loop {
@@ -320,8 +320,8 @@ pub(crate) struct Told {
 
 impl Told {
     /// Of the slots whose process is `wanted`.
-    pub fn new(slot_process: &[usize], wanted: impl Fn(usize) -> bool) -> Self {
-        let slots = slot_process.iter().enumerate().filter(|(_, owner)| wanted(**owner));
+    pub fn new(owners: &[usize], wanted: impl Fn(usize) -> bool) -> Self {
+        let slots = owners.iter().enumerate().filter(|(_, owner)| wanted(**owner));
         let slots: Vec<_> = slots.map(|(slot, _)| (slot, None)).collect();
         Told { stages: vec![0; slots.len()], slots }
     }

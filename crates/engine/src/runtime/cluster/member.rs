@@ -20,6 +20,7 @@ use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::spawn;
 use crate::runtime::user_metrics::UserMetrics;
+use crate::slot_sharing::Homes;
 
 /// How often counters are sent to the first process.
 const REPORTS_EVERY: Duration = Duration::from_secs(1);
@@ -30,8 +31,8 @@ pub(crate) struct Shared {
     pub target: Target,
     pub cluster: Cluster,
     pub checkpoints: Option<PathBuf>,
-    /// For each slot of the board, the process that fills it.
-    pub slot_process: Vec<usize>,
+    /// Whose subtasks and slots are whose.
+    pub homes: Homes,
     /// This process's subtasks: task, subtask, counters.
     pub metrics: Vec<(usize, usize, Arc<SubtaskMetrics>)>,
     /// What the functions of the job's user count here.
@@ -113,7 +114,7 @@ fn listen(mut stream: Channel, shared: &Shared) {
 pub(crate) fn heard(message: ToMember, shared: &Shared) -> bool {
     let control = &shared.control;
     let elsewhere =
-        |slot: u32| shared.slot_process.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process);
+        |slot: u32| shared.homes.slots.get(slot as usize).is_some_and(|owner| *owner != shared.cluster.process);
     match message {
         ToMember::Alive | ToMember::Start(_) => {}
         ToMember::Trigger { epoch, savepoint, last, drain, folder } => {
@@ -146,7 +147,7 @@ pub(crate) fn heard(message: ToMember, shared: &Shared) -> bool {
 }
 
 fn talk(mut stream: Channel, events: &Receiver<Event>, shared: &Shared) {
-    let mut told = Told::new(&shared.slot_process, |owner| owner == shared.cluster.process);
+    let mut told = Told::new(&shared.homes.slots, |owner| owner == shared.cluster.process);
     let alive_after = alive_after(&shared.cluster);
     let (mut silent, mut unreported) = (Duration::ZERO, Duration::ZERO);
     loop {

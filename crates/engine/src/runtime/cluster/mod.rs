@@ -26,4 +26,4 @@ pub(crate) mod transport;
 
 pub(crate) use handshake::Identity;
 pub(crate) use mesh::{Mesh, join};
-pub use settings::{Cluster, Secret};
+pub use settings::{Cluster, Room, Secret};

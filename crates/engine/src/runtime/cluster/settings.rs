@@ -59,12 +59,23 @@ pub struct Cluster {
     pub generation: u64,
     /// Workers of each process; default: enough for the parallelism.
     pub workers: Option<usize>,
+    /// What whoever has found room for the job has found; default: nobody has.
+    pub room: Option<Room>,
     /// How long to wait until all processes are there; default 60 s.
     pub start_timeout_ms: i64,
     /// A process that is silent for so long is lost; default 20 s.
     pub peer_timeout_ms: u64,
     /// Whether connections between the processes are enciphered, by TLS 1.3; the same in all processes.
     pub tls: bool,
+}
+
+/// Room that was found for a start of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Slots of all processes together.
+    pub slots: usize,
+    /// The parallelism the room was found for.
+    pub parallelism: usize,
 }
 
 impl Cluster {
@@ -77,6 +88,7 @@ impl Cluster {
             secret,
             generation: 0,
             workers: None,
+            room: None,
             start_timeout_ms: 60_000,
             peer_timeout_ms: 20_000,
             tls: false,
@@ -138,6 +150,9 @@ impl Cluster {
         cluster.listen = text("TIDEMILL_PROCESS_LISTEN");
         cluster.generation = number("TIDEMILL_GENERATION")?.unwrap_or(0);
         cluster.workers = number("TIDEMILL_WORKERS")?.map(|workers| workers as usize);
+        if let (Some(slots), Some(parallelism)) = (number("TIDEMILL_SLOTS")?, number("TIDEMILL_PARALLELISM")?) {
+            cluster.room = Some(Room { slots: slots as usize, parallelism: parallelism as usize });
+        }
         if let Some(ms) = number("TIDEMILL_START_TIMEOUT_MS")? {
             cluster.start_timeout_ms = ms as i64;
         }

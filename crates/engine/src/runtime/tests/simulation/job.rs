@@ -42,6 +42,8 @@ pub struct Shape {
     lone_sources: bool,
     /// A reader waits behind so many records.
     rest_behind: i64,
+    /// Whether sources, and whether counts, have slots of their own.
+    apart: (bool, bool),
 }
 
 impl Shape {
@@ -59,6 +61,7 @@ impl Shape {
             counts_parallelism: chance.once_in(3).then(|| 1 + chance.below(2)),
             rest_behind: 1 + chance.below(4) as i64,
             lone_sources: chance.once_in(3),
+            apart: (chance.once_in(4), chance.once_in(4)),
         }
     }
 
@@ -82,6 +85,9 @@ impl Shape {
             if self.lone_sources {
                 numbers = numbers.set_parallelism(1);
             }
+            if self.apart.0 {
+                numbers = numbers.slot_sharing_group("sources");
+            }
             numbers.map(|(_, item)| item).uid(&format!("items {source}"))
         };
         let mut streams: Vec<DataStream<Item>> = (0..self.sources).map(read).collect();
@@ -96,6 +102,9 @@ impl Shape {
         let mut counts = keyed.stream.transform("counts", Counts::default).uid("counts");
         if let Some(parallelism) = self.counts_parallelism {
             counts = counts.set_parallelism(parallelism);
+        }
+        if self.apart.1 {
+            counts = counts.slot_sharing_group("counts");
         }
         counts.sink_to(Publishing { world: world.clone(), number: 1 }).uid("one");
         if self.windows {

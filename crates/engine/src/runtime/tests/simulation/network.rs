@@ -171,7 +171,7 @@ impl Place {
     }
 
     /// The sending end of an edge.
-    pub fn outlet<T: Data>(&mut self, id: EdgeId, flow: &Flow, senders: usize) -> Box<dyn Outlet<T>> {
+    pub fn outlet<T: Data>(&mut self, id: EdgeId, flow: &Flow, senders: &[usize]) -> Box<dyn Outlet<T>> {
         let mut edges = self.network.edges.borrow_mut();
         let new = || Rc::new(Edge::<T>::new(&self.network, senders)) as Rc<dyn AnyEdge>;
         let edge = edges.entry(id).or_insert_with(new).clone().as_any();
@@ -218,7 +218,8 @@ type Queue<T> = RefCell<VecDeque<(Ts, Rows<T>)>>;
 
 struct Edge<T> {
     per_process: usize,
-    senders: usize,
+    /// The workers of the sending subtasks.
+    senders: Vec<usize>,
     receiver: Cell<usize>,
     /// By sender and receiver.
     under_way: Vec<Vec<Queue<T>>>,
@@ -235,7 +236,7 @@ struct Edge<T> {
 }
 
 impl<T: Data> Edge<T> {
-    fn new(network: &Network, senders: usize) -> Self {
+    fn new(network: &Network, senders: &[usize]) -> Self {
         let workers = network.workers();
         // Each worker begins with a capability for the output, whether or not a subtask of the sender is there.
         let beginning = || {
@@ -245,7 +246,7 @@ impl<T: Data> Edge<T> {
         };
         Edge {
             per_process: network.per_process,
-            senders,
+            senders: senders.to_vec(),
             receiver: Cell::new(usize::MAX),
             under_way: (0..workers).map(|_| (0..workers).map(|_| Queue::default()).collect()).collect(),
             arrived: (0..workers).map(|_| Queue::default()).collect(),
@@ -280,8 +281,8 @@ impl<T: Data> AnyEdge for Edge<T> {
             let wake = self.senders_wake.clone();
             Box::new(Returning { queue: queue.clone(), sender, wake }) as Box<dyn Push<Credit>>
         };
-        let credit = CreditReturn::new(self.credits.iter().enumerate().map(way).collect(), worker);
-        let senders = self.senders;
+        let credit = CreditReturn::new(self.credits.iter().enumerate().map(way).collect(), &self.senders, worker);
+        let senders = self.senders.len();
         Ok(input_port(Box::new(Receiving { edge: self, worker }), head, credit, senders, metrics))
     }
 

@@ -29,6 +29,7 @@ use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::runtime::execute::{recover_sinks, restore_point};
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::{ClaimMode, JobSettings};
+use crate::slot_sharing::Homes;
 use crate::state::{Buffers, StateHome};
 
 /// A start that has not ended after so many steps never will.
@@ -292,7 +293,6 @@ impl Simulation {
         let start = Start { attempt, restore: place, word: None };
         let (members, outboxes) = Members::new(count - 1, &start, target.clone(), Some(root.clone()));
         let mut members = Some(members).filter(|_| count > 1);
-        let slot_process: Vec<usize> = first.slot_subtasks().into_iter().map(|subtask| subtask / per_process).collect();
         let inputs_of = |head: &usize| (0..first.nodes[*head].inputs.len()).map(|index| (*head, index)).collect();
         let inputs = first.heads.iter().map(inputs_of).collect();
         let (epoch, restored) = (restore.epoch(), restore.folder().map(Path::to_path_buf));
@@ -332,7 +332,7 @@ impl Simulation {
                 (None, Some(folder)) => (plan()?, RestorePoint::open(&storages, folder)?),
                 (None, None) => (plan()?, RestorePoint::default()),
             };
-            let board = plan.board();
+            let (board, homes) = (plan.board(), Homes::new(&plan, per_process));
             let control = JobControl::new(clock.clone(), board, epoch, events.clone(), true, writers);
             let control = Arc::new(control.with_members(members.take()));
             let own_target = if process == 0 { target.clone() } else { Target::default() };
@@ -346,26 +346,24 @@ impl Simulation {
                     events: events.clone(),
                     reports: Arc::default(),
                     cluster: cluster(0, count),
-                    tasks: plan.heads.len(),
-                    workers: per_process,
-                    slot_process: slot_process.clone(),
+                    homes,
                 });
             } else if let Some(outbox) = outboxes.next() {
                 links.push(Link {
+                    member_told: Told::new(&homes.slots, |owner| owner == process),
+                    leader_told: Told::new(&homes.slots, |owner| owner != process),
                     member: member::Shared {
                         user: Arc::default(),
                         control: control.clone(),
                         target: own_target.clone(),
                         cluster: cluster(process, count),
                         checkpoints: Some(root.clone()),
-                        slot_process: slot_process.clone(),
+                        homes,
                         metrics: Vec::new(),
                     },
                     to_member: outbox,
                     waiting: VecDeque::new(),
                     to_leader: VecDeque::new(),
-                    member_told: Told::new(&slot_process, |owner| owner == process),
-                    leader_told: Told::new(&slot_process, |owner| owner != process),
                     ended: false,
                     done: false,
                 });
