@@ -141,7 +141,8 @@ pub struct Start {
     pub generation: u64,
     /// The job's parallelism.
     pub parallelism: usize,
-    /// Slots of all processes together.
+    /// Slots of all processes together; 0 in records of servers that did not count them.
+    #[serde(default)]
     pub slots: usize,
     /// `host:port` of each process.
     pub addresses: Vec<String>,
