@@ -165,7 +165,10 @@ impl Worker {
         let (record, demand) = (self.job.record(), slot_demand(&self.job.dir));
         let Some(start) = record.placement.as_ref().map(|placement| &placement.start) else { return false };
         let slots = demand.slots(start.parallelism);
-        if !matches!(ending, Ending::Failed(_)) || *self.job.wish.borrow() != Wish::Run || !(1..slots).contains(&start.slots) {
+        if !matches!(ending, Ending::Failed(_))
+            || *self.job.wish.borrow() != Wish::Run
+            || !(1..slots).contains(&start.slots)
+        {
             return false;
         }
         tracing::info!(job = self.job.id, slots, given = start.slots, "the job takes more slots than it was given");
