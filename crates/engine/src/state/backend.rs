@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::disk::{AtTime, DiskHome, DiskTable, DiskTimers, Lapses};
-use super::{Equivalent, RestoredSection, Table};
+use super::{Ahead, Equivalent, RestoredSection, Seen, Table};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of};
 use crate::operator::{CopyRun, SnapshotParts};
 
@@ -137,6 +137,15 @@ impl<K: Key, V: Data> StateTable<K, V> {
         }
     }
 
+    /// Fetches them and keeps what was seen; see [`Table::look_ahead`].
+    #[inline]
+    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) -> Ahead {
+        match self {
+            StateTable::Memory(table) => table.look_ahead(keys),
+            StateTable::Disk(_) => Ahead::NOTHING,
+        }
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&mut self, key: &K) -> Result<Option<&V>> {
@@ -166,8 +175,9 @@ impl<K: Key, V: Data> StateTable<K, V> {
 
     /// The value of a key that is at hand as `found`; `own` makes a key of it if it must be kept.
     #[inline]
-    pub fn get_or_insert_found<Q, F>(
+    pub(crate) fn get_or_insert_found<Q, F>(
         &mut self,
+        seen: Option<Seen>,
         found: F,
         own: impl FnOnce(F) -> K,
         make: impl FnOnce() -> V,
@@ -177,7 +187,7 @@ impl<K: Key, V: Data> StateTable<K, V> {
         F: Borrow<Q>,
     {
         match self {
-            StateTable::Memory(table) => Ok(table.get_or_insert_found::<Q, F>(found, own, make)),
+            StateTable::Memory(table) => Ok(table.get_or_insert_found::<Q, F>(seen, found, own, make)),
             StateTable::Disk(table) => table.get_or_insert_with(&own(found), make),
         }
     }

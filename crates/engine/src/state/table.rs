@@ -41,6 +41,36 @@ pub(crate) const SHARDS: usize = 128;
 /// So many keys are looked at ahead where a batch of them is at hand, to fetch what they will need; see [`Table::fetch`].
 pub(crate) const FETCHED_AHEAD: usize = 32;
 
+/// What a look ahead has found out about a key, so that the access need not: its hash, and where its entry may stand. Any table
+/// may be asked with it, also one that has changed since: whether the entry is there is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    hash: u64,
+    bucket: usize,
+}
+
+impl Seen {
+    /// Nothing is known of where the entry stands.
+    const NOWHERE: usize = usize::MAX;
+}
+
+/// What was seen of keys, in their order; nothing of those behind the last.
+pub(crate) struct Ahead {
+    seen: [Seen; FETCHED_AHEAD],
+    count: usize,
+}
+
+impl Ahead {
+    /// Nothing was looked at.
+    pub const NOTHING: Ahead = Ahead { seen: [Seen { hash: 0, bucket: Seen::NOWHERE }; FETCHED_AHEAD], count: 0 };
+
+    /// What was seen of the key at a place.
+    #[inline]
+    pub fn at(&self, place: usize) -> Option<Seen> {
+        self.seen[..self.count].get(place).copied()
+    }
+}
+
 /// A table from key to value.
 pub struct Table<K, V> {
     /// One shard while the table is small, else `SHARDS`.
@@ -176,6 +206,28 @@ impl<K: Key, V: Data> Table<K, V> {
         std::hint::black_box(stamps.fold(0, u32::wrapping_add));
     }
 
+    /// The same, and keeps what was seen for the accesses: less work where entries are near and keys are long. Where entries
+    /// are far, noting the places costs more than it saves.
+    #[inline]
+    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) -> Ahead {
+        let mut ahead = Ahead::NOTHING;
+        if !self.is_large() {
+            return ahead;
+        }
+        ahead.count = ahead.seen.iter_mut().zip(keys).map(|(seen, key)| seen.hash = hash::<Q>(key.borrow())).count();
+        let stamps = ahead.seen[..ahead.count].iter_mut().map(|seen| {
+            let (entries, mut stamp) = (&self.shards[shard_of(seen.hash, self.shards.len())].entries, 0);
+            let first = entries.find_bucket_index(seen.hash, |held| {
+                stamp = held.stamp;
+                true
+            });
+            seen.bucket = first.unwrap_or(Seen::NOWHERE);
+            stamp
+        });
+        std::hint::black_box(stamps.fold(0, u32::wrapping_add));
+        ahead
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
@@ -203,19 +255,25 @@ impl<K: Key, V: Data> Table<K, V> {
     /// The value of a key, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        self.get_or_insert_found::<K, _>(key, K::clone, make)
+        self.get_or_insert_found::<K, _>(None, key, K::clone, make)
     }
 
     /// The value of a key that is at hand anyway, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_owned(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        self.get_or_insert_found::<K, _>(key, |key| key, make)
+        self.get_or_insert_found::<K, _>(None, key, |key| key, make)
     }
 
     /// The value of a key that is at hand as `found`, perhaps inside a record, to be changed; `own` makes a key of it and
-    /// `make` a value if there is none.
+    /// `make` a value if there is none. `seen` is what a look ahead has found out about this key.
     #[inline]
-    pub fn get_or_insert_found<Q, F>(&mut self, found: F, own: impl FnOnce(F) -> K, make: impl FnOnce() -> V) -> &mut V
+    pub(crate) fn get_or_insert_found<Q, F>(
+        &mut self,
+        seen: Option<Seen>,
+        found: F,
+        own: impl FnOnce(F) -> K,
+        make: impl FnOnce() -> V,
+    ) -> &mut V
     where
         Q: Hash + Equivalent<K> + ?Sized,
         F: Borrow<Q>,
@@ -223,9 +281,15 @@ impl<K: Key, V: Data> Table<K, V> {
         if self.len >= SMALL_ENTRIES_MAX && self.shards.len() == 1 {
             self.divide();
         }
-        let hash = hash::<Q>(found.borrow());
+        let Seen { hash, bucket } =
+            seen.unwrap_or_else(|| Seen { hash: hash::<Q>(found.borrow()), bucket: Seen::NOWHERE });
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
+        let is_there = |held: &Held<K, V>| Borrow::<Q>::borrow(&found).equivalent(&held.key);
+        if entries.get_bucket(bucket).is_some_and(is_there) {
+            let Some(held) = entries.get_bucket_mut(bucket) else { unreachable!("it was there") };
+            return change(&mut self.copying, at, marks, bucket, held);
+        }
         match entries.find_entry(hash, |held| Borrow::<Q>::borrow(&found).equivalent(&held.key)) {
             Ok(held) => {
                 let bucket = held.bucket_index();

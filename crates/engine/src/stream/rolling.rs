@@ -10,7 +10,7 @@ use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
-use crate::state::{FETCHED_AHEAD, Restored, ValueState};
+use crate::state::{Ahead, FETCHED_AHEAD, Restored, ValueState};
 
 /// The names of the state: a key's value, and in batch mode the largest event time of its records.
 const HELD: &str = "rolling";
@@ -56,17 +56,23 @@ where
         while records.len() > 0 {
             let ahead = records.len().min(FETCHED_AHEAD);
             // Making keys twice costs more than it gains.
-            if !std::mem::needs_drop::<S::Found<'_>>() {
-                let keys = records.as_slice()[..ahead].iter().map(|record| self.selector.find(&record.1));
-                values.fetch::<S::Lookup, _>(keys);
-            }
+            let seen = if std::mem::needs_drop::<S::Found<'_>>() {
+                Ahead::NOTHING
+            } else {
+                values.look_ahead::<S::Lookup, _>(
+                    records.as_slice()[..ahead].iter().map(|(_, value)| self.selector.find(value)),
+                )
+            };
+            let mut place = 0;
             records.by_ref().take(ahead).try_for_each(|(timestamp_ms, value)| {
                 let mut is_first = false;
                 let first = || {
                     is_first = true;
                     value.clone()
                 };
-                let held = values.get_or_insert_found::<S::Lookup, _>(self.selector.find(&value), S::own, first)?;
+                let (found, seen) = (self.selector.find(&value), seen.at(place));
+                let held = values.get_or_insert_found::<S::Lookup, _>(seen, found, S::own, first)?;
+                place += 1;
                 let updated = if is_first {
                     value
                 } else {

@@ -143,6 +143,28 @@ fn copies_are_of_their_moment_and_chains_replay_to_it() {
 }
 
 #[test]
+fn what_was_seen_of_keys_finds_them_also_when_the_table_has_changed_since() {
+    for keys in [600, 3_000, 20_000] {
+        let mut random = Random(keys);
+        let (mut table, mut reference) = (Table::default(), BTreeMap::new());
+        for _ in 0..2 * keys {
+            let several: Vec<u32> = (0..4).map(|_| random.below(keys) as u32).collect();
+            let ahead = table.look_ahead::<u32, _>(several.iter());
+            for (place, key) in several.into_iter().enumerate() {
+                if random.below(3) == 0 {
+                    assert_eq!(table.remove(&key), reference.remove(&key));
+                }
+                change(&mut random, keys, &mut table, &mut reference);
+                let value = random.below(100);
+                *table.get_or_insert_found::<u32, _>(ahead.at(place), key, |key| key, || 3) += value;
+                *reference.entry(key).or_insert(3) += value;
+            }
+        }
+        assert_eq!(content(&table), reference);
+    }
+}
+
+#[test]
 fn a_drained_or_cleared_table_is_a_new_one_with_its_memory() {
     for keys in [10, 3_000, 50_000] {
         let mut random = Random(keys);
