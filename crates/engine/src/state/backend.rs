@@ -173,9 +173,10 @@ impl<K: Key, V: Data> StateTable<K, V> {
         }
     }
 
-    /// The value of a key that is at hand as `found`; `own` makes a key of it if it must be kept.
+    /// The value of a key that is at hand as `found`; `own` makes a key of it if it must be kept. `seen` is what a look ahead
+    /// has found out about it.
     #[inline]
-    pub(crate) fn get_or_insert_found<Q, F>(
+    pub(crate) fn get_or_insert_seen<Q, F>(
         &mut self,
         seen: Option<Seen>,
         found: F,
@@ -187,7 +188,7 @@ impl<K: Key, V: Data> StateTable<K, V> {
         F: Borrow<Q>,
     {
         match self {
-            StateTable::Memory(table) => Ok(table.get_or_insert_found::<Q, F>(seen, found, own, make)),
+            StateTable::Memory(table) => Ok(table.get_or_insert_seen::<Q, F>(seen, found, own, make)),
             StateTable::Disk(table) => table.get_or_insert_with(&own(found), make),
         }
     }

@@ -255,21 +255,55 @@ impl<K: Key, V: Data> Table<K, V> {
     /// The value of a key, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        self.get_or_insert_found::<K, _>(None, key, K::clone, make)
+        self.get_or_insert_found::<K, _>(key, K::clone, make)
     }
 
     /// The value of a key that is at hand anyway, to be changed; made by `make` if there is none.
     #[inline]
     pub fn get_or_insert_owned(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        self.get_or_insert_found::<K, _>(None, key, |key| key, make)
+        self.get_or_insert_found::<K, _>(key, |key| key, make)
     }
 
     /// The value of a key that is at hand as `found`, perhaps inside a record, to be changed; `own` makes a key of it and
-    /// `make` a value if there is none. `seen` is what a look ahead has found out about this key.
+    /// `make` a value if there is none.
     #[inline]
-    pub(crate) fn get_or_insert_found<Q, F>(
+    pub fn get_or_insert_found<Q, F>(&mut self, found: F, own: impl FnOnce(F) -> K, make: impl FnOnce() -> V) -> &mut V
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
+        let hash = hash::<Q>(found.borrow());
+        self.get_or_insert_hashed::<Q, F>(hash, found, own, make)
+    }
+
+    /// The same; `seen` is what a look ahead has found out about this key.
+    #[inline]
+    pub(crate) fn get_or_insert_seen<Q, F>(
         &mut self,
         seen: Option<Seen>,
+        found: F,
+        own: impl FnOnce(F) -> K,
+        make: impl FnOnce() -> V,
+    ) -> &mut V
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
+        let Some(Seen { hash, bucket }) = seen else { return self.get_or_insert_found::<Q, F>(found, own, make) };
+        let at = shard_of(hash, self.shards.len());
+        let is_there = |held: &Held<K, V>| Borrow::<Q>::borrow(&found).equivalent(&held.key);
+        if self.shards[at].entries.get_bucket(bucket).is_some_and(is_there) {
+            let Shard { entries, marks } = &mut self.shards[at];
+            let Some(held) = entries.get_bucket_mut(bucket) else { unreachable!("it was there") };
+            return change(&mut self.copying, at, marks, bucket, held);
+        }
+        self.get_or_insert_hashed::<Q, F>(hash, found, own, make)
+    }
+
+    #[inline]
+    fn get_or_insert_hashed<Q, F>(
+        &mut self,
+        hash: u64,
         found: F,
         own: impl FnOnce(F) -> K,
         make: impl FnOnce() -> V,
@@ -281,15 +315,8 @@ impl<K: Key, V: Data> Table<K, V> {
         if self.len >= SMALL_ENTRIES_MAX && self.shards.len() == 1 {
             self.divide();
         }
-        let Seen { hash, bucket } =
-            seen.unwrap_or_else(|| Seen { hash: hash::<Q>(found.borrow()), bucket: Seen::NOWHERE });
         let at = shard_of(hash, self.shards.len());
         let Shard { entries, marks } = &mut self.shards[at];
-        let is_there = |held: &Held<K, V>| Borrow::<Q>::borrow(&found).equivalent(&held.key);
-        if entries.get_bucket(bucket).is_some_and(is_there) {
-            let Some(held) = entries.get_bucket_mut(bucket) else { unreachable!("it was there") };
-            return change(&mut self.copying, at, marks, bucket, held);
-        }
         match entries.find_entry(hash, |held| Borrow::<Q>::borrow(&found).equivalent(&held.key)) {
             Ok(held) => {
                 let bucket = held.bucket_index();

@@ -179,7 +179,7 @@ impl<K: Key> InMemory<K> {
     fn register(&mut self, time_ms: i64, key: &K) {
         let mut is_new = false;
         let own = |found: TimerRef<'_, K>| Timer(found.0.clone(), found.1);
-        self.set.get_or_insert_found::<TimerRef<'_, K>, _>(None, TimerRef(key, time_ms), own, || is_new = true);
+        self.set.get_or_insert_found::<TimerRef<'_, K>, _>(TimerRef(key, time_ms), own, || is_new = true);
         if is_new {
             index(&mut self.by_time, time_ms, key);
         }

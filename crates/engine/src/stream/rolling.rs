@@ -71,7 +71,7 @@ where
                     value.clone()
                 };
                 let (found, seen) = (self.selector.find(&value), seen.at(place));
-                let held = values.get_or_insert_found::<S::Lookup, _>(seen, found, S::own, first)?;
+                let held = values.get_or_insert_seen::<S::Lookup, _>(seen, found, S::own, first)?;
                 place += 1;
                 let updated = if is_first {
                     value

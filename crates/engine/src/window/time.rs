@@ -241,8 +241,7 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
     fn add<S: KeySelector<T, K>>(&mut self, at: usize, selector: &mut S, value: T) {
         let aggregate = &mut self.aggregate;
         let values = &mut self.slices[at].values;
-        let held =
-            values.get_or_insert_found::<S::Lookup, _>(None, selector.find(&value), S::own, || aggregate.create());
+        let held = values.get_or_insert_found::<S::Lookup, _>(selector.find(&value), S::own, || aggregate.create());
         aggregate.add(held, value);
     }
 

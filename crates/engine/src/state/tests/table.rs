@@ -156,7 +156,7 @@ fn what_was_seen_of_keys_finds_them_also_when_the_table_has_changed_since() {
                 }
                 change(&mut random, keys, &mut table, &mut reference);
                 let value = random.below(100);
-                *table.get_or_insert_found::<u32, _>(ahead.at(place), key, |key| key, || 3) += value;
+                *table.get_or_insert_seen::<u32, _>(ahead.at(place), key, |key| key, || 3) += value;
                 *reference.entry(key).or_insert(3) += value;
             }
         }
