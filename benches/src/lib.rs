@@ -1,12 +1,16 @@
 //! What the benches share: medians and quantiles, processor time, and the programs they start.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ureq::Agent;
+
+#[path = "../../crates/connectors/tests/connectors/free_port.rs"]
+mod free_port;
+
+pub use free_port::free_port;
 
 /// What ends a bench: it has no way on.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -57,11 +61,6 @@ pub fn beside(name: &str) -> Result<PathBuf, Failure> {
         return Err(format!("there is no `{}`: build it with --release", path.display()).into());
     }
     Ok(path)
-}
-
-/// A port nobody listens on just now.
-pub fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// A client without limits of time.

@@ -19,6 +19,8 @@ use tidemill_core::format::Encode;
 use tidemill_engine::stream::WatermarkStrategy;
 use tidemill_engine::{Environment, JobSettings};
 
+#[path = "../../../crates/connectors/tests/connectors/free_port.rs"]
+mod free_port;
 #[path = "../../../crates/connectors/tests/connectors/kafka_broker.rs"]
 mod kafka_broker;
 

@@ -2,9 +2,10 @@
 
 use std::os::unix::process::CommandExt;
 
+use crate::free_port::free_port;
 use crate::support::job::Job;
 use crate::support::process::{Done, clean, tidemill};
-use crate::support::server::{Server, free_port};
+use crate::support::server::Server;
 use crate::support::{eventually, folder, programs};
 
 #[test]
@@ -30,7 +31,7 @@ fn a_server_whose_port_is_taken_says_so_and_a_second_start_works() {
 #[test]
 fn a_data_folder_that_cannot_be_written_is_named() {
     let dir = folder();
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = format!("127.0.0.1:{}", free_port().unwrap());
     let serve = |data: &std::path::Path| {
         let mut command = tidemill(&["serve", "--listen", &listen, "--data"]);
         command.arg(data);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::free_port::free_port;
 use crate::support::http::Http;
 use crate::support::process::{Done, Process, kill_jobs_of, tidemill};
-use crate::support::server::free_port;
 use crate::support::{eventually, folder};
 
 /// A certificate for loopback that is its own authority, and its key: their files.
@@ -52,7 +52,7 @@ fn agents_jobs_and_clients_reach_a_server_by_its_certificate() {
     );
     std::fs::write(path("programs").join("rows.toml"), job).unwrap();
 
-    let (port, data) = (free_port(), path("data"));
+    let (port, data) = (free_port().unwrap(), path("data"));
     let url = format!("https://127.0.0.1:{port}");
     let mut serve = tidemill(&["serve", "--slots", "1", "--listen", &format!("127.0.0.1:{port}"), "--tls-cert"]);
     serve.arg(&certificate).arg("--tls-key").arg(&key).arg("--server-ca").arg(&certificate).arg("--data").arg(&data);

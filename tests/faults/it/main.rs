@@ -30,6 +30,8 @@ mod agents;
 mod bad_input;
 mod behaviour;
 mod database_kills;
+#[path = "../../../crates/connectors/tests/connectors/free_port.rs"]
+mod free_port;
 mod full_disk;
 mod https;
 mod job_kills;

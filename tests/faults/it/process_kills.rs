@@ -3,17 +3,17 @@
 
 use tidemill_topic::{TopicConfig, Topics};
 
+use crate::free_port::free_port;
 use crate::sum_kills::{append, lines, published, sums};
 use crate::support::process::Process;
 use crate::support::seeds::{Random, seeds};
-use crate::support::server::free_port;
 use crate::support::{eventually, folder, pause};
 
 const KILLS: usize = 8;
 const RECORDS: u64 = 30_000;
 
 fn addresses(processes: u64) -> Vec<String> {
-    (0..processes).map(|_| format!("127.0.0.1:{}", free_port())).collect()
+    (0..processes).map(|_| format!("127.0.0.1:{}", free_port().unwrap())).collect()
 }
 
 /// Whether all have ended well.

@@ -7,9 +7,10 @@ use order_generator::reference::Tables;
 use redis::{Client, Commands, Connection};
 use serde_json::Value;
 
+use crate::free_port::free_port;
 use crate::support::process::Process;
 use crate::support::seeds::Random;
-use crate::support::server::{Server, free_port};
+use crate::support::server::Server;
 use crate::support::{eventually, folder, orders, pause};
 
 /// A Redis that keeps every write before it answers.
@@ -25,7 +26,7 @@ impl Redis {
             eprintln!("SKIPPED: a Redis that goes away: redis-server is not installed");
             return None;
         }
-        let mut redis = Redis { dir: folder(), port: free_port(), process: None };
+        let mut redis = Redis { dir: folder(), port: free_port().unwrap(), process: None };
         redis.launch();
         Some(redis)
     }

@@ -11,12 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tidemill_faults::torture::graph::Graph;
 
+use crate::free_port::free_port;
 use crate::full_disk::SmallDisk;
 use crate::support::job::Job;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::seeds::{Random, seeds};
-use crate::support::server::free_port;
 use crate::support::{eventually, folder, pause};
 
 /// Seeds of a run in CI.
@@ -220,7 +220,7 @@ fn start(
     if processes == 1 {
         return (vec![job.start(parallelism, more)], Vec::new());
     }
-    let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
+    let ports: Vec<u16> = (0..processes).map(|_| free_port().unwrap()).collect();
     let ways: Vec<Proxy> = ports.iter().map(|port| Proxy::before(*port)).collect();
     let addresses: Vec<String> = ways.iter().map(|way| format!("127.0.0.1:{}", way.port)).collect();
     let running = job.start_all(&addresses, (parallelism, generation), more, |process, mut command| {

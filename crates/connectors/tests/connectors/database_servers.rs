@@ -2,7 +2,6 @@
 //! with them, made anew for each test and stopped by their process ids.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use mysql::prelude::Queryable;
 use postgres::SimpleQueryMessage;
 use tempfile::TempDir;
+
+use crate::free_port::free_port;
 
 /// For the users `tidemill` of the servers.
 pub const PASSWORD: &str = "p@ss/word";
@@ -74,7 +75,7 @@ impl Server {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let server = Server { kind, folder, port, child: Mutex::new(None) };
         server.prepare();
         server.restart();

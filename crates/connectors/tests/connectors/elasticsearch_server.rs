@@ -1,7 +1,6 @@
 //! A real OpenSearch for tests: one shared by a test run, or one of a test's own; and a plain client to look into it.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -9,6 +8,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::free_port::free_port;
 
 /// It is there in ten seconds, on a busy machine in more.
 const START: Duration = Duration::from_secs(300);
@@ -48,9 +49,7 @@ impl OpenSearch {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("tidemill-opensearch").tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port().unwrap();
         let (script, pid) = spawn(&folder, port, temporary);
         Some(OpenSearch { folder, port, script, pid })
     }

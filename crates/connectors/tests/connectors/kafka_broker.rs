@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each of the packages that share this file uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -29,6 +29,8 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use kafka_protocol::records::{
     Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
+
+use crate::free_port::free_port;
 
 /// A broker is there in a few seconds; the first ever fetches it.
 const START: Duration = Duration::from_secs(300);
@@ -62,11 +64,8 @@ impl Broker {
 
     fn launch(temporary: bool, secure: usize) -> Broker {
         let folder = tempfile::Builder::new().prefix("tidemill-kafka").tempdir().unwrap();
-        let free: Vec<_> = (0..2 + secure).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let mut free_ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(free);
-        let secure = free_ports.split_off(2);
-        let ports = (free_ports[0], free_ports[1]);
+        let port = || free_port().unwrap();
+        let (ports, secure) = ((port(), port()), (0..secure).map(|_| port()).collect::<Vec<u16>>());
         let (script, pid) = spawn(&folder, ports, &secure, temporary);
         Broker { folder, ports, secure, script, pid }
     }

@@ -17,6 +17,7 @@ mod file_container;
 mod file_orc;
 mod file_sink;
 mod file_source;
+mod free_port;
 mod generator;
 mod http;
 mod http_server;

@@ -11,6 +11,8 @@ use tidemill_connectors::redis::{RedisCommand, RedisSink};
 use tidemill_core::Kind;
 use tidemill_core::sink::{PreCommit, Sink, SinkWriter};
 
+use crate::free_port::free_port;
+
 /// A Redis of the test's own: a free loopback port, a folder that goes with it, every write on disk before its answer.
 struct Server {
     folder: tempfile::TempDir,
@@ -26,9 +28,7 @@ impl Server {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port().unwrap();
         let child = spawn(&folder, port);
         let server = Server { folder, port, child };
         server.wait_until_ready();

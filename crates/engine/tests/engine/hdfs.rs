@@ -1,13 +1,13 @@
 //! Checkpoints in HDFS, against a real one (`scripts/hdfs.sh test`): a build of its own, with the feature `hdfs`.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use tidemill_engine::{Environment, JobSettings};
 
+use crate::free_port::free_port;
 use crate::recovery::{self, Crashes, Ledger};
 
 /// A name node and a data node on loopback.
@@ -27,7 +27,7 @@ impl Hdfs {
 
     fn start() -> Hdfs {
         let folder = tempfile::Builder::new().prefix("tidemill-hdfs").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let script = [env!("CARGO_MANIFEST_DIR"), "../../scripts/hdfs.sh"].iter().collect::<PathBuf>();
         let mut run = Command::new("bash");
         run.arg(script.canonicalize().unwrap()).arg("run").arg(folder.path()).arg(port.to_string());

@@ -10,6 +10,8 @@ mod cluster;
 mod columnar;
 mod connected;
 mod formats;
+#[path = "../../../connectors/tests/connectors/free_port.rs"]
+mod free_port;
 mod harness;
 #[cfg(feature = "hdfs")]
 mod hdfs;

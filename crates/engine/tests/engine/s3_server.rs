@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+
+use crate::free_port::free_port;
 
 /// A server on loopback with a bucket `checkpoints`.
 pub struct S3Server {
@@ -25,7 +26,7 @@ impl S3Server {
     /// A server for one test.
     pub fn start() -> S3Server {
         let folder = tempfile::Builder::new().prefix("tidemill-s3").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let (script, pid) = spawn(&folder, port);
         S3Server { folder, port, script, pid }
     }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::pause;
@@ -19,7 +19,8 @@ struct Way {
     blocked: AtomicBool,
     /// The proxy is gone.
     closed: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection; those that are gone are left out when the next one comes.
+    open: Mutex<Vec<Weak<TcpStream>>>,
 }
 
 /// Passes on what comes to `port`. Gone with it are all its connections.
@@ -42,11 +43,13 @@ impl Proxy {
                 }
                 // Nobody listens yet: whoever came is sent away, as without us.
                 let Ok(to) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                let both = [(&from, &to), (&to, &from)].map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap()));
-                shared.open.lock().unwrap().extend([from, to]);
-                for (from, to) in both {
+                let (from, to) = (Arc::new(from), Arc::new(to));
+                let mut open = shared.open.lock().unwrap();
+                open.retain(|end| end.strong_count() > 0);
+                open.extend([&from, &to].map(Arc::downgrade));
+                for (from, to) in [(from.clone(), to.clone()), (to, from)] {
                     let way = shared.clone();
-                    std::thread::spawn(move || pass(from, to, &way));
+                    std::thread::spawn(move || pass(&from, &to, &way));
                 }
             }
         });
@@ -65,8 +68,8 @@ impl Proxy {
 
     /// All connections break off.
     pub fn cut(&self) {
-        for open in self.way.open.lock().unwrap().drain(..) {
-            let _ = open.shutdown(Shutdown::Both);
+        for end in self.way.open.lock().unwrap().drain(..) {
+            let _ = end.upgrade().map(|end| end.shutdown(Shutdown::Both));
         }
     }
 }
@@ -81,7 +84,7 @@ impl Drop for Proxy {
 }
 
 /// One direction of a connection, to its end.
-fn pass(mut from: TcpStream, mut to: TcpStream, way: &Way) {
+fn pass(mut from: &TcpStream, mut to: &TcpStream, way: &Way) {
     let mut piece = vec![0; 16 * 1024];
     while let Ok(bytes) = from.read(&mut piece) {
         pause(Duration::from_micros(way.delay_us.load(Ordering::Relaxed)));

@@ -1,6 +1,5 @@
 //! A server of the test's own: `tidemill serve` over a folder that goes with it, and its jobs.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use super::http::Http;
 use super::process::{self, Process, tidemill};
 use super::{eventually, folder, programs};
+use crate::free_port::free_port;
 
 pub struct Server {
     dir: tempfile::TempDir,
@@ -30,7 +30,7 @@ impl Server {
     pub fn start_with(more: &[&str]) -> Server {
         let dir = folder();
         let data = dir.path().join("d");
-        let server = Server::over(dir, data, free_port(), more);
+        let server = Server::over(dir, data, free_port().unwrap(), more);
         server.ready();
         server
     }
@@ -43,7 +43,7 @@ impl Server {
     /// A server that waits for the end of this one over the same folder, with the same further arguments.
     pub fn standby(&self) -> Server {
         let more: Vec<&str> = self.more.iter().map(String::as_str).chain(["--standby"]).collect();
-        Server::over(folder(), self.data.clone(), free_port(), &more)
+        Server::over(folder(), self.data.clone(), free_port().unwrap(), &more)
     }
 
     /// Starts the process again, as one that waits for the end of another.
@@ -153,9 +153,4 @@ impl Drop for Server {
         self.process = None;
         process::kill_jobs_of(&self.data);
     }
-}
-
-/// A port of loopback nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
