@@ -131,7 +131,7 @@ impl<K, V> Default for StateTable<K, V> {
 impl<K: Key, V: Data> StateTable<K, V> {
     /// Fetches the entries of keys from memory; see [`Table::fetch`]. Not on disk, where a cache is asked first.
     #[inline]
-    pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
+    pub fn fetch<Q: Hash + Equivalent<K> + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
         if let StateTable::Memory(table) = self {
             table.fetch(keys);
         }
@@ -139,10 +139,10 @@ impl<K: Key, V: Data> StateTable<K, V> {
 
     /// Fetches them and keeps what was seen; see [`Table::look_ahead`].
     #[inline]
-    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) -> Ahead {
+    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, ahead: &mut Ahead, keys: impl Iterator<Item = B>) {
         match self {
-            StateTable::Memory(table) => table.look_ahead(keys),
-            StateTable::Disk(_) => Ahead::NOTHING,
+            StateTable::Memory(table) => table.look_ahead(ahead, keys),
+            StateTable::Disk(_) => *ahead = Ahead::NOTHING,
         }
     }
 

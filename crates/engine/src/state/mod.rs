@@ -35,7 +35,7 @@ pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};
 pub(crate) use table::{Ahead, BUCKET_COST, FETCHED_AHEAD, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX, Seen};
-pub use table::{Equivalent, Table, TableHasher};
+pub use table::{Entry, Equivalent, Free, Table, TableHasher};
 pub use timers::Timers;
 pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::hash_table::HashTable;
+use smallvec::SmallVec;
 use tidemill_core::{Data, Result};
 
 use super::chain::{Chain, Copying};
@@ -52,6 +53,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Nothing is known of where the entry stands.
     const NOWHERE: usize = usize::MAX;
+    const NOTHING: Seen = Seen { hash: 0, bucket: Seen::NOWHERE };
 }
 
 /// What was seen of keys, in their order; nothing of those behind the last.
@@ -62,7 +64,7 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// Nothing was looked at.
-    pub const NOTHING: Ahead = Ahead { seen: [Seen { hash: 0, bucket: Seen::NOWHERE }; FETCHED_AHEAD], count: 0 };
+    pub const NOTHING: Ahead = Ahead { seen: [Seen::NOTHING; FETCHED_AHEAD], count: 0 };
 
     /// What was seen of the key at a place.
     #[inline]
@@ -91,9 +93,9 @@ struct Shard<K, V> {
 
 /// An entry with its stamp beside it, so that knowing whether it has changed costs no fetch from memory of its own.
 struct Held<K, V> {
-    stamp: u32,
     key: K,
     value: V,
+    stamp: u32,
 }
 
 impl<K, V> Held<K, V> {
@@ -105,6 +107,33 @@ impl<K, V> Held<K, V> {
 impl<K, V> Shard<K, V> {
     fn with_capacity(capacity: usize) -> Self {
         Shard { marks: Marks::default(), entries: HashTable::with_capacity(capacity) }
+    }
+}
+
+/// What a table has for a key.
+pub enum Entry<'a, K, V> {
+    /// Its value, to be changed.
+    Held(&'a mut V),
+    /// A place for one.
+    Free(Free<'a, K, V>),
+}
+
+/// The place for a value that is not there yet.
+pub struct Free<'a, K, V> {
+    entries: &'a mut HashTable<Held<K, V>>,
+    marks: &'a mut Marks,
+    /// Of the table.
+    len: &'a mut usize,
+    hash: u64,
+    key: K,
+}
+
+impl<'a, K: Key, V> Free<'a, K, V> {
+    /// Puts a value there.
+    #[inline]
+    pub fn insert(self, value: V) -> &'a mut V {
+        *self.len += 1;
+        insert_new(self.entries, self.marks, self.hash, (self.key, value))
     }
 }
 
@@ -192,40 +221,50 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Fetches the entries of keys from memory side by side, so that the accesses that follow need not wait for one after
     /// the other. For `FETCHED_AHEAD` keys at most. A small table is near the processor anyway.
     #[inline]
-    pub fn fetch<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
+    pub fn fetch<Q: Hash + Equivalent<K> + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) {
         if !self.is_large() {
             return;
         }
-        // Hashes first: with nothing between them more of the fetches that follow are under way at once.
-        let mut hashes = [0; FETCHED_AHEAD];
-        let count = hashes.iter_mut().zip(keys).map(|(kept, key)| *kept = hash::<Q>(key.borrow())).count();
-        let stamps = hashes[..count].iter().map(|&hash| {
-            // The first that may be it. Whether it is would have to wait for what is fetched.
-            self.shards[shard_of(hash, self.shards.len())].entries.find(hash, |_| true).map_or(0, |held| held.stamp)
+        let keys: SmallVec<[B; FETCHED_AHEAD]> = keys.collect();
+        let mut seen = [Seen::NOTHING; FETCHED_AHEAD];
+        let count = self.see::<Q, &Q>(&mut seen, keys.iter().map(B::borrow));
+        // The key stands at one end of a large entry and the stamp at the other.
+        let ends = seen[..count].iter().zip(&keys).map(|(seen, key)| {
+            let held = self.seen(seen);
+            held.map_or(0, |held| held.stamp.wrapping_add(u32::from(key.borrow().equivalent(&held.key))))
         });
-        std::hint::black_box(stamps.fold(0, u32::wrapping_add));
+        std::hint::black_box(ends.fold(0, u32::wrapping_add));
     }
 
     /// The same, and keeps what was seen for the accesses: less work where entries are near and keys are long. Where entries
     /// are far, noting the places costs more than it saves.
     #[inline]
-    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, keys: impl Iterator<Item = B>) -> Ahead {
-        let mut ahead = Ahead::NOTHING;
-        if !self.is_large() {
-            return ahead;
+    pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, ahead: &mut Ahead, keys: impl Iterator<Item = B>) {
+        ahead.count = 0;
+        if self.is_large() {
+            ahead.count = self.see::<Q, B>(&mut ahead.seen, keys);
+            let stamps = ahead.seen[..ahead.count].iter().map(|seen| self.seen(seen).map_or(0, |held| held.stamp));
+            std::hint::black_box(stamps.fold(0, u32::wrapping_add));
         }
-        ahead.count = ahead.seen.iter_mut().zip(keys).map(|(seen, key)| seen.hash = hash::<Q>(key.borrow())).count();
-        let stamps = ahead.seen[..ahead.count].iter_mut().map(|seen| {
-            let (entries, mut stamp) = (&self.shards[shard_of(seen.hash, self.shards.len())].entries, 0);
-            let first = entries.find_bucket_index(seen.hash, |held| {
-                stamp = held.stamp;
-                true
-            });
-            seen.bucket = first.unwrap_or(Seen::NOWHERE);
-            stamp
-        });
-        std::hint::black_box(stamps.fold(0, u32::wrapping_add));
-        ahead
+    }
+
+    /// Finds where the entries of keys may stand and does not look at them, so that with next to nothing between them most of
+    /// the fetches that follow are under way at once. Tells how many keys there were.
+    #[inline]
+    fn see<Q: Hash + ?Sized, B: Borrow<Q>>(&self, seen: &mut [Seen], keys: impl Iterator<Item = B>) -> usize {
+        let count = seen.iter_mut().zip(keys).map(|(seen, key)| seen.hash = hash::<Q>(key.borrow())).count();
+        for seen in &mut seen[..count] {
+            let entries = &self.shards[shard_of(seen.hash, self.shards.len())].entries;
+            // The first that may be it. Whether it is would have to wait for what is fetched.
+            seen.bucket = entries.find_bucket_index(seen.hash, |_| true).unwrap_or(Seen::NOWHERE);
+        }
+        count
+    }
+
+    /// The entry that was seen.
+    #[inline]
+    fn seen(&self, seen: &Seen) -> Option<&Held<K, V>> {
+        self.shards[shard_of(seen.hash, self.shards.len())].entries.get_bucket(seen.bucket)
     }
 
     /// The value of a key.
@@ -312,6 +351,30 @@ impl<K: Key, V: Data> Table<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
         F: Borrow<Q>,
     {
+        match self.entry_hashed::<Q, F>(hash, found, own) {
+            Entry::Held(value) => value,
+            Entry::Free(free) => free.insert(make()),
+        }
+    }
+
+    /// The value of a key that is at hand as `found`, perhaps inside a record, to be changed, or the place for one; `own` makes a
+    /// key of it if there is none. Who has the first value whole before it is put there spares waiting for far memory.
+    #[inline]
+    pub fn entry<Q, F>(&mut self, found: F, own: impl FnOnce(F) -> K) -> Entry<'_, K, V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
+        let hash = hash::<Q>(found.borrow());
+        self.entry_hashed::<Q, F>(hash, found, own)
+    }
+
+    #[inline]
+    fn entry_hashed<Q, F>(&mut self, hash: u64, found: F, own: impl FnOnce(F) -> K) -> Entry<'_, K, V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+        F: Borrow<Q>,
+    {
         if self.len >= SMALL_ENTRIES_MAX && self.shards.len() == 1 {
             self.divide();
         }
@@ -320,11 +383,11 @@ impl<K: Key, V: Data> Table<K, V> {
         match entries.find_entry(hash, |held| Borrow::<Q>::borrow(&found).equivalent(&held.key)) {
             Ok(held) => {
                 let bucket = held.bucket_index();
-                change(&mut self.copying, at, marks, bucket, held.into_mut())
+                Entry::Held(change(&mut self.copying, at, marks, bucket, held.into_mut()))
             }
             Err(absent) => {
-                self.len += 1;
-                insert_new(absent.into_table(), marks, hash, (own(found), make()))
+                let key = own(found);
+                Entry::Free(Free { entries: absent.into_table(), marks, len: &mut self.len, hash, key })
             }
         }
     }

@@ -52,19 +52,16 @@ where
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<T>) -> Result<()> {
         let values = self.held.table(&mut self.core.store)?;
-        let mut records = batch.into_iter();
+        let (mut records, mut seen) = (batch.into_iter(), Ahead::NOTHING);
         while records.len() > 0 {
-            let ahead = records.len().min(FETCHED_AHEAD);
+            let ahead = &records.as_slice()[..records.len().min(FETCHED_AHEAD)];
             // Making keys twice costs more than it gains.
-            let seen = if std::mem::needs_drop::<S::Found<'_>>() {
-                Ahead::NOTHING
-            } else {
-                values.look_ahead::<S::Lookup, _>(
-                    records.as_slice()[..ahead].iter().map(|(_, value)| self.selector.find(value)),
-                )
-            };
-            let mut place = 0;
-            records.by_ref().take(ahead).try_for_each(|(timestamp_ms, value)| {
+            if !std::mem::needs_drop::<S::Found<'_>>() {
+                let keys = ahead.iter().map(|(_, value)| self.selector.find(value));
+                values.look_ahead::<S::Lookup, _>(&mut seen, keys);
+            }
+            let (mut place, count) = (0, ahead.len());
+            records.by_ref().take(count).try_for_each(|(timestamp_ms, value)| {
                 let mut is_first = false;
                 let first = || {
                     is_first = true;

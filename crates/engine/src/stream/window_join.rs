@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 use tidemill_core::Data;
 
@@ -13,7 +14,7 @@ use super::data_stream::DataStream;
 use super::either::Either;
 use crate::key::Key;
 use crate::operator::OutputTag;
-use crate::window::{Aggregate, Arrival, Elements, Kept, Unnumbered, Window, WindowKind, sort_kept};
+use crate::window::{Aggregate, Arrival, Unnumbered, Window, WindowKind, sort_kept};
 
 /// The result is made of each pair; see [`DataStream::join`].
 pub struct Join;
@@ -164,7 +165,7 @@ where
 
     fn both<R: Arrival, O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
-        emit: impl FnMut(&K, Window, Sides<A, B, R>) -> I + Clone + Send + 'static,
+        emit: impl FnMut(&K, Window, Met<A, B, R>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
         let windowed = self.connected.keyed().window(self.windows).allowed_lateness(self.allowed_lateness);
         let windowed = match self.late_tag {
@@ -200,11 +201,12 @@ where
         self,
         mut function: impl FnMut(&A, &B) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        let pairs = move |_: &K, _, (lefts, rights): Sides<A, B, R>| {
+        let pairs = move |_: &K, _, met: Met<A, B, R>| {
             // Most keys have few pairs in a window.
             let mut results: SmallVec<[O; 2]> = SmallVec::new();
-            for (_, left) in &lefts {
-                rights.iter().for_each(|(_, right)| results.extend(function(left, right)));
+            let rights: SmallVec<[&B; 4]> = met.rights().map(|(_, right)| right).collect();
+            for (_, left) in met.lefts() {
+                rights.iter().for_each(|right| results.extend(function(left, right)));
             }
             results
         };
@@ -237,54 +239,94 @@ where
         self,
         mut function: impl FnMut(&K, Window, Vec<A>, Vec<B>) -> I + Clone + Send + 'static,
     ) -> DataStream<O> {
-        let groups = move |key: &K, window, (lefts, rights): Sides<A, B, R>| {
-            let lefts = lefts.into_iter().map(|(_, left)| left).collect();
-            let rights = rights.into_iter().map(|(_, right)| right).collect();
+        let groups = move |key: &K, window, met: Met<A, B, R>| {
+            let (mut lefts, mut rights) = (Vec::new(), Vec::new());
+            met.0.into_iter().for_each(|(_, value)| match value {
+                Either::Left(left) => lefts.push(left),
+                Either::Right(right) => rights.push(right),
+            });
             function(key, window, lefts, rights)
         };
         self.both(groups).name("Window Co-Group")
     }
 }
 
-/// The records of both sides.
-type Sides<A, B, R> = (Kept<A, R>, Kept<B, R>);
+/// The records of both sides, each side's in the order they came. In one list, where a few need no memory of their own.
+#[derive(Clone)]
+struct Met<A, B, R>(SmallVec<[(R, Either<A, B>); 2]>);
 
-/// Keeps the records of both sides, each in the order they came.
+impl<A, B, R: Arrival> Met<A, B, R> {
+    fn lefts(&self) -> impl Iterator<Item = (R, &A)> {
+        self.0.iter().filter_map(|(arrival, value)| match value {
+            Either::Left(left) => Some((*arrival, left)),
+            Either::Right(_) => None,
+        })
+    }
+
+    fn rights(&self) -> impl Iterator<Item = (R, &B)> {
+        self.0.iter().filter_map(|(arrival, value)| match value {
+            Either::Left(_) => None,
+            Either::Right(right) => Some((*arrival, right)),
+        })
+    }
+}
+
+/// Saved as two lists, one a side.
+impl<A: Serialize, B: Serialize, R: Arrival> Serialize for Met<A, B, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let lefts: SmallVec<[(R, &A); 2]> = self.lefts().collect();
+        let rights: SmallVec<[(R, &B); 2]> = self.rights().collect();
+        (lefts, rights).serialize(serializer)
+    }
+}
+
+impl<'de, A: Deserialize<'de>, B: Deserialize<'de>, R: Arrival> Deserialize<'de> for Met<A, B, R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (lefts, rights) = <(SmallVec<[(R, A); 2]>, SmallVec<[(R, B); 2]>)>::deserialize(deserializer)?;
+        let lefts = lefts.into_iter().map(|(arrival, left)| (arrival, Either::Left(left)));
+        let rights = rights.into_iter().map(|(arrival, right)| (arrival, Either::Right(right)));
+        let mut met: SmallVec<[_; 2]> = lefts.chain(rights).collect();
+        sort_kept(&mut met);
+        Ok(Met(met))
+    }
+}
+
+/// Keeps the records of both sides.
 #[derive(Clone, Default)]
 struct BothSides<R> {
-    left: Elements<R>,
-    right: Elements<R>,
+    next: R,
 }
 
 impl<A: Data, B: Data, R: Arrival> Aggregate<Either<A, B>> for BothSides<R> {
-    type Accumulator = Sides<A, B, R>;
-    type Output = Sides<A, B, R>;
+    type Accumulator = Met<A, B, R>;
+    type Output = Met<A, B, R>;
 
     fn create(&self) -> Self::Accumulator {
-        (Kept::new(), Kept::new())
+        Met(SmallVec::new())
     }
 
-    fn add(&mut self, (lefts, rights): &mut Self::Accumulator, value: Either<A, B>) {
-        match value {
-            Either::Left(value) => self.left.add(lefts, value),
-            Either::Right(value) => self.right.add(rights, value),
+    fn add(&mut self, met: &mut Self::Accumulator, value: Either<A, B>) {
+        if let Some((last, _)) = met.0.last() {
+            self.next = self.next.max(last.next());
+        }
+        met.0.push((self.next, value));
+        self.next = self.next.next();
+    }
+
+    fn merge(&mut self, met: &mut Self::Accumulator, other: Self::Accumulator) {
+        met.0.extend(other.0);
+    }
+
+    fn restored(&mut self, met: &Self::Accumulator) {
+        // What comes from now on comes behind all that is held.
+        if let Some(last) = met.0.iter().map(|(arrival, _)| *arrival).max() {
+            self.next = self.next.max(last.next());
         }
     }
 
-    fn merge(&mut self, (lefts, rights): &mut Self::Accumulator, other: Self::Accumulator) {
-        Aggregate::<A>::merge(&mut self.left, lefts, other.0);
-        Aggregate::<B>::merge(&mut self.right, rights, other.1);
-    }
-
-    fn restored(&mut self, (lefts, rights): &Self::Accumulator) {
-        Aggregate::<A>::restored(&mut self.left, lefts);
-        Aggregate::<B>::restored(&mut self.right, rights);
-    }
-
-    fn result(&mut self, (mut lefts, mut rights): Self::Accumulator) -> Self::Output {
-        sort_kept(&mut lefts);
-        sort_kept(&mut rights);
-        (lefts, rights)
+    fn result(&mut self, mut met: Self::Accumulator) -> Self::Output {
+        sort_kept(&mut met.0);
+        met
     }
 }
 
@@ -363,5 +405,18 @@ mod tests {
         assert_eq!(groups.take(), []);
         groups.set_processing_time(10).unwrap();
         assert_eq!(groups.take(), [(9, (10, vec![1], vec![2]))]);
+    }
+
+    #[test]
+    fn both_sides_are_saved_as_two_lists_and_what_comes_later_stands_behind_them() {
+        let saved = postcard::to_stdvec(&(vec![(0u64, 1i64), (1, 3), (5, 5)], vec![(0u64, 2i64), (1, 4)])).unwrap();
+        let mut met: Met<i64, i64, u64> = postcard::from_bytes(&saved).unwrap();
+        assert_eq!(postcard::to_stdvec(&met).unwrap(), saved);
+        let mut both = BothSides::default();
+        both.add(&mut met, Either::Right(6));
+        both.add(&mut met, Either::Left(7));
+        let met = both.result(met);
+        assert_eq!(met.lefts().map(|(_, left)| *left).collect::<Vec<_>>(), [1, 3, 5, 7]);
+        assert_eq!(met.rights().collect::<Vec<_>>(), [(0, &2), (1, &4), (6, &6)]);
     }
 }

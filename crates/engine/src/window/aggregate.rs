@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Unnumbered {
 pub type Kept<T, R> = SmallVec<[(R, T); 1]>;
 
 /// Puts records into the order they came in; they are not when they come of several slices.
-pub(crate) fn sort_kept<T, R: Arrival>(kept: &mut Kept<T, R>) {
+pub(crate) fn sort_kept<T, R: Arrival>(kept: &mut [(R, T)]) {
     if !kept.is_sorted_by_key(|(arrival, _)| *arrival) {
         kept.sort_by_key(|(arrival, _)| *arrival);
     }

@@ -15,7 +15,7 @@ mod disk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_map;
 use hashbrown::{HashMap, HashSet};
 use tidemill_core::{Data, Error, NO_TIMESTAMP, Result, SharedClock, WATERMARK_MIN};
 
@@ -24,7 +24,7 @@ use super::{Aggregate, DefaultTrigger, Window, WindowKind, WindowParts, floor, m
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, OutputTag, SnapshotMode, SnapshotParts};
-use crate::state::{FETCHED_AHEAD, Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
+use crate::state::{Entry, FETCHED_AHEAD, Restored, RestoredSection, SectionKind, Table, TableHasher, Writer};
 use crate::stream::KeySelector;
 
 /// Windows of equal size that follow each other without overlap.
@@ -240,9 +240,14 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
     #[inline]
     fn add<S: KeySelector<T, K>>(&mut self, at: usize, selector: &mut S, value: T) {
         let aggregate = &mut self.aggregate;
-        let values = &mut self.slices[at].values;
-        let held = values.get_or_insert_found::<S::Lookup, _>(selector.find(&value), S::own, || aggregate.create());
-        aggregate.add(held, value);
+        match self.slices[at].values.entry::<S::Lookup, _>(selector.find(&value), S::own) {
+            Entry::Held(held) => aggregate.add(held, value),
+            Entry::Free(free) => {
+                let mut first = aggregate.create();
+                aggregate.add(&mut first, value);
+                free.insert(first);
+            }
+        }
     }
 
     /// Keeps an empty table that held so many entries for the next slice.
@@ -288,8 +293,8 @@ impl<K: Key, T: Data, A: Aggregate<T>, W> Contents<K, T, A, W> {
                 for slice in slices.iter() {
                     for (key, value) in slice.values.iter() {
                         match merged.entry(key) {
-                            Entry::Occupied(mut held) => self.aggregate.merge(held.get_mut(), value.clone()),
-                            Entry::Vacant(free) => {
+                            hash_map::Entry::Occupied(mut held) => self.aggregate.merge(held.get_mut(), value.clone()),
+                            hash_map::Entry::Vacant(free) => {
                                 free.insert(value.clone());
                             }
                         }
