@@ -14,7 +14,7 @@ use super::data_stream::DataStream;
 use super::either::Either;
 use crate::key::Key;
 use crate::operator::OutputTag;
-use crate::window::{Aggregate, Arrival, Unnumbered, Window, WindowKind, sort_kept};
+use crate::window::{Aggregate, Arrival, Arrivals, Unnumbered, Window, WindowKind, sort_kept};
 
 /// The result is made of each pair; see [`DataStream::join`].
 pub struct Join;
@@ -294,7 +294,7 @@ impl<'de, A: Deserialize<'de>, B: Deserialize<'de>, R: Arrival> Deserialize<'de>
 /// Keeps the records of both sides.
 #[derive(Clone, Default)]
 struct BothSides<R> {
-    next: R,
+    arrivals: Arrivals<R>,
 }
 
 impl<A: Data, B: Data, R: Arrival> Aggregate<Either<A, B>> for BothSides<R> {
@@ -306,11 +306,8 @@ impl<A: Data, B: Data, R: Arrival> Aggregate<Either<A, B>> for BothSides<R> {
     }
 
     fn add(&mut self, met: &mut Self::Accumulator, value: Either<A, B>) {
-        if let Some((last, _)) = met.0.last() {
-            self.next = self.next.max(last.next());
-        }
-        met.0.push((self.next, value));
-        self.next = self.next.next();
+        let arrival = self.arrivals.number(&met.0);
+        met.0.push((arrival, value));
     }
 
     fn merge(&mut self, met: &mut Self::Accumulator, other: Self::Accumulator) {
@@ -318,10 +315,7 @@ impl<A: Data, B: Data, R: Arrival> Aggregate<Either<A, B>> for BothSides<R> {
     }
 
     fn restored(&mut self, met: &Self::Accumulator) {
-        // What comes from now on comes behind all that is held.
-        if let Some(last) = met.0.iter().map(|(arrival, _)| *arrival).max() {
-            self.next = self.next.max(last.next());
-        }
+        self.arrivals.restored(&met.0);
     }
 
     fn result(&mut self, mut met: Self::Accumulator) -> Self::Output {

@@ -130,10 +130,35 @@ pub(crate) fn sort_kept<T, R: Arrival>(kept: &mut [(R, T)]) {
     }
 }
 
+/// Numbers the records of a subtask as they come.
+#[derive(Clone, Default)]
+pub(crate) struct Arrivals<R> {
+    next: R,
+}
+
+impl<R: Arrival> Arrivals<R> {
+    /// The number of a record that comes now, behind those kept in its place.
+    pub fn number<T>(&mut self, kept: &[(R, T)]) -> R {
+        if let Some((last, _)) = kept.last() {
+            self.next = self.next.max(last.next());
+        }
+        let number = self.next;
+        self.next = number.next();
+        number
+    }
+
+    /// What comes from now on comes behind all that is kept there, also in windows that are joined with its own later.
+    pub fn restored<T>(&mut self, kept: &[(R, T)]) {
+        if let Some(last) = kept.iter().map(|(arrival, _)| *arrival).max() {
+            self.next = self.next.max(last.next());
+        }
+    }
+}
+
 /// Keeps all records, in the order they came, also across slices where `R` tells it.
 #[derive(Clone, Default)]
 pub struct Elements<R> {
-    next: R,
+    arrivals: Arrivals<R>,
 }
 
 impl<T: Data, R: Arrival> Aggregate<T> for Elements<R> {
@@ -145,11 +170,8 @@ impl<T: Data, R: Arrival> Aggregate<T> for Elements<R> {
     }
 
     fn add(&mut self, accumulator: &mut Self::Accumulator, value: T) {
-        if let Some((last, _)) = accumulator.last() {
-            self.next = self.next.max(last.next());
-        }
-        accumulator.push((self.next, value));
-        self.next = self.next.next();
+        let arrival = self.arrivals.number(accumulator);
+        accumulator.push((arrival, value));
     }
 
     fn merge(&mut self, accumulator: &mut Self::Accumulator, other: Self::Accumulator) {
@@ -157,10 +179,7 @@ impl<T: Data, R: Arrival> Aggregate<T> for Elements<R> {
     }
 
     fn restored(&mut self, accumulator: &Self::Accumulator) {
-        // What comes from now on comes behind all that is held, also in windows that are joined with this one later.
-        if let Some(last) = accumulator.iter().map(|(arrival, _)| *arrival).max() {
-            self.next = self.next.max(last.next());
-        }
+        self.arrivals.restored(accumulator);
     }
 
     fn result(&mut self, mut accumulator: Self::Accumulator) -> Vec<T> {
@@ -176,7 +195,8 @@ mod tests {
     #[test]
     fn saved_records_are_read_with_and_without_numbers() {
         let mut numbered: Kept<i64, u64> = Kept::new();
-        let (mut elements, mut plain_elements) = (Elements::<u64> { next: 300 }, Elements::<Unnumbered>::default());
+        let (mut elements, mut plain_elements) =
+            (Elements { arrivals: Arrivals { next: 300u64 } }, Elements::<Unnumbered>::default());
         let mut plain: Kept<i64, Unnumbered> = Kept::new();
         for value in [5, -7, 5] {
             elements.add(&mut numbered, value);

@@ -30,8 +30,8 @@ mod time;
 mod trigger;
 mod window_key;
 
-pub(crate) use aggregate::sort_kept;
 pub use aggregate::{Aggregate, Arrival, Count, Elements, Kept, Reduce, Unnumbered};
+pub(crate) use aggregate::{Arrivals, sort_kept};
 pub use custom::{Evicted, Triggered};
 pub use evictor::{AnyEvictor, CountEvictor, DeltaEvictor, Evictor, EvictorContext, TimeEvictor, Timed};
 pub use function::{ProcessWindowFunction, WindowContext, WindowState};
