@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidemill_core::{Data, Error, Result, SharedClock};
 
 use super::disk::{AtTime, DiskHome, DiskTable, DiskTimers, Lapses};
-use super::{Ahead, Equivalent, RestoredSection, Seen, Table};
+use super::{Ahead, Equivalent, RestoredSection, Table};
 use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of};
 use crate::operator::{CopyRun, SnapshotParts};
 
@@ -137,12 +137,12 @@ impl<K: Key, V: Data> StateTable<K, V> {
         }
     }
 
-    /// Fetches them and keeps what was seen; see [`Table::look_ahead`].
+    /// Begins to fetch those of a batch and keeps what is seen; see [`Table::look_ahead`].
     #[inline]
     pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, ahead: &mut Ahead, keys: impl Iterator<Item = B>) {
         match self {
             StateTable::Memory(table) => table.look_ahead(ahead, keys),
-            StateTable::Disk(_) => *ahead = Ahead::NOTHING,
+            StateTable::Disk(_) => ahead.clear(),
         }
     }
 
@@ -178,7 +178,7 @@ impl<K: Key, V: Data> StateTable<K, V> {
     #[inline]
     pub(crate) fn get_or_insert_seen<Q, F>(
         &mut self,
-        seen: Option<Seen>,
+        ahead: &mut Ahead,
         found: F,
         own: impl FnOnce(F) -> K,
         make: impl FnOnce() -> V,
@@ -188,7 +188,7 @@ impl<K: Key, V: Data> StateTable<K, V> {
         F: Borrow<Q>,
     {
         match self {
-            StateTable::Memory(table) => Ok(table.get_or_insert_seen::<Q, F>(seen, found, own, make)),
+            StateTable::Memory(table) => Ok(table.get_or_insert_seen::<Q, F>(ahead, found, own, make)),
             StateTable::Disk(table) => table.get_or_insert_with(&own(found), make),
         }
     }

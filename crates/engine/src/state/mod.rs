@@ -34,7 +34,7 @@ pub use entry_shapes::EntryShapes;
 pub use keyed::{KeyedStore, ListState, MapState, StateAccess, ValueState};
 pub use keys::KeyedState;
 pub use reducing::{AggregatingState, ReducingState};
-pub(crate) use table::{Ahead, BUCKET_COST, FETCHED_AHEAD, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX, Seen};
+pub(crate) use table::{Ahead, BUCKET_COST, FETCHED_AHEAD, SHARD_COST, SHARDS, SMALL_ENTRIES_MAX};
 pub use table::{Entry, Equivalent, Free, Table, TableHasher};
 pub use timers::Timers;
 pub use ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState, Ttl};

@@ -50,28 +50,24 @@ pub(crate) struct Seen {
     bucket: usize,
 }
 
-impl Seen {
-    /// Nothing is known of where the entry stands.
-    const NOWHERE: usize = usize::MAX;
-    const NOTHING: Seen = Seen { hash: 0, bucket: Seen::NOWHERE };
-}
-
-/// What was seen of keys, in their order; nothing of those behind the last.
+/// What is known ahead of the keys of a batch, in their order: the hashes of all, and where the entries of the next few may
+/// stand. Hashes need the keys at hand, places only the hashes, so a batch may be used up while they are found.
+#[derive(Default)]
 pub(crate) struct Ahead {
-    seen: [Seen; FETCHED_AHEAD],
-    count: usize,
+    hashes: Vec<u64>,
+    buckets: [usize; FETCHED_AHEAD],
+    next: usize,
 }
 
 impl Ahead {
-    /// Nothing was looked at.
-    pub const NOTHING: Ahead = Ahead { seen: [Seen::NOTHING; FETCHED_AHEAD], count: 0 };
-
-    /// What was seen of the key at a place.
-    #[inline]
-    pub fn at(&self, place: usize) -> Option<Seen> {
-        self.seen[..self.count].get(place).copied()
+    /// Nothing is known.
+    pub fn clear(&mut self) {
+        self.hashes.clear();
     }
 }
+
+/// Nothing is known of where an entry stands.
+const NOWHERE: usize = usize::MAX;
 
 /// A table from key to value.
 pub struct Table<K, V> {
@@ -226,45 +222,59 @@ impl<K: Key, V: Data> Table<K, V> {
             return;
         }
         let keys: SmallVec<[B; FETCHED_AHEAD]> = keys.collect();
-        let mut seen = [Seen::NOTHING; FETCHED_AHEAD];
-        let count = self.see::<Q, &Q>(&mut seen, keys.iter().map(B::borrow));
+        let hashes: SmallVec<[u64; FETCHED_AHEAD]> = keys.iter().map(|key| hash::<Q>(key.borrow())).collect();
+        let mut buckets = [NOWHERE; FETCHED_AHEAD];
+        self.find_places(&hashes, &mut buckets);
         // The key stands at one end of a large entry and the stamp at the other.
-        let ends = seen[..count].iter().zip(&keys).map(|(seen, key)| {
-            let held = self.seen(seen);
+        let ends = hashes.iter().zip(buckets).zip(&keys).map(|((hash, bucket), key)| {
+            let held = self.at_place(*hash, bucket);
             held.map_or(0, |held| held.stamp.wrapping_add(u32::from(key.borrow().equivalent(&held.key))))
         });
         std::hint::black_box(ends.fold(0, u32::wrapping_add));
     }
 
-    /// The same, and keeps what was seen for the accesses: less work where entries are near and keys are long. Where entries
-    /// are far, noting the places costs more than it saves.
+    /// Begins to do the same for the keys of a batch, and keeps what is seen for the accesses, which come in the same order:
+    /// less work where entries are near and keys are long. Where entries are far, noting the places costs more than it saves.
     #[inline]
     pub(crate) fn look_ahead<Q: Hash + ?Sized, B: Borrow<Q>>(&self, ahead: &mut Ahead, keys: impl Iterator<Item = B>) {
-        ahead.count = 0;
+        ahead.hashes.clear();
+        ahead.next = 0;
         if self.is_large() {
-            ahead.count = self.see::<Q, B>(&mut ahead.seen, keys);
-            let stamps = ahead.seen[..ahead.count].iter().map(|seen| self.seen(seen).map_or(0, |held| held.stamp));
-            std::hint::black_box(stamps.fold(0, u32::wrapping_add));
+            ahead.hashes.extend(keys.map(|key| hash::<Q>(key.borrow())));
         }
     }
 
-    /// Finds where the entries of keys may stand and does not look at them, so that with next to nothing between them most of
-    /// the fetches that follow are under way at once. Tells how many keys there were.
+    /// What is known of the next key.
     #[inline]
-    fn see<Q: Hash + ?Sized, B: Borrow<Q>>(&self, seen: &mut [Seen], keys: impl Iterator<Item = B>) -> usize {
-        let count = seen.iter_mut().zip(keys).map(|(seen, key)| seen.hash = hash::<Q>(key.borrow())).count();
-        for seen in &mut seen[..count] {
-            let entries = &self.shards[shard_of(seen.hash, self.shards.len())].entries;
+    fn next_seen(&self, ahead: &mut Ahead) -> Option<Seen> {
+        let hash = *ahead.hashes.get(ahead.next)?;
+        let place = ahead.next % FETCHED_AHEAD;
+        if place == 0 {
+            let hashes = &ahead.hashes[ahead.next..];
+            let hashes = &hashes[..hashes.len().min(FETCHED_AHEAD)];
+            self.find_places(hashes, &mut ahead.buckets);
+            let held = hashes.iter().zip(ahead.buckets).map(|(hash, bucket)| self.at_place(*hash, bucket));
+            std::hint::black_box(held.map(|held| held.map_or(0, |held| held.stamp)).fold(0, u32::wrapping_add));
+        }
+        ahead.next += 1;
+        Some(Seen { hash, bucket: ahead.buckets[place] })
+    }
+
+    /// Finds where entries may stand by their hashes and does not look at them, so that with next to nothing between them most
+    /// of the fetches that follow are under way at once.
+    #[inline]
+    fn find_places(&self, hashes: &[u64], buckets: &mut [usize]) {
+        for (hash, bucket) in hashes.iter().zip(buckets) {
+            let entries = &self.shards[shard_of(*hash, self.shards.len())].entries;
             // The first that may be it. Whether it is would have to wait for what is fetched.
-            seen.bucket = entries.find_bucket_index(seen.hash, |_| true).unwrap_or(Seen::NOWHERE);
+            *bucket = entries.find_bucket_index(*hash, |_| true).unwrap_or(NOWHERE);
         }
-        count
     }
 
-    /// The entry that was seen.
+    /// The entry at a place that was found.
     #[inline]
-    fn seen(&self, seen: &Seen) -> Option<&Held<K, V>> {
-        self.shards[shard_of(seen.hash, self.shards.len())].entries.get_bucket(seen.bucket)
+    fn at_place(&self, hash: u64, bucket: usize) -> Option<&Held<K, V>> {
+        self.shards[shard_of(hash, self.shards.len())].entries.get_bucket(bucket)
     }
 
     /// The value of a key.
@@ -315,11 +325,11 @@ impl<K: Key, V: Data> Table<K, V> {
         self.get_or_insert_hashed::<Q, F>(hash, found, own, make)
     }
 
-    /// The same; `seen` is what a look ahead has found out about this key.
+    /// The same for the next of the keys that were looked at ahead.
     #[inline]
     pub(crate) fn get_or_insert_seen<Q, F>(
         &mut self,
-        seen: Option<Seen>,
+        ahead: &mut Ahead,
         found: F,
         own: impl FnOnce(F) -> K,
         make: impl FnOnce() -> V,
@@ -328,7 +338,9 @@ impl<K: Key, V: Data> Table<K, V> {
         Q: Hash + Equivalent<K> + ?Sized,
         F: Borrow<Q>,
     {
-        let Some(Seen { hash, bucket }) = seen else { return self.get_or_insert_found::<Q, F>(found, own, make) };
+        let Some(Seen { hash, bucket }) = self.next_seen(ahead) else {
+            return self.get_or_insert_found::<Q, F>(found, own, make);
+        };
         let at = shard_of(hash, self.shards.len());
         let is_there = |held: &Held<K, V>| Borrow::<Q>::borrow(&found).equivalent(&held.key);
         if self.shards[at].entries.get_bucket(bucket).is_some_and(is_there) {

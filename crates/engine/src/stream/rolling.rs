@@ -10,7 +10,7 @@ use super::selector::KeySelector;
 use crate::driver::Records;
 use crate::key::Key;
 use crate::operator::{CopyRun, Operator, Out, SnapshotParts};
-use crate::state::{Ahead, FETCHED_AHEAD, Restored, ValueState};
+use crate::state::{Ahead, Restored, ValueState};
 
 /// The names of the state: a key's value, and in batch mode the largest event time of its records.
 const HELD: &str = "rolling";
@@ -27,7 +27,7 @@ pub(super) fn operator<K: Key, T: Data>(
         let function = AtTheEnd { held, reached_ms: ValueState::new(REACHED), fold };
         return Box::new(KeyedProcessOperator::new(selector, function, context));
     }
-    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, fold })
+    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, ahead: Ahead::default(), fold })
 }
 
 /// Emits at each record. It finds its keys itself, so that only new ones are copied.
@@ -35,6 +35,7 @@ struct Rolling<K, T, S, F> {
     held: ValueState<T>,
     core: KeyedCore<K>,
     selector: S,
+    ahead: Ahead,
     fold: F,
 }
 
@@ -52,34 +53,28 @@ where
 
     fn on_batch(&mut self, batch: Records<T>, out: &mut Out<T>) -> Result<()> {
         let values = self.held.table(&mut self.core.store)?;
-        let (mut records, mut seen) = (batch.into_iter(), Ahead::NOTHING);
-        while records.len() > 0 {
-            let ahead = &records.as_slice()[..records.len().min(FETCHED_AHEAD)];
-            // Making keys twice costs more than it gains.
-            if !std::mem::needs_drop::<S::Found<'_>>() {
-                let keys = ahead.iter().map(|(_, value)| self.selector.find(value));
-                values.look_ahead::<S::Lookup, _>(&mut seen, keys);
-            }
-            let (mut place, count) = (0, ahead.len());
-            records.by_ref().take(count).try_for_each(|(timestamp_ms, value)| {
-                let mut is_first = false;
-                let first = || {
-                    is_first = true;
-                    value.clone()
-                };
-                let (found, seen) = (self.selector.find(&value), seen.at(place));
-                let held = values.get_or_insert_seen::<S::Lookup, _>(seen, found, S::own, first)?;
-                place += 1;
-                let updated = if is_first {
-                    value
-                } else {
-                    (self.fold)(held, value);
-                    held.clone()
-                };
-                out.emit(timestamp_ms, updated)
-            })?;
+        self.ahead.clear();
+        // Making keys twice costs more than it gains.
+        if !std::mem::needs_drop::<S::Found<'_>>() {
+            let keys = batch.iter().map(|(_, value)| self.selector.find(value));
+            values.look_ahead::<S::Lookup, _>(&mut self.ahead, keys);
         }
-        Ok(())
+        // Each result stands where its record did: `collect` reuses the batch's own allocation.
+        let updated = batch.into_iter().map(|(timestamp_ms, value)| {
+            let mut is_first = false;
+            let first = || {
+                is_first = true;
+                value.clone()
+            };
+            let found = self.selector.find(&value);
+            let held = values.get_or_insert_seen::<S::Lookup, _>(&mut self.ahead, found, S::own, first)?;
+            if is_first {
+                return Ok((timestamp_ms, value));
+            }
+            (self.fold)(held, value);
+            Ok((timestamp_ms, held.clone()))
+        });
+        out.emit_batch(updated.collect::<Result<Records<T>>>()?)
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
