@@ -19,6 +19,9 @@ use tidemill_engine::stream::WatermarkStrategy;
 use tidemill_engine::window::{Tumbling, Window};
 use tidemill_engine::{Environment, JobSettings};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RATE: f64 = 200_000.0;
 const LATENCY_KEYS: u64 = 100_000;
 /// Latencies are counted in steps of so many microseconds, up to a tenth of a second.

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use tidemill_core::source::ReaderContext;
@@ -24,7 +24,7 @@ use super::flow::{Addressed, CreditReturn, Flow, connect};
 use super::port::{
     AnyHead, AnyInput, AnyOutput, Head, Inlet, InputPort, Outlet, OutputPort, PortLink, Sender, TimelyOutlet,
 };
-use super::rows::Rows;
+use super::rows::{Channel, Rows};
 use super::source::{Beginning, SourceHead, SourceParts, SourceTask, Stage, beginning, poll_output};
 use super::task::{Task, TaskCore};
 use super::timestamp::Ts;
@@ -297,7 +297,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             outlet,
             partition: factory.make(me, senders.len(), receivers.len()),
             buffers: receivers.iter().map(|_| Vec::new()).collect(),
-            channels: receivers.iter().map(|_| Arc::new(Mutex::new(codec::<O>().encoder()))).collect(),
+            channels: receivers.iter().map(|_| Arc::new(Channel::new(codec::<O>().encoder()))).collect(),
             receivers: receivers.to_vec(),
             codec: codec::<O>(),
             flow,
@@ -354,6 +354,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             closed: false,
             copying: false,
             copied_us: 0,
+            flushed_ms: 0,
             save_afresh: Arc::default(),
             aligning_since_ms: None,
         })
@@ -437,7 +438,7 @@ pub(crate) fn source<T: Data>(
 /// What a task does when it is scheduled.
 enum Run {
     Source(SourceRun),
-    Inputs(Task),
+    Inputs(Box<Task>),
 }
 
 impl Run {
@@ -505,7 +506,7 @@ fn run(builder: &mut TaskBuilder<'_, '_>, head: usize) -> Result<Run> {
         Logic::Source(build) => Ok(Run::Source(build(builder, head)?)),
         Logic::Operator(build) => {
             let link = build(builder, head)?;
-            Ok(Run::Inputs(inputs(builder, head, link)?))
+            Ok(Run::Inputs(Box::new(inputs(builder, head, link)?)))
         }
     }
 }

@@ -9,7 +9,7 @@ use arrow_ipc::writer::StreamEncoder;
 use arrow_schema::SchemaRef;
 use tidemill_core::{ColumnBatch, Data};
 
-use super::rows::{BATCH_ROWS, Records};
+use super::rows::{FAR_BATCH_ROWS, Records};
 use crate::state::{Unreadable, Unwritable, decode, encode};
 
 /// Both ends of a channel, for records of one type.
@@ -79,8 +79,8 @@ impl<T: Data> Decoder<T> for Postcard {
     fn decode(&mut self, body: &[u8]) -> Result<Records<T>, String> {
         let failed = |e: Unreadable| format!("a batch cannot be read: {e}");
         let (count, mut rest) = decode::<usize>(body).map_err(failed)?;
-        // A damaged count claims no more memory than an ordinary batch.
-        let mut records = Vec::with_capacity(count.min(BATCH_ROWS));
+        // A damaged count claims no more memory than an ordinary message.
+        let mut records = Vec::with_capacity(count.min(2 * FAR_BATCH_ROWS));
         let mut timestamp_ms = 0i64;
         for _ in 0..count {
             let ((difference_ms, value), left) = decode::<(i64, T)>(rest).map_err(failed)?;

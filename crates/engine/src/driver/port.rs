@@ -13,7 +13,7 @@ use timely::dataflow::operators::generic::InputHandleCore;
 
 use super::codec::{Codec, Decoder};
 use super::flow::{BatchPull, CreditReturn, Flow};
-use super::rows::{BATCH_ROWS, Channel, Records, Rows};
+use super::rows::{Channel, Records, Rows};
 use super::timestamp::Ts;
 use crate::operator::{Link, Signal};
 use crate::runtime::metrics::SubtaskMetrics;
@@ -86,7 +86,7 @@ pub(crate) struct OutputPort<T: 'static> {
     /// One buffer a receiving subtask.
     pub buffers: Vec<Records<T>>,
     /// One a receiving subtask.
-    pub channels: Vec<Channel<T>>,
+    pub channels: Vec<Arc<Channel<T>>>,
     /// The workers of the receiving subtasks.
     pub receivers: Vec<usize>,
     pub codec: &'static dyn Codec<T>,
@@ -96,29 +96,39 @@ pub(crate) struct OutputPort<T: 'static> {
     pub metrics: Arc<SubtaskMetrics>,
 }
 
+/// Which buffers an output port sends.
+#[derive(Clone, Copy)]
+enum Buffers {
+    Full,
+    All,
+}
+
 impl<T: Data> OutputPort<T> {
-    /// Sends the buffers that hold at least `least` rows.
-    fn send(&mut self, least: usize) {
+    /// Sends the buffers that are full, or all that hold something.
+    fn send(&mut self, what: Buffers) {
         if self.outlet.time().is_none() {
             return;
         }
-        let (codec, me, least) = (self.codec, self.me, least.max(1));
-        if self.buffers.iter().all(|buffer| codec.rows(buffer) < least) {
+        let OutputPort { outlet, buffers, channels, receivers, codec, flow, metrics, me, .. } = self;
+        let goes = |buffer: &Records<T>, channel: &Channel<T>| match what {
+            Buffers::Full => codec.rows(buffer) >= channel.batch_rows(),
+            Buffers::All => codec.rows(buffer) > 0,
+        };
+        if !buffers.iter().zip(&*channels).any(|(buffer, channel)| goes(buffer, channel)) {
             return;
         }
-        let OutputPort { outlet, buffers, channels, receivers, flow, metrics, .. } = self;
-        let full = buffers.iter_mut().enumerate().filter(|(_, buffer)| codec.rows(buffer) >= least);
-        outlet.send(&mut full.map(|(to, buffer)| {
+        let all = buffers.iter_mut().zip(channels).zip(receivers);
+        let going = all.filter(|((buffer, channel), _)| goes(buffer, channel));
+        outlet.send(&mut going.map(|((buffer, channel), worker)| {
             let rows = codec.rows(buffer);
-            let (records, worker) = (std::mem::take(buffer), receivers[to]);
-            flow.sent(worker, rows);
+            flow.sent(*worker, rows);
             metrics.records_out.add(rows as u64);
-            Rows::new(records, rows, (me, worker as u32), channels[to].clone())
+            Rows::new(std::mem::take(buffer), rows, (*me, *worker as u32), channel.clone())
         }));
     }
 
     fn downgrade(&mut self, epoch: Option<u64>, watermark_ms: Option<i64>) {
-        self.send(0);
+        self.send(Buffers::All);
         if let Some(now) = self.outlet.time() {
             let next = Ts::new(
                 epoch.unwrap_or(now.epoch).max(now.epoch),
@@ -138,7 +148,7 @@ impl<T: Data> Link<T> for PortLink<T> {
     fn push(&mut self, batch: Records<T>) -> Result<()> {
         let port = &mut *self.0.borrow_mut();
         port.partition.scatter(batch, &mut port.buffers)?;
-        port.send(BATCH_ROWS);
+        port.send(Buffers::Full);
         Ok(())
     }
 
@@ -148,7 +158,7 @@ impl<T: Data> Link<T> for PortLink<T> {
             Signal::Watermark(watermark_ms) => port.downgrade(None, Some(*watermark_ms)),
             Signal::Barrier { epoch, .. } => port.downgrade(Some(*epoch + 1), None),
             Signal::Close => {
-                port.send(0);
+                port.send(Buffers::All);
                 port.outlet.close();
             }
             Signal::ProcessingTime(_)
@@ -185,7 +195,7 @@ impl<T: Data> AnyOutput for RefCell<OutputPort<T>> {
     }
 
     fn flush(&self) {
-        self.borrow_mut().send(0);
+        self.borrow_mut().send(Buffers::All);
     }
 
     fn abandon(&self) {

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::Data;
@@ -20,8 +21,34 @@ pub type Records<T> = Vec<(i64, T)>;
 /// How many records travel together. Large enough to spread the cost of a message, small enough to stay in cache.
 pub const BATCH_ROWS: usize = 1024;
 
+/// To another process, where each message wakes three threads, more of them travel together: so many at most ...
+pub(super) const FAR_BATCH_ROWS: usize = 8 * BATCH_ROWS;
+/// ... as long as they have no more bytes than this.
+const FAR_BATCH_BYTES: usize = 256 << 10;
+
 /// The sending end of a channel from one subtask to another.
-pub(crate) type Channel<T> = Arc<Mutex<Box<dyn Encoder<T>>>>;
+pub(crate) struct Channel<T> {
+    encoder: Mutex<Box<dyn Encoder<T>>>,
+    batch_rows: AtomicUsize,
+}
+
+impl<T> Channel<T> {
+    pub fn new(encoder: Box<dyn Encoder<T>>) -> Self {
+        Channel { encoder: Mutex::new(encoder), batch_rows: AtomicUsize::new(BATCH_ROWS) }
+    }
+
+    /// How many rows travel together: a batch, and more where the last message has gone to another process.
+    pub fn batch_rows(&self) -> usize {
+        self.batch_rows.load(Ordering::Relaxed)
+    }
+
+    fn encode(&self, records: &Records<T>, rows: usize) -> Result<Vec<u8>, String> {
+        let body = self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(records)?;
+        let batch_rows = FAR_BATCH_BYTES.saturating_mul(rows) / body.len().max(1);
+        self.batch_rows.store(batch_rows.clamp(BATCH_ROWS, FAR_BATCH_ROWS), Ordering::Relaxed);
+        Ok(body)
+    }
+}
 
 /// A batch on its way between workers.
 #[derive(Clone)]
@@ -35,7 +62,7 @@ pub struct Rows<T> {
 #[derive(Clone)]
 enum Body<T> {
     /// Within a process. To another one it goes through its channel, when timely asks for its length and then its bytes.
-    Records { records: Records<T>, channel: Option<Channel<T>>, encoded: OnceCell<Encoded> },
+    Records { records: Records<T>, channel: Option<Arc<Channel<T>>>, encoded: OnceCell<Encoded> },
     /// From another process, still as bytes: the receiving port has the other end of the channel.
     Wire(Bytes),
     /// Why a batch from another process could not be read: the job fails with it.
@@ -50,7 +77,7 @@ struct Encoded {
 
 impl<T> Rows<T> {
     /// `records` of so many `rows`, to be written by `channel` if they leave the process.
-    pub(crate) fn new(records: Records<T>, rows: usize, (from, to): (u32, u32), channel: Channel<T>) -> Self {
+    pub(crate) fn new(records: Records<T>, rows: usize, (from, to): (u32, u32), channel: Arc<Channel<T>>) -> Self {
         let body = Body::Records { records, channel: Some(channel), encoded: OnceCell::new() };
         Rows { body, from, to, rows: rows as u32 }
     }
@@ -101,13 +128,10 @@ impl<T: Data> Rows<T> {
     fn encoded(&self) -> &Encoded {
         static NOTHING: Encoded = Encoded { kind: UNWRITTEN, body: Vec::new() };
         let Body::Records { records, channel: Some(channel), encoded } = &self.body else { return &NOTHING };
-        encoded.get_or_init(|| {
-            let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
-            match channel.encode(records) {
-                Ok(body) if body.len() <= BODY_BYTES_MAX => Encoded { kind: RECORDS, body },
-                Ok(body) => unwritten(format!("a batch has {} bytes; at most {BODY_BYTES_MAX} are sent", body.len())),
-                Err(why) => unwritten(why),
-            }
+        encoded.get_or_init(|| match channel.encode(records, self.count()) {
+            Ok(body) if body.len() <= BODY_BYTES_MAX => Encoded { kind: RECORDS, body },
+            Ok(body) => unwritten(format!("a batch has {} bytes; at most {BODY_BYTES_MAX} are sent", body.len())),
+            Err(why) => unwritten(why),
         })
     }
 
@@ -166,7 +190,7 @@ mod tests {
     use timely::bytes::arc::BytesMut;
 
     fn written<T: Data>(records: Records<T>) -> Vec<u8> {
-        let channel = Arc::new(Mutex::new(codec::<T>().encoder()));
+        let channel = Arc::new(Channel::new(codec::<T>().encoder()));
         let rows = Rows::new(records, 2, (3, 1), channel);
         let mut bytes = Vec::new();
         rows.into_bytes(&mut bytes);
@@ -188,6 +212,21 @@ mod tests {
         let back: Rows<String> = read(written(records.clone()));
         assert_eq!((back.from, back.to, back.count()), (3, 1, 2));
         assert_eq!(opened(back), Ok(records));
+    }
+
+    #[test]
+    fn more_rows_travel_together_to_another_process_as_far_as_their_bytes_allow() {
+        let rows_for = |text_bytes: usize| {
+            let channel = Arc::new(Channel::new(codec::<String>().encoder()));
+            let before = channel.batch_rows();
+            let records: Records<String> = (0..10).map(|time| (time, "a".repeat(text_bytes))).collect();
+            Rows::new(records, 10, (3, 1), channel.clone()).length_in_bytes();
+            (before, channel.batch_rows())
+        };
+        assert_eq!(rows_for(8), (BATCH_ROWS, FAR_BATCH_ROWS));
+        let (_, middle) = rows_for(100);
+        assert!((BATCH_ROWS + 1..FAR_BATCH_ROWS).contains(&middle), "{middle}");
+        assert_eq!(rows_for(100_000), (BATCH_ROWS, BATCH_ROWS));
     }
 
     #[test]

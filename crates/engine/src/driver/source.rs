@@ -167,11 +167,9 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             }
             return self.core.finish_round();
         }
-        if !self.finished {
-            self.poll()?;
-        }
+        let more = !self.finished && self.poll()?;
         self.core.processing_time()?;
-        self.core.finish_round()
+        if more { self.core.finish_turn() } else { self.core.finish_round() }
     }
 
     fn barrier(&mut self) -> Result<()> {
@@ -192,7 +190,8 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             .map_err(|e| Error::bug(format!("splits of `{}` cannot be written as JSON: {e}", self.uid)))
     }
 
-    fn poll(&mut self) -> Result<()> {
+    /// Reads for one turn; whether there is more to read at once.
+    fn poll(&mut self) -> Result<bool> {
         self.discover()?;
         if let Some(left_ms) = self.left_ms.take() {
             let now_ms = self.core.control.clock().steady_ms();
@@ -234,7 +233,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
             again = Poll::Pending { wake_at_ms: None };
         }
         match again {
-            Poll::More => self.core.activator.activate(),
+            Poll::More => {}
             Poll::Pending { wake_at_ms } => {
                 let clock = self.core.control.clock();
                 let (now_ms, steady_ms) = (clock.now_ms(), clock.steady_ms());
@@ -253,7 +252,7 @@ impl<T: tidemill_core::Data> SourceTask<T> {
                 self.core.control.source_finished(self.slot);
             }
         }
-        Ok(())
+        Ok(again == Poll::More)
     }
 
     /// All splits are at their end: takes another one, or begins the next stage when all subtasks have come so far.

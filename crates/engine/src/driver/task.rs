@@ -43,6 +43,10 @@ const COPY_STEP_US: std::ops::RangeInclusive<i64> = 100..=2_000;
 /// A busy task waits until so many microseconds are due: each step has its price.
 const COPY_TURN_US: i64 = 500;
 
+/// A task that has more to do at once keeps what it has not sent yet for so long, if its turns are shorter: fuller batches, and
+/// fewer wakes of the threads that carry them. With nothing more to do it sends everything at once.
+const GATHER_MS: i64 = 5;
+
 /// How long a task waits with a copy when the checkpoint writer does not keep up.
 const COPY_PAUSE_MS: i64 = 5;
 
@@ -70,6 +74,8 @@ pub(crate) struct TaskCore {
     pub copying: bool,
     /// When the last step of copying was over, by the steady clock.
     pub copied_us: i64,
+    /// When the outputs last sent all they had, by the steady clock.
+    pub flushed_ms: i64,
     /// Set by the checkpoint writer when it could not save what it was given.
     pub save_afresh: Arc<AtomicBool>,
     /// Since when some of the inputs, but not all, have brought everything of the current epoch.
@@ -237,17 +243,25 @@ impl TaskCore {
     }
 
     pub fn finish_round(&mut self) -> Result<()> {
-        self.round_over(0)
+        self.flushed_ms = self.control.clock().steady_ms();
+        self.round_over(true, 0)
     }
 
     /// The end of a round behind which there is more to do at once.
-    fn finish_turn(&mut self) -> Result<()> {
+    pub fn finish_turn(&mut self) -> Result<()> {
         self.activator.activate();
-        self.round_over(COPY_TURN_US)
+        let now_ms = self.control.clock().steady_ms();
+        let is_due = now_ms.saturating_sub(self.flushed_ms) >= GATHER_MS;
+        if is_due {
+            self.flushed_ms = now_ms;
+        }
+        self.round_over(is_due, COPY_TURN_US)
     }
 
-    fn round_over(&mut self, copy_least_us: i64) -> Result<()> {
-        self.outputs.iter().for_each(|output| output.flush());
+    fn round_over(&mut self, flushes: bool, copy_least_us: i64) -> Result<()> {
+        if flushes {
+            self.outputs.iter().for_each(|output| output.flush());
+        }
         self.copy_step(copy_least_us)?;
         let mut late = 0;
         self.head.signal(&mut Signal::LateDropped(&mut late))?;

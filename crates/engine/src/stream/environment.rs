@@ -184,8 +184,8 @@ impl Environment {
 
     /// Runs what was built so far and waits for its end; the environment is empty then, as in Flink.
     ///
-    /// Records never wait for a buffer to fill: an operator sends what it has gathered whenever it has nothing more to do,
-    /// so there is nothing to set where Flink has a buffer time-out (100 ms); under load batches fill by themselves.
+    /// Records do not wait for a buffer to fill: an operator sends what it has gathered whenever it has nothing more to do, and
+    /// under load what is full or 5 ms old. So there is nothing to set where Flink has a buffer time-out (100 ms).
     pub fn execute(&self, name: &str) -> Result<JobResult> {
         self.execute_with(name, |_| {})
     }
