@@ -108,6 +108,14 @@ impl ColumnBatch {
         self.columns.num_rows()
     }
 
+    /// About how many bytes its rows take.
+    pub fn bytes(&self) -> usize {
+        let column = |column: &ArrayRef| {
+            column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+        };
+        size_of_val(self.times_ms()) + self.columns.columns().iter().map(column).sum::<usize>()
+    }
+
     /// The rows' columns.
     pub fn columns(&self) -> &RecordBatch {
         &self.columns

@@ -189,6 +189,11 @@ impl<T> SourceOutput<T> {
         SourceOutput { records, runs: Vec::new(), rejected: Vec::new(), finished: Vec::new(), first_split: 0, capacity }
     }
 
+    /// Sets how many records a poll may emit, from the next one on.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// How many more records this poll may emit.
     pub fn room(&self) -> usize {
         self.capacity.saturating_sub(self.records.len() + self.rejected.len())

@@ -24,7 +24,7 @@ use super::flow::{Addressed, CreditReturn, Flow, connect};
 use super::port::{
     AnyHead, AnyInput, AnyOutput, Head, Inlet, InputPort, Outlet, OutputPort, PortLink, Sender, TimelyOutlet,
 };
-use super::rows::{Channel, Rows};
+use super::rows::{Channel, RowBytes, Rows};
 use super::source::{Beginning, SourceHead, SourceParts, SourceTask, Stage, beginning, poll_output};
 use super::task::{Task, TaskCore};
 use super::timestamp::Ts;
@@ -300,6 +300,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             channels: receivers.iter().map(|_| Arc::new(Channel::new(codec::<O>().encoder()))).collect(),
             receivers: receivers.to_vec(),
             codec: codec::<O>(),
+            row_bytes: RowBytes::default(),
             flow,
             me: me as u32,
             metrics: self.metrics.clone(),
@@ -410,6 +411,7 @@ pub(crate) fn source<T: Data>(
         source: parts.source.clone(),
         reader,
         output: poll_output(),
+        row_bytes: RowBytes::default(),
         head,
         dead_letters,
         watermarks: SplitWatermarks::new(&parts.strategy, parallelism, builder.shared.batch),

@@ -16,6 +16,8 @@ use crate::state::{Unreadable, Unwritable, decode, encode};
 pub(crate) trait Codec<T>: 'static {
     /// What counts for credit and figures: the rows inside the records.
     fn rows(&self, records: &Records<T>) -> usize;
+    /// About how many bytes one of the rows has, by a sample of the records. 0 when there are none.
+    fn row_bytes(&self, records: &Records<T>) -> usize;
     /// The sending end of a channel from one subtask to another.
     fn encoder(&self) -> Box<dyn Encoder<T>>;
     /// The receiving end of such a channel.
@@ -49,6 +51,14 @@ struct Postcard {
 impl<T: Data> Codec<T> for Postcard {
     fn rows(&self, records: &Records<T>) -> usize {
         records.len()
+    }
+
+    fn row_bytes(&self, records: &Records<T>) -> usize {
+        let Some((_, value)) = records.first() else { return 0 };
+        let mut written = Vec::new();
+        // What cannot be written is in the way only of who sends it to another process.
+        let _ = encode(value, &mut written);
+        written.len().max(size_of::<(i64, T)>())
     }
 
     fn encoder(&self) -> Box<dyn Encoder<T>> {
@@ -99,6 +109,10 @@ struct ArrowStream;
 impl Codec<ColumnBatch> for ArrowStream {
     fn rows(&self, records: &Records<ColumnBatch>) -> usize {
         records.iter().map(|(_, batch)| batch.rows()).sum()
+    }
+
+    fn row_bytes(&self, records: &Records<ColumnBatch>) -> usize {
+        records.first().map_or(0, |(_, batch)| batch.bytes().div_ceil(batch.rows().max(1)))
     }
 
     fn encoder(&self) -> Box<dyn Encoder<ColumnBatch>> {

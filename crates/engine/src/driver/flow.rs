@@ -1,6 +1,6 @@
 //! Flow control. timely's queues are unbounded, so each edge between tasks has credits: a sender may have at most
-//! [`CREDIT_ROWS`] rows under way to each receiver, and gets credit back when rows have been *processed*. A task whose
-//! outputs have no credit takes no input, and so a slow sink is felt up to the sources.
+//! [`CREDIT_ROWS`] rows and about [`CREDIT_BYTES`] bytes under way to each receiver, and gets credit back when rows have been
+//! *processed*. A task whose outputs have no credit takes no input, and so a slow sink is felt up to the sources.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,8 +20,12 @@ use tidemill_core::Data;
 /// Rows one sender may have under way to one receiver.
 pub const CREDIT_ROWS: i64 = 32 * 1024;
 
-/// Credit goes back in portions of at least this many rows, or when the receiver has nothing left to do.
+/// Bytes of rows one sender may have under way to one receiver, by what it knows of its rows, and one batch more.
+pub const CREDIT_BYTES: usize = 8 << 20;
+
+/// Credit goes back in portions of at least so many rows or batches, or when the receiver has nothing left to do.
 const CREDIT_PORTION: i64 = CREDIT_ROWS / 8;
+const CREDIT_PORTION_BATCHES: u32 = 4;
 
 /// A portion of credit on its way back to the sender.
 #[derive(Clone, Copy)]
@@ -55,12 +59,14 @@ impl Bytesable for Credit {
 #[derive(Clone)]
 pub struct Flow {
     under_way: Rc<Vec<Cell<i64>>>,
+    most: Rc<Cell<i64>>,
     returned: Rc<RefCell<Option<Box<dyn Pull<Credit>>>>>,
 }
 
 impl Flow {
     pub(crate) fn new(peers: usize) -> Self {
-        Flow { under_way: Rc::new(vec![Cell::new(0); peers]), returned: Rc::default() }
+        let most = Rc::new(Cell::new(CREDIT_ROWS));
+        Flow { under_way: Rc::new(vec![Cell::new(0); peers]), most, returned: Rc::default() }
     }
 
     /// Credit comes back this way.
@@ -83,7 +89,12 @@ impl Flow {
 
     /// Whether every receiver still takes rows.
     pub(crate) fn may_send(&self) -> bool {
-        self.under_way.iter().all(|rows| rows.get() < CREDIT_ROWS)
+        self.under_way.iter().all(|rows| rows.get() < self.most.get())
+    }
+
+    /// A row has about so many bytes.
+    pub(crate) fn weigh(&self, row_bytes: usize) {
+        self.most.set(((CREDIT_BYTES / row_bytes.max(1)) as i64).clamp(1, CREDIT_ROWS));
     }
 
     pub(crate) fn sent(&self, to: usize, rows: usize) {
@@ -94,8 +105,15 @@ impl Flow {
 
 /// The receiver's side of an edge.
 pub(crate) struct CreditReturn {
-    senders: Vec<(Box<dyn Push<Credit>>, i64)>,
+    senders: Vec<Pending>,
     me: u64,
+}
+
+/// Credit that has not gone back to its sender yet.
+struct Pending {
+    way: Box<dyn Push<Credit>>,
+    rows: i64,
+    batches: u32,
 }
 
 impl CreditReturn {
@@ -103,14 +121,16 @@ impl CreditReturn {
     pub(crate) fn new(ways: Vec<Box<dyn Push<Credit>>>, senders: &[usize], me: usize) -> Self {
         let mut ways: Vec<_> = ways.into_iter().map(Some).collect();
         let way = |worker: &usize| ways.get_mut(*worker).and_then(Option::take);
-        CreditReturn { senders: senders.iter().filter_map(way).map(|way| (way, 0)).collect(), me: me as u64 }
+        let senders = senders.iter().filter_map(way).map(|way| Pending { way, rows: 0, batches: 0 });
+        CreditReturn { senders: senders.collect(), me: me as u64 }
     }
 
-    /// `rows` of sending subtask `from` have been processed.
+    /// A batch of `rows` of sending subtask `from` has been processed.
     pub(crate) fn processed(&mut self, from: usize, rows: usize) {
-        let (_, pending) = &mut self.senders[from];
-        *pending += rows as i64;
-        if *pending >= CREDIT_PORTION {
+        let pending = &mut self.senders[from];
+        pending.rows += rows as i64;
+        pending.batches += 1;
+        if pending.rows >= CREDIT_PORTION || pending.batches >= CREDIT_PORTION_BATCHES {
             self.give_back(from);
         }
     }
@@ -118,16 +138,17 @@ impl CreditReturn {
     /// Nothing is left to process: all credit goes back.
     pub(crate) fn settle(&mut self) {
         for from in 0..self.senders.len() {
-            if self.senders[from].1 > 0 {
+            if self.senders[from].rows > 0 {
                 self.give_back(from);
             }
         }
     }
 
     fn give_back(&mut self, from: usize) {
-        let (sender, pending) = &mut self.senders[from];
-        sender.send(Credit { by: self.me, rows: std::mem::take(pending) as u64 });
-        sender.done();
+        let Pending { way, rows, batches } = &mut self.senders[from];
+        *batches = 0;
+        way.send(Credit { by: self.me, rows: std::mem::take(rows) as u64 });
+        way.done();
     }
 }
 

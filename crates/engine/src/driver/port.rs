@@ -13,7 +13,7 @@ use timely::dataflow::operators::generic::InputHandleCore;
 
 use super::codec::{Codec, Decoder};
 use super::flow::{BatchPull, CreditReturn, Flow};
-use super::rows::{Channel, Records, Rows};
+use super::rows::{Channel, Records, RowBytes, Rows};
 use super::timestamp::Ts;
 use crate::operator::{Link, Signal};
 use crate::runtime::metrics::SubtaskMetrics;
@@ -90,6 +90,7 @@ pub(crate) struct OutputPort<T: 'static> {
     /// The workers of the receiving subtasks.
     pub receivers: Vec<usize>,
     pub codec: &'static dyn Codec<T>,
+    pub row_bytes: RowBytes,
     pub flow: Flow,
     /// The sending subtask.
     pub me: u32,
@@ -109,9 +110,9 @@ impl<T: Data> OutputPort<T> {
         if self.outlet.time().is_none() {
             return;
         }
-        let OutputPort { outlet, buffers, channels, receivers, codec, flow, metrics, me, .. } = self;
+        let OutputPort { outlet, buffers, channels, receivers, codec, row_bytes, flow, metrics, me, .. } = self;
         let goes = |buffer: &Records<T>, channel: &Channel<T>| match what {
-            Buffers::Full => codec.rows(buffer) >= channel.batch_rows(),
+            Buffers::Full => codec.rows(buffer) >= row_bytes.rows_together(channel.batch_rows()),
             Buffers::All => codec.rows(buffer) > 0,
         };
         if !buffers.iter().zip(&*channels).any(|(buffer, channel)| goes(buffer, channel)) {
@@ -147,6 +148,7 @@ pub(crate) struct PortLink<T: 'static>(pub Rc<RefCell<OutputPort<T>>>);
 impl<T: Data> Link<T> for PortLink<T> {
     fn push(&mut self, batch: Records<T>) -> Result<()> {
         let port = &mut *self.0.borrow_mut();
+        port.flow.weigh(port.row_bytes.note(port.codec.row_bytes(&batch)));
         port.partition.scatter(batch, &mut port.buffers)?;
         port.send(Buffers::Full);
         Ok(())
@@ -323,5 +325,65 @@ impl<T> AnyHead for RefCell<Box<dyn Link<T>>> {
 
     fn ready(&self) -> bool {
         self.borrow_mut().ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::codec;
+    use super::super::flow::{CREDIT_BYTES, CREDIT_ROWS};
+    use super::super::rows::{BATCH_BYTES, BATCH_ROWS};
+    use super::*;
+    use crate::stream::partition::{Global, PartitionFactory};
+
+    /// Notes the rows of each batch.
+    struct Counted(Rc<RefCell<Vec<usize>>>);
+
+    impl Outlet<String> for Counted {
+        fn start(&mut self, _: Option<Capability<Ts>>, _: Ts) {}
+        fn time(&self) -> Option<Ts> {
+            Some(Ts::new(1, i64::MIN))
+        }
+        fn send(&mut self, batches: &mut dyn Iterator<Item = Rows<String>>) {
+            self.0.borrow_mut().extend(batches.map(|batch| batch.count()));
+        }
+        fn downgrade(&mut self, _: Ts) {}
+        fn close(&mut self) {}
+    }
+
+    /// The batches that leave a port for one receiver, which processes nothing, until the port has no credit left. It is given
+    /// texts of so many bytes, so many at a time.
+    fn sent(text_bytes: usize, at_a_time: usize) -> Vec<usize> {
+        let sent = Rc::<RefCell<Vec<usize>>>::default();
+        let port = OutputPort {
+            outlet: Box::new(Counted(sent.clone())),
+            partition: Global.make(0, 1, 1),
+            buffers: vec![Vec::new()],
+            channels: vec![Arc::new(Channel::new(codec::<String>().encoder()))],
+            receivers: vec![0],
+            codec: codec::<String>(),
+            row_bytes: RowBytes::default(),
+            flow: Flow::new(1),
+            me: 0,
+            metrics: Arc::default(),
+        };
+        let mut link = PortLink(Rc::new(RefCell::new(port)));
+        while link.ready() {
+            link.push((0..at_a_time as i64).map(|time| (time, "a".repeat(text_bytes))).collect()).unwrap();
+        }
+        sent.take()
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_by_rows_and_by_bytes() {
+        let small = sent(10, 100);
+        assert!(small.iter().all(|rows| (BATCH_ROWS..BATCH_ROWS + 100).contains(rows)), "{small:?}");
+        assert!((CREDIT_ROWS as usize..CREDIT_ROWS as usize + BATCH_ROWS + 100).contains(&small.iter().sum()));
+        for (text_bytes, at_a_time) in [(10_000, 10), (1_000_000, 1), (20_000_000, 1)] {
+            let large = sent(text_bytes, at_a_time);
+            let (most, bytes) = (large.iter().max().unwrap() * text_bytes, large.iter().sum::<usize>() * text_bytes);
+            assert!(most <= BATCH_BYTES + at_a_time * text_bytes, "{large:?}");
+            assert!(bytes <= CREDIT_BYTES + BATCH_BYTES + at_a_time * text_bytes, "{large:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_core::Data;
@@ -21,32 +21,53 @@ pub type Records<T> = Vec<(i64, T)>;
 /// How many records travel together. Large enough to spread the cost of a message, small enough to stay in cache.
 pub const BATCH_ROWS: usize = 1024;
 
-/// To another process, where each message wakes three threads, more of them travel together: so many at most ...
+/// So many travel together to another process, where each message wakes three threads.
 pub(super) const FAR_BATCH_ROWS: usize = 8 * BATCH_ROWS;
-/// ... as long as they have no more bytes than this.
-const FAR_BATCH_BYTES: usize = 256 << 10;
+
+/// Records that travel together have about so many bytes at most, or are a single one.
+pub(super) const BATCH_BYTES: usize = 512 << 10;
+
+/// About how many bytes a row has, over the last batches.
+#[derive(Default)]
+pub(crate) struct RowBytes(usize);
+
+impl RowBytes {
+    /// Takes in what was found for one batch, 0 when nothing was; tells what it has come to.
+    pub fn note(&mut self, found: usize) -> usize {
+        self.0 = match (self.0, found) {
+            (held, 0) => held,
+            (0, found) => found,
+            (held, found) => (7 * held).saturating_add(found).div_ceil(8),
+        };
+        self.0
+    }
+
+    /// How many rows travel together of `most`.
+    pub fn rows_together(&self, most: usize) -> usize {
+        (BATCH_BYTES / self.0.max(1)).clamp(1, most)
+    }
+}
 
 /// The sending end of a channel from one subtask to another.
 pub(crate) struct Channel<T> {
     encoder: Mutex<Box<dyn Encoder<T>>>,
-    batch_rows: AtomicUsize,
+    /// Whether a message has gone to another process.
+    is_far: AtomicBool,
 }
 
 impl<T> Channel<T> {
     pub fn new(encoder: Box<dyn Encoder<T>>) -> Self {
-        Channel { encoder: Mutex::new(encoder), batch_rows: AtomicUsize::new(BATCH_ROWS) }
+        Channel { encoder: Mutex::new(encoder), is_far: AtomicBool::new(false) }
     }
 
-    /// How many rows travel together: a batch, and more where the last message has gone to another process.
+    /// How many rows travel together at most.
     pub fn batch_rows(&self) -> usize {
-        self.batch_rows.load(Ordering::Relaxed)
+        if self.is_far.load(Ordering::Relaxed) { FAR_BATCH_ROWS } else { BATCH_ROWS }
     }
 
-    fn encode(&self, records: &Records<T>, rows: usize) -> Result<Vec<u8>, String> {
-        let body = self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(records)?;
-        let batch_rows = FAR_BATCH_BYTES.saturating_mul(rows) / body.len().max(1);
-        self.batch_rows.store(batch_rows.clamp(BATCH_ROWS, FAR_BATCH_ROWS), Ordering::Relaxed);
-        Ok(body)
+    fn encode(&self, records: &Records<T>) -> Result<Vec<u8>, String> {
+        self.is_far.store(true, Ordering::Relaxed);
+        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(records)
     }
 }
 
@@ -128,7 +149,7 @@ impl<T: Data> Rows<T> {
     fn encoded(&self) -> &Encoded {
         static NOTHING: Encoded = Encoded { kind: UNWRITTEN, body: Vec::new() };
         let Body::Records { records, channel: Some(channel), encoded } = &self.body else { return &NOTHING };
-        encoded.get_or_init(|| match channel.encode(records, self.count()) {
+        encoded.get_or_init(|| match channel.encode(records) {
             Ok(body) if body.len() <= BODY_BYTES_MAX => Encoded { kind: RECORDS, body },
             Ok(body) => unwritten(format!("a batch has {} bytes; at most {BODY_BYTES_MAX} are sent", body.len())),
             Err(why) => unwritten(why),
@@ -216,17 +237,19 @@ mod tests {
 
     #[test]
     fn more_rows_travel_together_to_another_process_as_far_as_their_bytes_allow() {
-        let rows_for = |text_bytes: usize| {
-            let channel = Arc::new(Channel::new(codec::<String>().encoder()));
-            let before = channel.batch_rows();
-            let records: Records<String> = (0..10).map(|time| (time, "a".repeat(text_bytes))).collect();
-            Rows::new(records, 10, (3, 1), channel.clone()).length_in_bytes();
-            (before, channel.batch_rows())
-        };
-        assert_eq!(rows_for(8), (BATCH_ROWS, FAR_BATCH_ROWS));
-        let (_, middle) = rows_for(100);
-        assert!((BATCH_ROWS + 1..FAR_BATCH_ROWS).contains(&middle), "{middle}");
-        assert_eq!(rows_for(100_000), (BATCH_ROWS, BATCH_ROWS));
+        let channel = Arc::new(Channel::new(codec::<u64>().encoder()));
+        assert_eq!(channel.batch_rows(), BATCH_ROWS);
+        Rows::new(vec![(1, 2u64)], 1, (3, 1), channel.clone()).length_in_bytes();
+        assert_eq!(channel.batch_rows(), FAR_BATCH_ROWS);
+
+        let mut row_bytes = RowBytes::default();
+        assert_eq!((row_bytes.note(0), row_bytes.rows_together(FAR_BATCH_ROWS)), (0, FAR_BATCH_ROWS));
+        assert_eq!((row_bytes.note(1024), row_bytes.rows_together(FAR_BATCH_ROWS)), (1024, BATCH_BYTES / 1024));
+        // Large rows among small ones count by their share, and are forgotten again.
+        assert_eq!(row_bytes.note(1024 + 8 * 1024), 2 * 1024);
+        assert!((0..100).map(|_| row_bytes.note(8)).last().unwrap() < 16);
+        row_bytes.note(usize::MAX);
+        assert_eq!(row_bytes.rows_together(BATCH_ROWS), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tidemill_core::{DeadLetter, Error, NO_TIMESTAMP, Result, WATERMARK_MAX};
 use super::alignment::Aligner;
 use super::codec::codec;
 use super::port::{AnyHead, Head};
-use super::rows::BATCH_ROWS;
+use super::rows::{BATCH_ROWS, RowBytes};
 use super::source_pool::{SplitPool, Taken};
 use super::task::{TURN_ROWS, TaskCore};
 use crate::operator::{OperatorSnapshot, Signal, SnapshotParts};
@@ -22,6 +22,9 @@ use crate::stream::watermark::{Ahead, SplitWatermarks, WatermarkStrategy};
 
 /// Polls in one activation, so that the other operators of the worker get their turn.
 pub(super) const POLLS_MAX: usize = 4;
+
+/// How many records the first poll may emit, when nothing is known of their size.
+const FIRST_POLL_ROWS: usize = 64;
 
 /// The names of a source's state: its splits, and for one with stages the stage they are of, from the second on.
 const SPLITS: &str = "splits";
@@ -52,6 +55,7 @@ pub(crate) struct SourceTask<T> {
     pub source: Arc<dyn Source<T>>,
     pub reader: Box<dyn SourceReader<T>>,
     pub output: SourceOutput<T>,
+    pub row_bytes: RowBytes,
     pub head: Head<T>,
     /// Reads the records that were refused; without it a refused record fails the job.
     pub dead_letters: Option<Head<DeadLetter>>,
@@ -362,6 +366,8 @@ impl<T: tidemill_core::Data> SourceTask<T> {
         }
         let (mut records, runs) = self.output.take();
         self.core.metrics.records_in.add(codec::<T>().rows(&records) as u64);
+        self.row_bytes.note(codec::<T>().row_bytes(&records));
+        self.output.set_capacity(self.row_bytes.rows_together(BATCH_ROWS));
         self.hold_for_untaken();
         let immediate = self.watermarks.observe(&mut records, &runs, self.core.control.clock().as_ref());
         if let Some((newest_ms, _)) = records.last() {
@@ -422,7 +428,7 @@ impl<T> AnyHead for SourceHead<T> {
 
 /// A fresh output buffer for polls.
 pub(crate) fn poll_output<T>() -> SourceOutput<T> {
-    SourceOutput::with_capacity(BATCH_ROWS)
+    SourceOutput::with_capacity(FIRST_POLL_ROWS)
 }
 
 /// What a source node keeps until it is built on a worker.
