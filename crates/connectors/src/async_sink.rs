@@ -87,6 +87,9 @@ pub struct AsyncSinkOptions {
     pub requests_max: usize,
     /// From so many waiting entries on the sink takes no more; default 10000.
     pub queue_entries_max: usize,
+    /// From so many bytes of waiting entries on the sink takes no more, either; default 64 MiB. What an entry weighs the engine
+    /// finds out by samples of the records.
+    pub queue_bytes_max: usize,
     /// The wait before a new try, in ms; doubled with each failure in a row, and up to half of it left off by chance. Default 100.
     pub retry_first_ms: u64,
     /// The longest wait before a new try, in ms; default 10000.
@@ -105,6 +108,7 @@ impl Default for AsyncSinkOptions {
             batch_age_ms: 1000,
             requests_max: 1,
             queue_entries_max: 10_000,
+            queue_bytes_max: 64 << 20,
             retry_first_ms: 100,
             retry_most_ms: 10_000,
             retries_max: None,
@@ -115,7 +119,8 @@ impl Default for AsyncSinkOptions {
 
 impl AsyncSinkOptions {
     fn check(&self, name: &str) -> Result<()> {
-        let counts = [self.batch_entries_max, self.batch_bytes_max, self.requests_max, self.queue_entries_max];
+        let batches = [self.batch_entries_max, self.batch_bytes_max, self.requests_max];
+        let counts = [batches.as_slice(), &[self.queue_entries_max, self.queue_bytes_max]].concat();
         match counts.contains(&0) {
             true => Err(Error::input(format!("{name}: bounds of batches, requests and the queue must be above 0"))),
             false => Ok(()),
@@ -182,6 +187,7 @@ impl<T: 'static, S: Submit> Sink<T> for AsyncSink<T, S> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                queued_bytes: 0,
                 epoch: context.epoch,
                 unfinished: BTreeMap::new(),
                 flushed: None,
@@ -200,8 +206,12 @@ impl<T: 'static, S: Submit> Sink<T> for AsyncSink<T, S> {
             options: self.options,
         });
         // Made first: when the writer is dropped on an error below, threads already begun end.
-        let writer =
-            AsyncWriter { shared: Arc::clone(&shared), convert: Arc::clone(&self.convert), entries: Vec::new() };
+        let writer = AsyncWriter {
+            shared: Arc::clone(&shared),
+            convert: Arc::clone(&self.convert),
+            entries: Vec::new(),
+            bytes: 0,
+        };
         for _ in 0..self.options.requests_max {
             let (submit, shared, name) = ((self.submit)(&context)?, Arc::clone(&shared), self.name.clone());
             std::thread::Builder::new()
@@ -226,6 +236,8 @@ impl<T: 'static, S: Submit> Sink<T> for AsyncSink<T, S> {
 
 struct Entry<E> {
     entry: E,
+    /// About how many, by what the engine knows of the record.
+    bytes: usize,
     /// The epoch it was written in.
     epoch: u64,
     since: Instant,
@@ -234,6 +246,7 @@ struct Entry<E> {
 
 struct State<E> {
     queue: VecDeque<Entry<E>>,
+    queued_bytes: usize,
     /// The epoch that is open.
     epoch: u64,
     /// By epoch, entries that have not arrived.
@@ -267,6 +280,10 @@ impl<E> State<E> {
         self.failed.is_some() || self.dropped && self.closures == 0
     }
 
+    fn has_room(&self, options: &AsyncSinkOptions) -> bool {
+        self.queue.len() < options.queue_entries_max && self.queued_bytes < options.queue_bytes_max
+    }
+
     /// Whether all entries up to `epoch` have arrived.
     fn arrived(&self, epoch: u64) -> bool {
         self.unfinished.range(..=epoch).next().is_none()
@@ -284,7 +301,8 @@ impl<E> State<E> {
             return Some(Some(left));
         }
         let flushed = self.flushed.is_some_and(|flushed| first.epoch <= flushed);
-        if flushed || first.tries > 0 || bytes_full || self.queue.len() >= options.batch_entries_max {
+        let full = bytes_full || self.queue.len() >= options.batch_entries_max || !self.has_room(options);
+        if flushed || first.tries > 0 || full {
             return None;
         }
         let age = Duration::from_millis(options.batch_age_ms);
@@ -327,11 +345,12 @@ fn run<S: Submit>(mut submit: S, shared: &Shared<S::Entry>) -> Result<()> {
         };
         let taken: Vec<Entry<S::Entry>> = state.queue.drain(..count).collect();
         state.under_way += taken.len();
+        state.queued_bytes -= taken.iter().map(|entry| entry.bytes).sum::<usize>();
         shared.wake_worker(state);
         let (mut entries, mut rest) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for Entry { entry, epoch, since, tries } in taken {
+        for Entry { entry, bytes, epoch, since, tries } in taken {
             entries.push(entry);
-            rest.push((epoch, since, tries));
+            rest.push(Entry { entry: (), bytes, epoch, since, tries });
         }
         let (failed, why) = match submit.submit(&entries) {
             Ok(failed) => (failed, None),
@@ -356,8 +375,8 @@ fn batch<S: Submit>(state: &State<S::Entry>, submit: &S, options: &AsyncSinkOpti
     (count, bytes == options.batch_bytes_max || count < state.queue.len())
 }
 
-/// Entries that were sent, and of each its epoch, since when it waits, and how often it was tried before.
-type Sent<E> = (Vec<E>, Vec<(u64, Instant, u32)>);
+/// Entries that were sent, and what is known of each.
+type Sent<E> = (Vec<E>, Vec<Entry<()>>);
 
 /// Counts what has arrived, and puts the rest in front of the queue, in order.
 fn completed<E>(shared: &Shared<E>, (entries, rest): Sent<E>, failed: &[usize], why: Option<Error>) -> Result<()> {
@@ -367,13 +386,14 @@ fn completed<E>(shared: &Shared<E>, (entries, rest): Sent<E>, failed: &[usize], 
     }
     let mut again = Vec::new();
     let mut state = shared.lock();
-    for (index, (entry, (epoch, since, tries))) in entries.into_iter().zip(rest).enumerate() {
+    for (index, (entry, Entry { bytes, epoch, since, tries, .. })) in entries.into_iter().zip(rest).enumerate() {
         if failed.binary_search(&index).is_ok() {
             if shared.options.retries_max.is_some_and(|most| tries >= most) {
                 let text = format!("an entry did not arrive in {} tries", u64::from(tries) + 1);
                 return Err(why.map_or_else(|| Error::external(&text), |why| why.context(&text)));
             }
-            again.push(Entry { entry, epoch, since, tries: tries + 1 });
+            state.queued_bytes += bytes;
+            again.push(Entry { entry, bytes, epoch, since, tries: tries + 1 });
         } else if let Some(unfinished) = state.unfinished.get_mut(&epoch) {
             *unfinished -= 1;
             if *unfinished == 0 {
@@ -401,14 +421,20 @@ struct AsyncWriter<T, E> {
     shared: Arc<Shared<E>>,
     convert: Convert<T, E>,
     entries: Vec<E>,
+    /// Of the batch that comes next.
+    bytes: usize,
 }
 
 impl<T, E: Send + 'static> SinkWriter<T> for AsyncWriter<T, E> {
     fn ready(&mut self) -> bool {
         let mut state = self.shared.lock();
-        let ready = state.failed.is_some() || state.queue.len() < self.shared.options.queue_entries_max;
+        let ready = state.failed.is_some() || state.has_room(&self.shared.options);
         state.worker_waits = !ready;
         ready
+    }
+
+    fn weigh(&mut self, bytes: usize) {
+        self.bytes = bytes;
     }
 
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()> {
@@ -423,7 +449,9 @@ impl<T, E: Send + 'static> SinkWriter<T> for AsyncWriter<T, E> {
         if !self.entries.is_empty() {
             *state.unfinished.entry(epoch).or_default() += self.entries.len();
         }
-        state.queue.extend(self.entries.drain(..).map(|entry| Entry { entry, epoch, since, tries: 0 }));
+        let bytes = std::mem::take(&mut self.bytes).div_ceil(self.entries.len().max(1));
+        state.queued_bytes += bytes * self.entries.len();
+        state.queue.extend(self.entries.drain(..).map(|entry| Entry { entry, bytes, epoch, since, tries: 0 }));
         drop(state);
         self.shared.changed.notify_all();
         Ok(())

@@ -46,8 +46,13 @@ pub trait Deliver: Send + 'static {
 pub struct BufferOptions {
     /// From so many waiting items on the sink takes no more; default 16384.
     pub queue_items_max: usize,
+    /// From so many bytes of waiting items on the sink takes no more, either; default 64 MiB. What an item weighs the engine
+    /// finds out by samples of the records.
+    pub queue_bytes_max: usize,
     /// The most items delivered at once; default 4096.
     pub batch_items_max: usize,
+    /// About the most bytes delivered at once, or a single item; default 16 MiB.
+    pub batch_bytes_max: usize,
     /// The wait before the first new try after a failure, in ms; doubled each time. Default 20.
     pub retry_first_ms: u64,
     /// The longest wait between two tries, in ms; default 2000.
@@ -60,7 +65,9 @@ impl Default for BufferOptions {
     fn default() -> Self {
         BufferOptions {
             queue_items_max: 16_384,
+            queue_bytes_max: 64 << 20,
             batch_items_max: 4096,
+            batch_bytes_max: 16 << 20,
             retry_first_ms: 20,
             retry_most_ms: 2000,
             retries_max: None,
@@ -70,15 +77,36 @@ impl Default for BufferOptions {
 
 enum Entry<I> {
     /// What was written at once.
-    Items(Vec<I>),
+    Items(Items<I>),
     /// The end of an epoch.
     Mark { epoch: u64, watermark_ms: i64, answer: SyncSender<Result<Vec<Token>>> },
 }
 
+struct Items<I> {
+    items: Vec<I>,
+    bytes: usize,
+}
+
+impl<I> Items<I> {
+    /// Cuts off what is behind the first items, so many at most and of so many bytes, one at least.
+    fn split_off(&mut self, most: usize, bytes_max: usize) -> Option<Self> {
+        let each = self.bytes.div_ceil(self.items.len().max(1)).max(1);
+        let most = most.min(bytes_max / each).max(1);
+        if self.items.len() <= most {
+            return None;
+        }
+        let rest = self.items.split_off(most);
+        let bytes = self.bytes.saturating_sub(each * most);
+        self.bytes -= bytes;
+        Some(Items { items: rest, bytes })
+    }
+}
+
 struct State<I> {
     queue: VecDeque<Entry<I>>,
-    /// Items in the queue.
+    /// Items in the queue, and their bytes.
     queued: usize,
+    queued_bytes: usize,
     worker_waits: bool,
     watermark_ms: i64,
     /// The writer is gone.
@@ -97,6 +125,10 @@ struct Shared<I> {
 }
 
 impl<I> State<I> {
+    fn has_room(&self, options: &BufferOptions) -> bool {
+        self.queued < options.queue_items_max && self.queued_bytes < options.queue_bytes_max
+    }
+
     /// Nobody is left who wants anything delivered.
     fn stopped(&self) -> bool {
         self.dropped && self.closures == 0
@@ -145,6 +177,7 @@ impl<I: Send + 'static> Buffered<I> {
         let state = State {
             queue: VecDeque::new(),
             queued: 0,
+            queued_bytes: 0,
             worker_waits: false,
             watermark_ms: WATERMARK_MIN,
             dropped: false,
@@ -166,7 +199,7 @@ impl<I: Send + 'static> Buffered<I> {
                 let mut state = theirs.lock();
                 // Their senders go with the marks: whoever waits for an answer looks for the failure.
                 state.queue.clear();
-                state.queued = 0;
+                (state.queued, state.queued_bytes) = (0, 0);
                 state.failed = Some(failure);
                 theirs.changed.notify_all();
                 theirs.wake_worker(state);
@@ -179,20 +212,21 @@ impl<I: Send + 'static> Buffered<I> {
     /// [`Buffered::push`] can tell of it.
     pub fn ready(&self) -> bool {
         let mut state = self.shared.lock();
-        let ready = state.failed.is_some() || state.queued < self.shared.options.queue_items_max;
+        let ready = state.failed.is_some() || state.has_room(&self.shared.options);
         state.worker_waits = !ready;
         ready
     }
 
-    /// Queues items; takes them all even where they go beyond the bound.
-    pub fn push(&self, items: impl IntoIterator<Item = I>) -> Result<()> {
+    /// Queues items of about so many `bytes`; takes them all even where they go beyond the bound.
+    pub fn push(&self, items: impl IntoIterator<Item = I>, bytes: usize) -> Result<()> {
         let items: Vec<I> = items.into_iter().collect();
         let mut state = self.shared.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
         state.queued += items.len();
-        state.queue.push_back(Entry::Items(items));
+        state.queued_bytes += bytes;
+        state.queue.push_back(Entry::Items(Items { items, bytes }));
         drop(state);
         self.shared.changed.notify_all();
         Ok(())
@@ -248,6 +282,8 @@ type Convert<T, I> = dyn FnMut(Vec<(i64, T)>) -> Result<Vec<I>>;
 pub struct BufferedWriter<T, I> {
     buffer: Buffered<I>,
     convert: Box<Convert<T, I>>,
+    /// Of the batch that comes next.
+    bytes: usize,
 }
 
 impl<T, I: Send + 'static> BufferedWriter<T, I> {
@@ -264,7 +300,7 @@ impl<T, I: Send + 'static> BufferedWriter<T, I> {
 
     /// `convert` makes the items of a whole batch.
     pub fn of_batches(buffer: Buffered<I>, convert: impl FnMut(Vec<(i64, T)>) -> Result<Vec<I>> + 'static) -> Self {
-        BufferedWriter { buffer, convert: Box::new(convert) }
+        BufferedWriter { buffer, convert: Box::new(convert), bytes: 0 }
     }
 }
 
@@ -273,8 +309,12 @@ impl<T, I: Send + 'static> SinkWriter<T> for BufferedWriter<T, I> {
         self.buffer.ready()
     }
 
+    fn weigh(&mut self, bytes: usize) {
+        self.bytes = bytes;
+    }
+
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()> {
-        self.buffer.push((self.convert)(batch)?)
+        self.buffer.push((self.convert)(batch)?, std::mem::take(&mut self.bytes))
     }
 
     fn watermark(&mut self, watermark_ms: i64) -> Result<()> {
@@ -298,17 +338,20 @@ fn run<D: Deliver>(mut deliver: D, shared: &Shared<D::Item>) -> Result<()> {
         if state.stopped() {
             return Ok(());
         }
-        let mut mark = None;
-        while batch.len() < shared.options.batch_items_max {
+        let (mut mark, mut batch_bytes) = (None, 0);
+        let BufferOptions { batch_items_max, batch_bytes_max, .. } = shared.options;
+        while batch.len() < batch_items_max && (batch.is_empty() || batch_bytes < batch_bytes_max) {
             match state.queue.pop_front() {
-                Some(Entry::Items(mut items)) => {
-                    let room = shared.options.batch_items_max - batch.len();
-                    if items.len() > room {
-                        let rest = items.split_off(room);
+                Some(Entry::Items(mut some)) => {
+                    if let Some(rest) =
+                        some.split_off(batch_items_max - batch.len(), batch_bytes_max.saturating_sub(batch_bytes))
+                    {
                         state.queue.push_front(Entry::Items(rest));
                     }
-                    state.queued -= items.len();
-                    batch.append(&mut items);
+                    state.queued -= some.items.len();
+                    state.queued_bytes -= some.bytes;
+                    batch_bytes += some.bytes;
+                    batch.append(&mut some.items);
                 }
                 Some(Entry::Mark { epoch, watermark_ms, answer }) => {
                     deliver.watermark(watermark_ms);
@@ -318,7 +361,7 @@ fn run<D: Deliver>(mut deliver: D, shared: &Shared<D::Item>) -> Result<()> {
                 None => break,
             }
         }
-        if state.queued < shared.options.queue_items_max {
+        if state.has_room(&shared.options) {
             shared.wake_worker(state);
         } else {
             drop(state);

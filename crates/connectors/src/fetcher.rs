@@ -32,6 +32,9 @@ const QUEUE_REFILLED_AT: usize = QUEUE_BATCHES_MAX / 2;
 /// How many records a batch holds at most.
 pub const BATCH_RECORDS_MAX: usize = 1024;
 
+/// A batch is full with so many bytes, too: a queue of large records is as bounded as one of small ones.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// What one connector does on its own thread.
 pub trait Fetch: Send + 'static {
     /// What records become.
@@ -81,6 +84,8 @@ struct Batch<T, P> {
     /// Behind each of the records.
     positions: Vec<P>,
     letters: Vec<Letter<P>>,
+    /// What they were made of.
+    bytes: usize,
     fetched_ms: i64,
 }
 
@@ -94,16 +99,21 @@ struct Letter<P> {
 
 impl<T, P> Batch<T, P> {
     fn new() -> Self {
-        Batch { split: 0, records: Vec::new(), positions: Vec::new(), letters: Vec::new(), fetched_ms: 0 }
+        Batch { split: 0, records: Vec::new(), positions: Vec::new(), letters: Vec::new(), bytes: 0, fetched_ms: 0 }
     }
 
     fn len(&self) -> usize {
         self.records.len() + self.letters.len()
     }
 
+    fn is_full(&self) -> bool {
+        self.len() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
     /// Moves all of it to `output` and returns the position behind it.
     fn emit(&mut self, output: &mut SourceOutput<T>) -> Option<P> {
         let records = self.records.len();
+        self.bytes = 0;
         output.push_batch(self.split, &mut self.records);
         let mut position = self.positions.pop();
         self.positions.clear();
@@ -125,6 +135,7 @@ impl<T, P> Batch<T, P> {
             records: self.records.drain(..records).collect(),
             positions: self.positions.drain(..records).collect(),
             letters: self.letters.drain(..letters).collect(),
+            bytes: 0,
             fetched_ms: self.fetched_ms,
         };
         self.letters.iter_mut().for_each(|letter| letter.before -= records);
@@ -222,14 +233,22 @@ pub struct Emitter<T, P> {
 }
 
 impl<T, P> Emitter<T, P> {
-    /// Emits a record and the position behind it, or why there is none. Waits for room; `false`: the reader is gone or
-    /// has been stopped, so come back from `fetch`.
+    /// Emits a record, made of so many `bytes`, and the position behind it, or why there is none. Waits for room; `false`: the
+    /// reader is gone or has been stopped, so come back from `fetch`.
     #[must_use]
-    pub fn push(&mut self, split: usize, timestamp_ms: i64, value: Result<T, DeadLetter>, position: P) -> bool {
-        if (split != self.batch.split || self.batch.len() >= BATCH_RECORDS_MAX) && !self.flush() {
+    pub fn push(
+        &mut self,
+        split: usize,
+        timestamp_ms: i64,
+        value: Result<T, DeadLetter>,
+        bytes: usize,
+        position: P,
+    ) -> bool {
+        if (split != self.batch.split || self.batch.is_full()) && !self.flush() {
             return false;
         }
         self.batch.split = split;
+        self.batch.bytes += bytes;
         let Batch { records, positions, letters, .. } = &mut self.batch;
         match value {
             Ok(value) => {

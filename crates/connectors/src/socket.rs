@@ -190,7 +190,7 @@ where
                 let place = format!("record {} since the start", self.records);
                 DeadLetter::new(self.source.title(), place, reason, lines.text())
             });
-            if !out.push(split, NO_TIMESTAMP, value, ()) || !lines.has_line() {
+            if !out.push(split, NO_TIMESTAMP, value, lines.text().len(), ()) || !lines.has_line() {
                 return Ok(Fetched::More);
             }
         }

@@ -91,6 +91,11 @@ pub trait SinkWriter<T> {
         true
     }
 
+    /// The batch that is written next has about so many bytes; for writers whose queue has a bound in bytes.
+    fn weigh(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
     /// Writes records with their timestamps. Never waits: work on the network is handed to the sink's own thread.
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()>;
 

@@ -209,6 +209,10 @@ impl<T> SinkWriter<T> for Converted<T> {
         self.writer.ready()
     }
 
+    fn weigh(&mut self, bytes: usize) {
+        self.writer.weigh(bytes);
+    }
+
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()> {
         let change = |(time_ms, record): (i64, T)| (self.changes)(&record).map(|change| change.map(|c| (time_ms, c)));
         let changes = batch.into_iter().filter_map(|record| change(record).transpose()).collect::<Result<Vec<_>>>()?;

@@ -319,12 +319,12 @@ impl<T: Send + 'static> Fetch for FetchRows<T> {
             }
             page.truncate(self.page_rows);
             for row in page {
-                let key = key(&row);
+                let (key, bytes) = (key(&row), row.bytes());
                 let value = (self.read)(row.clone()).map_err(|why| {
                     DeadLetter::new(&self.title, format!("{} {key}", self.rows.key), why, row.to_json().as_bytes())
                 });
                 self.parts[at].last = Some(key.clone());
-                if !out.push(index, NO_TIMESTAMP, value, key) {
+                if !out.push(index, NO_TIMESTAMP, value, bytes, key) {
                     return Ok(Fetched::Done);
                 }
             }

@@ -58,6 +58,16 @@ impl Row {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value)
     }
 
+    /// About how many bytes the values have.
+    pub(super) fn bytes(&self) -> usize {
+        let value = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => size_of::<Value>(),
+        };
+        self.0.iter().map(|(_, of)| value(of)).sum()
+    }
+
     /// The names of the columns.
     pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())

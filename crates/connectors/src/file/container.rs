@@ -159,8 +159,9 @@ impl<C: Container> Fetch for ContainerFetch<C> {
             }
         };
         let position = Position { records: reading.records };
+        let bytes = value.as_ref().map_or(0, ColumnBatch::bytes);
         // Each batch is handed over at once: the queue is bounded by their number.
-        let _ = out.push(reading.index, time_ms, value, position) && out.flush();
+        let _ = out.push(reading.index, time_ms, value, bytes, position) && out.flush();
         reading.open = Some(open);
         self.files.push(reading);
         Ok(Fetched::More)

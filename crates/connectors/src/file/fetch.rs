@@ -222,7 +222,7 @@ impl<D: Decode> HandOver<'_, D> {
             DeadLetter::new(format!("file `{path}`"), format!("{path} line {}", lines.number()), reason, text)
         });
         let position = FilePosition { offset: lines.offset(), line: lines.number(), inode: self.inode };
-        self.out.push(self.index, NO_TIMESTAMP, value, position)
+        self.out.push(self.index, NO_TIMESTAMP, value, text.len(), position)
     }
 }
 

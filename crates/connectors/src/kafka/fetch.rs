@@ -419,7 +419,8 @@ impl<D: KafkaDecode> Emit<'_, D> {
                 let place = format!("partition {} offset {}", record.partition, record.offset);
                 DeadLetter::new(self.title, place, reason, record.value.or(record.key).unwrap_or_default())
             });
-            if !self.out.push(partition.index, record.timestamp_ms, value, partition.position) {
+            let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+            if !self.out.push(partition.index, record.timestamp_ms, value, bytes, partition.position) {
                 return Ok(false);
             }
         }

@@ -277,6 +277,10 @@ impl<T, W: SinkWriter<T>> SinkWriter<T> for Unpromised<W> {
         self.0.ready()
     }
 
+    fn weigh(&mut self, bytes: usize) {
+        self.0.weigh(bytes);
+    }
+
     fn write(&mut self, batch: Vec<(i64, T)>) -> Result<()> {
         self.0.write(batch)
     }

@@ -345,7 +345,7 @@ where
                 let place = format!("partition {partition} offset {}", record.offset);
                 DeadLetter::new(&self.title, place, reason, record.value)
             });
-            if !out.push(reading.index, record.timestamp_ms, value, reading.position) {
+            if !out.push(reading.index, record.timestamp_ms, value, record.value.len(), reading.position) {
                 return Ok(Turn::Stopped);
             }
         }

@@ -126,16 +126,23 @@ fn a_checkpoint_waits_for_what_was_written_before_it_and_no_more() {
 
 #[test]
 fn the_queue_is_bounded_and_the_worker_woken() {
-    let (mut writer, _, outcome, alarm) = start(AsyncSinkOptions { queue_entries_max: 8, ..options() });
-    let mut next = 0;
-    while writer.ready() {
-        writer.write(numbers(next..next + 1)).unwrap();
-        next += 1;
-    }
-    assert!((8..=12).contains(&next), "{next}");
-    drop(outcome);
-    while !writer.ready() {
-        assert!(alarm.wait(DEADLINE), "woken");
+    // By entries, and by bytes: two of sixty are beyond, and a batch of them is on its way, full or not.
+    for (bounds, most) in [
+        (AsyncSinkOptions { queue_entries_max: 8, ..options() }, 8..=12),
+        (AsyncSinkOptions { queue_bytes_max: 100, ..options() }, 2..=4),
+    ] {
+        let (mut writer, _, outcome, alarm) = start(bounds);
+        let mut next = 0;
+        while writer.ready() {
+            writer.weigh(60);
+            writer.write(numbers(next..next + 1)).unwrap();
+            next += 1;
+        }
+        assert!(most.contains(&next), "{next}");
+        drop(outcome);
+        while !writer.ready() {
+            assert!(alarm.wait(DEADLINE), "woken");
+        }
     }
 }
 

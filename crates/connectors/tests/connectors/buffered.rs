@@ -35,8 +35,16 @@ fn start(retries_max: Option<u32>) -> Started {
     let (outcome, outcomes) = channel();
     let delivered = Arc::default();
     let deliver = Slow { delivered: Arc::clone(&delivered), outcomes };
-    let options =
-        BufferOptions { queue_items_max: 10, batch_items_max: 4, retry_first_ms: 1, retry_most_ms: 4, retries_max };
+    let (queue, batches) = ((10, 1000), (4, 400));
+    let options = BufferOptions {
+        queue_items_max: queue.0,
+        queue_bytes_max: queue.1,
+        batch_items_max: batches.0,
+        batch_bytes_max: batches.1,
+        retry_first_ms: 1,
+        retry_most_ms: 4,
+        retries_max,
+    };
     (Buffered::start("slow", waker, options, deliver).unwrap(), delivered, outcome, alarm)
 }
 
@@ -46,7 +54,7 @@ fn the_queue_is_bounded_and_the_worker_woken_when_there_is_room() {
     let mut next = 0;
     // One batch of at most four is on its way; ten wait.
     while buffer.ready() {
-        buffer.push([next]).unwrap();
+        buffer.push([next], 8).unwrap();
         next += 1;
     }
     assert!((10..=14).contains(&next), "{next}");
@@ -65,11 +73,29 @@ fn the_queue_is_bounded_and_the_worker_woken_when_there_is_room() {
 }
 
 #[test]
+fn large_items_are_bounded_by_their_bytes() {
+    let (buffer, delivered, outcome, _alarm) = start(None);
+    // A thousand bytes: the first is on its way or waits, and the rest of three waits with the next three.
+    buffer.push(0..3, 600).unwrap();
+    buffer.push(3..6, 600).unwrap();
+    buffer.push([6], 900).unwrap();
+    assert!(!buffer.ready());
+    let close = buffer.pre_commit(1).unwrap();
+    drop(outcome.send(Ok(())));
+    (0..9).for_each(|_| drop(outcome.send(Ok(()))));
+    assert_eq!(close().unwrap(), [[1]]);
+    assert!(buffer.ready());
+    let delivered = delivered.lock().unwrap();
+    assert!(delivered.iter().all(|batch| batch.len() <= 2), "{delivered:?}");
+    assert!(delivered.iter().flatten().copied().eq(0..7), "{delivered:?}");
+}
+
+#[test]
 fn epochs_do_not_mix_and_each_closure_waits_for_its_own() {
     let (buffer, delivered, outcome, _alarm) = start(None);
-    buffer.push([1, 2]).unwrap();
+    buffer.push([1, 2], 16).unwrap();
     let first = buffer.pre_commit(1).unwrap();
-    buffer.push([3]).unwrap();
+    buffer.push([3], 8).unwrap();
     let second = buffer.pre_commit(2).unwrap();
     let third = buffer.pre_commit(3).unwrap();
     outcome.send(Err(Error::external("away"))).unwrap();
@@ -95,7 +121,7 @@ fn what_no_new_try_can_mend_fails_the_sink() {
         (Some(1), vec![Err(Error::external("away")), Err(Error::external("away"))], Kind::External),
     ] {
         let (buffer, _, outcome, alarm) = start(retries_max);
-        buffer.push(0..20).unwrap();
+        buffer.push(0..20, 160).unwrap();
         assert!(!buffer.ready());
         let close = buffer.pre_commit(1).unwrap();
         for failure in outcomes {
@@ -105,14 +131,14 @@ fn what_no_new_try_can_mend_fails_the_sink() {
         assert_eq!(error.kind(), expected);
         assert!(error.to_string().starts_with("slow: "), "{error}");
         assert!(alarm.wait(DEADLINE) && buffer.ready(), "woken to hear of it");
-        assert!(buffer.push([1]).is_err() && buffer.pre_commit(2).is_err());
+        assert!(buffer.push([1], 8).is_err() && buffer.pre_commit(2).is_err());
     }
 }
 
 #[test]
 fn a_buffer_that_is_dropped_stops_also_while_it_tries_again() {
     let (buffer, _, outcome, _alarm) = start(None);
-    buffer.push([1]).unwrap();
+    buffer.push([1], 8).unwrap();
     outcome.send(Err(Error::external("away"))).unwrap();
     drop(buffer);
     // The thread ends, and with it the other end of this channel.

@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use tidemill_connectors::conformance::{Alarm, DEADLINE};
-use tidemill_connectors::fetcher::{BATCH_RECORDS_MAX, Emitter, Fetch, FetchReader, Fetched, QUEUE_BATCHES_MAX};
+use tidemill_connectors::fetcher::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Emitter, Fetch, FetchReader, Fetched, QUEUE_BATCHES_MAX,
+};
 use tidemill_core::source::{Poll, ReaderContext, SourceOutput, SourceReader, Split};
 use tidemill_core::{DeadLetter, Error, Kind, ManualClock, Result};
 
 /// Emits numbers for ever, and fails or panics where it is told to.
 struct Numbers {
     next: u64,
+    /// What each is said to be made of.
+    bytes: usize,
     pushed: Arc<AtomicUsize>,
     fail_at: Option<u64>,
     panic_at: Option<u64>,
@@ -32,7 +36,7 @@ impl Fetch for Numbers {
                 return Err(Error::external("the line is dead"));
             }
             assert!(self.panic_at != Some(self.next), "as asked for");
-            if !out.push(0, 0, Ok(self.next), self.next + 1) {
+            if !out.push(0, 0, Ok(self.next), self.bytes, self.next + 1) {
                 return Ok(Fetched::More);
             }
             self.next += 1;
@@ -46,7 +50,7 @@ fn start(fail_at: Option<u64>, panic_at: Option<u64>) -> (FetchReader<Numbers>, 
     let (alarm, waker): (_, Waker) = Alarm::new();
     let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
     let pushed = Arc::new(AtomicUsize::new(0));
-    let fetch = Numbers { next: 0, pushed: Arc::clone(&pushed), fail_at, panic_at };
+    let fetch = Numbers { next: 0, bytes: 8, pushed: Arc::clone(&pushed), fail_at, panic_at };
     let mut reader = FetchReader::new("numbers", &context, fetch);
     reader.add_splits(vec![Split { id: "0".into(), slot: 0, position: serde_json::json!(10) }]).unwrap();
     (reader, pushed, alarm)
@@ -65,6 +69,26 @@ fn what_waits_is_bounded_and_the_snapshot_counts_only_what_was_emitted() {
     assert_eq!(output.take().0.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [10, 11, 12, 13, 14]);
     assert_eq!(reader.snapshot().unwrap()[0].position, 15);
     assert!(pushed.load(Ordering::SeqCst) <= most);
+}
+
+/// As many as stand in the queue, one that has no place there, and none beside it.
+#[test]
+fn large_records_are_bounded_by_their_bytes() {
+    let (_alarm, waker): (_, Waker) = Alarm::new();
+    let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
+    let pushed = Arc::new(AtomicUsize::new(0));
+    let bytes = BATCH_BYTES_MAX;
+    let fetch = Numbers { next: 0, bytes, pushed: Arc::clone(&pushed), fail_at: None, panic_at: None };
+    let mut reader = FetchReader::new("large", &context, fetch);
+    reader.add_splits(vec![Split { id: "0".into(), slot: 0, position: serde_json::json!(0) }]).unwrap();
+    let count = || pushed.load(Ordering::SeqCst);
+    crate::wait_until("the queue is full", || count() > QUEUE_BATCHES_MAX);
+    assert_eq!(count(), QUEUE_BATCHES_MAX + 1);
+    let mut output = SourceOutput::with_capacity(1);
+    for number in 0..QUEUE_BATCHES_MAX as u64 {
+        reader.poll(&mut output).unwrap();
+        assert_eq!(output.take().0, [(0, number)]);
+    }
 }
 
 #[test]
@@ -101,7 +125,7 @@ fn a_panic_of_the_thread_is_an_error_of_the_source() {
 fn a_reader_without_splits_is_at_its_end() {
     let (_alarm, waker) = Alarm::new();
     let context = ReaderContext::new(0, 1, waker, Arc::new(ManualClock::new(0)));
-    let fetch = Numbers { next: 0, pushed: Arc::default(), fail_at: None, panic_at: None };
+    let fetch = Numbers { next: 0, bytes: 8, pushed: Arc::default(), fail_at: None, panic_at: None };
     let mut reader = FetchReader::new("numbers", &context, fetch);
     assert_eq!(reader.poll(&mut SourceOutput::with_capacity(1)).unwrap(), Poll::End);
     reader.add_splits(Vec::new()).unwrap();
@@ -136,7 +160,7 @@ impl Fetch for InTurn {
             if *next < 100 && !self.paused.get(*index).copied().unwrap_or(false) {
                 let number = *index as u64 * 100 + *next;
                 *next += 1;
-                let _ = out.push(*index, 0, Ok(number), *next) && (*next < 100 || out.finish(*index));
+                let _ = out.push(*index, 0, Ok(number), 8, *next) && (*next < 100 || out.finish(*index));
             }
         }
         let done = self.splits.iter().all(|(_, next)| *next == 100);
@@ -228,7 +252,7 @@ impl Fetch for Mixed {
                 false => Ok(number),
             };
             self.next += 1;
-            if !out.push(0, number as i64, value, self.next) {
+            if !out.push(0, number as i64, value, 8, self.next) {
                 break;
             }
         }

@@ -11,15 +11,21 @@ use super::data_stream::DataStream;
 use super::print::flink_text;
 use crate::driver::Records;
 use crate::driver::build::TaskBuilder;
+use crate::driver::codec::codec;
+use crate::driver::rows::RowBytes;
 use crate::graph::SinkHooks;
 use crate::operator::{Operator, Out, SnapshotParts};
 
 struct SinkOperator<T> {
     writer: Box<dyn SinkWriter<T>>,
+    row_bytes: RowBytes,
 }
 
 impl<T: Data> Operator<T, ()> for SinkOperator<T> {
     fn on_batch(&mut self, batch: Records<T>, _out: &mut Out<()>) -> Result<()> {
+        let codec = codec::<T>();
+        let row_bytes = self.row_bytes.note(codec.row_bytes(&batch));
+        self.writer.weigh(row_bytes.saturating_mul(codec.rows(&batch)));
         self.writer.write(batch)
     }
 
@@ -144,7 +150,9 @@ impl<T: Data> DataStream<T> {
         let hooks = Hooks(sink.clone());
         self.add_node(
             &name,
-            move |builder, node| Ok(SinkOperator { writer: writer(sink.as_ref(), builder, node)? }),
+            move |builder, node| {
+                Ok(SinkOperator { writer: writer(sink.as_ref(), builder, node)?, row_bytes: RowBytes::default() })
+            },
             Some(Box::new(hooks)),
         )
     }
