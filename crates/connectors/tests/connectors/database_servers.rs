@@ -117,11 +117,19 @@ impl Server {
                 run(initdb.arg("-D").arg(self.data()));
             }
             Kind::MariaDb => {
-                let mut install = Command::new("mariadb-install-db");
+                let mut install = self.mariadb("mariadb-install-db");
                 install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
                 run(install.arg(format!("--datadir={}", self.data().display())).args(["--user", &user()]));
             }
         }
+    }
+
+    /// A program of MariaDB, with a folder of its own for what it puts aside: when one starts it deletes what it takes for left
+    /// over there, also what belongs to another one that runs.
+    fn mariadb(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("TMPDIR", self.folder.path());
+        command
     }
 
     /// A program of Postgres, which refuses to be run by root.
@@ -152,7 +160,7 @@ impl Server {
                     command
                 }
                 Kind::MariaDb => {
-                    let mut command = Command::new(MARIADB);
+                    let mut command = self.mariadb(MARIADB);
                     command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
                     command.arg(format!("--datadir={}", self.data().display()));
                     command.arg(format!("--socket={}", self.folder.path().join("socket").display()));
