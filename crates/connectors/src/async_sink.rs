@@ -119,8 +119,13 @@ impl Default for AsyncSinkOptions {
 
 impl AsyncSinkOptions {
     fn check(&self, name: &str) -> Result<()> {
-        let batches = [self.batch_entries_max, self.batch_bytes_max, self.requests_max];
-        let counts = [batches.as_slice(), &[self.queue_entries_max, self.queue_bytes_max]].concat();
+        let counts = [
+            self.batch_entries_max,
+            self.batch_bytes_max,
+            self.requests_max,
+            self.queue_entries_max,
+            self.queue_bytes_max,
+        ];
         match counts.contains(&0) {
             true => Err(Error::input(format!("{name}: bounds of batches, requests and the queue must be above 0"))),
             false => Ok(()),
