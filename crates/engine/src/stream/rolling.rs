@@ -27,7 +27,7 @@ pub(super) fn operator<K: Key, T: Data>(
         let function = AtTheEnd { held, reached_ms: ValueState::new(REACHED), fold };
         return Box::new(KeyedProcessOperator::new(selector, function, context));
     }
-    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, ahead: Ahead::default(), fold })
+    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, ahead: Ahead::default(), spare: None, fold })
 }
 
 /// Emits at each record. It finds its keys itself, so that only new ones are copied.
@@ -36,6 +36,8 @@ struct Rolling<K, T, S, F> {
     core: KeyedCore<K>,
     selector: S,
     ahead: Ahead,
+    /// Of no meaning.
+    spare: Option<T>,
     fold: F,
 }
 
@@ -51,7 +53,7 @@ where
         state.finish()
     }
 
-    fn on_batch(&mut self, batch: Records<T>, out: &mut Out<T>) -> Result<()> {
+    fn on_batch(&mut self, mut batch: Records<T>, out: &mut Out<T>) -> Result<()> {
         let values = self.held.table(&mut self.core.store)?;
         self.ahead.clear();
         // Making keys twice costs more than it gains.
@@ -59,22 +61,25 @@ where
             let keys = batch.iter().map(|(_, value)| self.selector.find(value));
             values.look_ahead::<S::Lookup, _>(&mut self.ahead, keys);
         }
-        // Each result stands where its record did: `collect` reuses the batch's own allocation.
-        let updated = batch.into_iter().map(|(timestamp_ms, value)| {
+        // Each result stands where its record did, and keys are compared there: comparing what was just moved in other pieces
+        // waits until all of them are written. A record that is folded leaves a spare one in its place until its result is there.
+        let spare = self.spare.take().or_else(|| batch.first().map(|(_, value)| value.clone()));
+        let Some(mut spare) = spare else { return Ok(()) };
+        for (_, value) in &mut batch {
             let mut is_first = false;
             let first = || {
                 is_first = true;
                 value.clone()
             };
-            let found = self.selector.find(&value);
+            let found = self.selector.find(value);
             let held = values.get_or_insert_seen::<S::Lookup, _>(&mut self.ahead, found, S::own, first)?;
-            if is_first {
-                return Ok((timestamp_ms, value));
+            if !is_first {
+                (self.fold)(held, std::mem::replace(value, spare));
+                spare = std::mem::replace(value, held.clone());
             }
-            (self.fold)(held, value);
-            Ok((timestamp_ms, held.clone()))
-        });
-        out.emit_batch(updated.collect::<Result<Records<T>>>()?)
+        }
+        self.spare = Some(spare);
+        out.emit_batch(batch)
     }
 
     fn snapshot(&mut self, _epoch: u64, parts: &mut SnapshotParts) -> Result<()> {
