@@ -77,7 +77,8 @@ impl<T: Data> Encoder<T> for Postcard {
         encode(&records.len(), &mut body).map_err(failed)?;
         let mut before_ms = 0;
         for (timestamp_ms, value) in records {
-            encode(&(timestamp_ms.wrapping_sub(before_ms), value), &mut body).map_err(failed)?;
+            encode(&timestamp_ms.wrapping_sub(before_ms), &mut body).map_err(failed)?;
+            encode(value, &mut body).map_err(failed)?;
             before_ms = *timestamp_ms;
         }
         self.body_bytes = body.len();
@@ -93,10 +94,11 @@ impl<T: Data> Decoder<T> for Postcard {
         let mut records = Vec::with_capacity(count.min(2 * FAR_BATCH_ROWS));
         let mut timestamp_ms = 0i64;
         for _ in 0..count {
-            let ((difference_ms, value), left) = decode::<(i64, T)>(rest).map_err(failed)?;
+            let (difference_ms, behind) = decode::<i64>(rest).map_err(failed)?;
             timestamp_ms = timestamp_ms.wrapping_add(difference_ms);
+            let (value, behind) = decode::<T>(behind).map_err(failed)?;
             records.push((timestamp_ms, value));
-            rest = left;
+            rest = behind;
         }
         Ok(records)
     }

@@ -51,7 +51,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// Seven bits in each byte, the lowest first.
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self, value: u64) {
         if value < 0x80 {
             return self.bytes.push(value as u8);
@@ -72,6 +72,7 @@ impl Encoder<'_> {
         self.bytes.truncate(end);
     }
 
+    #[inline(never)]
     fn varint_128(&mut self, mut value: u128) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);
