@@ -143,11 +143,11 @@ public class FlinkCases {
     static class WordTally extends Tally<Tuple2<String, Long>> {
         @Override
         long digest(Tuple2<String, Long> result) {
-            long hash = 0;
-            for (int at = 0; at < result.f0.length(); at++) {
-                hash = hash * 31 + result.f0.charAt(at);
-            }
-            return mix(hash, result.f1, 0);
+            String word = result.f0;
+            int length = word.length();
+            long first = length < 2 ? 0 : word.charAt(0) | word.charAt(1) << 8;
+            long last = length < 2 ? 0 : word.charAt(length - 2) | word.charAt(length - 1) << 8;
+            return mix(first, last, mix(length, result.f1, 0));
         }
     }
 
