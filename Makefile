@@ -26,8 +26,8 @@ bench-flink: ## the figures beside Apache Flink's, over the same files (ARGS="--
 soak: ## the kill tests for long (MINUTES=60 each, or SEEDS=100)
 	@TIDEMILL_SOAK_MINUTES=$(or $(MINUTES),$(TIDEMILL_SOAK_MINUTES)) TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/soak.sh
 
-torture: ## random dataflow graphs under random faults, compared with a reference (SEEDS=2000; TIDEMILL_SEED=7 repeats one)
-	@TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/torture.sh
+torture: ## random dataflow graphs under random faults, compared with a reference (SEEDS=2000 FIRST=1; TIDEMILL_SEED=7 repeats one)
+	@TIDEMILL_SOAK_FIRST=$(or $(FIRST),$(TIDEMILL_SOAK_FIRST)) TIDEMILL_SOAK_SEEDS=$(or $(SEEDS),$(TIDEMILL_SOAK_SEEDS)) scripts/torture.sh
 
 simulate: ## the checkpoint protocol in one thread, lost at any effect (SEEDS=10000; TIDEMILL_SEED=7 tells the story of one)
 	@TIDEMILL_SIMULATE_SEEDS=$(or $(SEEDS),$(TIDEMILL_SIMULATE_SEEDS)) scripts/simulate.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Random dataflow graphs under random faults, for many seeds.
-#   TIDEMILL_SOAK_SEEDS=2000 (default)   TIDEMILL_SEED=7 repeats one
+#   TIDEMILL_SOAK_SEEDS=2000 (default)   TIDEMILL_SOAK_FIRST=1001 goes on behind others   TIDEMILL_SEED=7 repeats one
 . "$(dirname "$0")/library.sh"
 
 export TIDEMILL_SOAK_SEEDS=${TIDEMILL_SOAK_SEEDS:-2000}

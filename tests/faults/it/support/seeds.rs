@@ -29,11 +29,12 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap())
 }
 
-/// The seeds of a kill test: `usual` of them, or what the environment asks for.
+/// The seeds of a kill test: `usual` of them from the first on, or what the environment asks for.
 pub fn seeds(test: &'static str, usual: u64) -> impl Iterator<Item = u64> {
     let minutes = number("TIDEMILL_SOAK_MINUTES");
     let count = number("TIDEMILL_SOAK_SEEDS").unwrap_or(if minutes.is_some() { u64::MAX } else { usual });
-    let (first, count) = number("TIDEMILL_SEED").map_or((1, count), |seed| (seed, 1));
+    let first = number("TIDEMILL_SOAK_FIRST").unwrap_or(1);
+    let (first, count) = number("TIDEMILL_SEED").map_or((first, count), |seed| (seed, 1));
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     (first..first.saturating_add(count))
         .take_while(move |_| end.is_none_or(|end| Instant::now() < end))
