@@ -35,7 +35,10 @@ fn short_word(bytes: &[u8]) -> u64 {
         let last = u64::from(u32::from_le_bytes(*last)) << (8 * (bytes.len() - 4));
         return u64::from(u32::from_le_bytes(*first)) | last;
     }
-    bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))
+    // Of three bytes or fewer the first, the middle and the last are all there are, some of them twice.
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return 0 };
+    let at = |place: usize, byte: u8| u64::from(byte) << (8 * place);
+    at(0, *first) | at(bytes.len() / 2, bytes[bytes.len() / 2]) | at(bytes.len() - 1, *last)
 }
 
 impl Hasher for KeyHasher {
