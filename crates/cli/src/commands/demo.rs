@@ -76,7 +76,8 @@ impl Demo {
         shown
     }
 
-    /// Runs generator and job over a server until Ctrl-C, or until one of them fails for good.
+    /// Runs generator and job over a server until Ctrl-C, or until one of them fails for good. The server goes on when somebody
+    /// ends the job.
     async fn feed(
         &self,
         server: &Server,
@@ -109,8 +110,16 @@ impl Demo {
             }
             _ = changes.wait_for(|_| job.state().ended()) => {
                 let summary = job.summary();
-                let why = summary.failure.unwrap_or_else(|| summary.state.name().to_owned());
-                Err(Failure::new(Failure::FAILED, format!("the order job ended: {why}")))
+                if summary.state == JobState::Failed {
+                    let why = summary.failure.unwrap_or_else(|| summary.state.name().to_owned());
+                    Err(Failure::new(Failure::FAILED, format!("the order job ended: {why}")))
+                } else {
+                    // Somebody ended it on the page, which goes on showing it.
+                    end(&mut generating).await;
+                    line(format_args!("the order job is {}; end with Ctrl-C", summary.state.name()))?;
+                    wait_true(interrupted).await;
+                    Ok(())
+                }
             }
         };
         end(&mut generating).await;
