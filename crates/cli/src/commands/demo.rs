@@ -76,8 +76,8 @@ impl Demo {
         shown
     }
 
-    /// Runs generator and job over a server until Ctrl-C, or until one of them fails for good. The server goes on when somebody
-    /// ends the job.
+    /// Runs generator and job over a server until Ctrl-C, or until one of them fails for good. When somebody ends the job, it may
+    /// be started again.
     async fn feed(
         &self,
         server: &Server,
@@ -102,23 +102,23 @@ impl Demo {
         }
         let job = server.supervisor().job(&id).map_err(|e| Failure::new(Failure::FAILED, e.to_string()))?;
         let mut changes = job.changes();
-        let ended = tokio::select! {
-            () = wait_true(interrupted) => Ok(()),
-            status = generating.wait() => {
-                let status = status.map_err(|e| Error::io("wait for the order generator", e))?;
-                Err(Failure::new(Failure::FAILED, format!("the order generator ended: {status}")))
-            }
-            _ = changes.wait_for(|_| job.state().ended()) => {
-                let summary = job.summary();
-                if summary.state == JobState::Failed {
-                    let why = summary.failure.unwrap_or_else(|| summary.state.name().to_owned());
-                    Err(Failure::new(Failure::FAILED, format!("the order job ended: {why}")))
-                } else {
-                    // Somebody ended it on the page, which goes on showing it.
-                    end(&mut generating).await;
+        let mut has_ended = false;
+        let ended = loop {
+            tokio::select! {
+                () = wait_true(interrupted) => break Ok(()),
+                status = generating.wait() => {
+                    let status = status.map_err(|e| Error::io("wait for the order generator", e))?;
+                    break Err(Failure::new(Failure::FAILED, format!("the order generator ended: {status}")));
+                }
+                Ok(_) = changes.wait_for(|_| job.state().ended() != has_ended) => {
+                    let summary = job.summary();
+                    if summary.state == JobState::Failed {
+                        let why = summary.failure.unwrap_or_else(|| summary.state.name().to_owned());
+                        break Err(Failure::new(Failure::FAILED, format!("the order job ended: {why}")));
+                    }
+                    // Somebody has ended it on the page, or started it again.
+                    has_ended = !has_ended;
                     line(format_args!("the order job is {}; end with Ctrl-C", summary.state.name()))?;
-                    wait_true(interrupted).await;
-                    Ok(())
                 }
             }
         };

@@ -39,7 +39,7 @@ fn the_demo_starts_all_and_ends_all() {
 }
 
 #[test]
-fn the_page_of_a_demo_outlives_a_job_that_somebody_ends() {
+fn a_job_of_a_demo_may_be_ended_and_started_again() {
     let dir = folder();
     let (mut demo, line, [generator, screen]) = started(dir.path());
     let url = line.trim_start_matches("screen: ").trim_end_matches("/screen/orders");
@@ -47,8 +47,11 @@ fn the_page_of_a_demo_outlives_a_job_that_somebody_ends() {
     let id = jobs(&["list"]).lines().nth(1).and_then(|row| row.split_whitespace().next()).unwrap().to_owned();
     jobs(&["cancel", &id]);
     assert_eq!(demo.line(), "the order job is CANCELED; end with Ctrl-C");
-    assert!(!runs(&generator) && !runs(&screen), "nobody reads what a generator would go on writing");
+    assert!(runs(&generator) && !runs(&screen));
     assert!(jobs(&["show", &id]).contains("CANCELED"));
+    jobs(&["restart", &id]);
+    let line = demo.line();
+    assert!(line.starts_with("the order job is ") && !line.contains("CANCELED"), "{line}");
     assert_eq!(demo.end(), 0);
 }
 
