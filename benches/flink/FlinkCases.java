@@ -145,9 +145,16 @@ public class FlinkCases {
         long digest(Tuple2<String, Long> result) {
             String word = result.f0;
             int length = word.length();
-            long first = length < 2 ? 0 : word.charAt(0) | word.charAt(1) << 8;
-            long last = length < 2 ? 0 : word.charAt(length - 2) | word.charAt(length - 1) << 8;
-            return mix(first, last, mix(length, result.f1, 0));
+            int ends = length >= 4 ? 4 : length >= 2 ? 2 : 0;
+            return mix(letters(word, 0, ends), letters(word, length - ends, ends), mix(length, result.f1, 0));
+        }
+
+        static long letters(String word, int from, int count) {
+            long letters = 0;
+            for (int at = 0; at < count; at++) {
+                letters |= (long) word.charAt(from + at) << (8 * at);
+            }
+            return letters;
         }
     }
 
