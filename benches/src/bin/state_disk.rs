@@ -77,10 +77,10 @@ fn main() -> Result<(), Failure> {
     let (events, keys, rounds) = (number(1, 4_000) * 1_000, number(2, 1_000) * 1_000, number(3, 3));
     let all = keys * ENTRY_BYTES;
     let contestant = |name, memory, skewed| Contestant { name, memory, skewed, rates: Vec::new(), cpu: Vec::new() };
-    // Half of the memory is for decoded entries.
+    // Three eighths of the memory are for decoded entries.
     let mut contestants = [
-        contestant("disk, state 10 x the cache, even keys", Some(2 * all / 10), false),
-        contestant("disk, state 10 x the cache, skewed keys", Some(2 * all / 10), true),
+        contestant("disk, state 10 x the cache, even keys", Some(8 * all / 30), false),
+        contestant("disk, state 10 x the cache, skewed keys", Some(8 * all / 30), true),
         contestant("disk, cache holds all, even keys", Some(4 * all), false),
         contestant("memory, even keys", None, false),
         contestant("memory, skewed keys", None, true),

@@ -236,7 +236,7 @@ impl<K: Key, V: Data> StateTable<K, V> {
     }
 
     /// Calls `each` with what was loaded, in no particular order. To be called before anything else is done with the table.
-    pub fn for_each_loaded(&self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+    pub fn for_each_loaded(&mut self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
         match self {
             StateTable::Memory(table) => table.iter().try_for_each(|(key, value)| each(key, value)),
             StateTable::Disk(table) => table.for_each_loaded(each),

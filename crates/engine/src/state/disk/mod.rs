@@ -11,6 +11,7 @@
 //! as it was at the moment. The worker's share of a checkpoint is one walk over the cache in steps: an entry about to
 //! change or to leave before the walk has come to it is written out first, as in `table.rs`.
 
+mod buffer;
 mod copy;
 mod home;
 mod key;
@@ -171,7 +172,7 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
             bytes: 0,
             hand: (0, 0),
-            store: Store::new(home, subtask, clock.clone())?,
+            store: Store::new(home, subtask, clock.clone().filter(|_| lapses.is_some()))?,
             clock,
             lapses,
             own,
@@ -320,12 +321,15 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
     #[cold]
     fn read(&mut self, key: &K) -> Result<Option<(usize, usize)>> {
         self.encode_key(key)?;
-        let Some(stored) = self.store.get(&self.key)? else { return Ok(None) };
-        let value: V = self.decode(stored.get(LAPSE_BYTES..).unwrap_or_default())?;
+        let read = self.store.get(&self.key, |stored| {
+            let stored = stored.get(LAPSE_BYTES..).unwrap_or_default();
+            Ok((self.decode(stored)?, stored.len()))
+        });
+        let Some((value, bytes)) = read? else { return Ok(None) };
         let (at, bucket) = self.insert_entry(key.clone(), Some(value), false)?;
         if let Some(entry) = self.shards[at].get_bucket_mut(bucket) {
-            entry.bytes = (stored.len() - LAPSE_BYTES) as u32;
-            self.bytes += entry.bytes as usize;
+            entry.bytes = bytes as u32;
+            self.bytes += bytes;
         }
         Ok(Some((at, bucket)))
     }
@@ -521,12 +525,12 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
                 let spooled = vec![(0, false); count];
                 let next = Log { units, spool: Spool::new(&folder)?, spooled, weights: weights.clone() };
                 self.log = Some(next);
-                let bases = self.bases(units, &based);
+                let bases = self.bases(units, &based)?;
                 Rest { units, based, bases, before: log.map(|log| log.spool), now_ms, weights: Some(weights) }
             }
             _ => {
                 let (units, based) = (self.units(1), vec![true]);
-                Rest { units, bases: self.bases(units, &based), based, before: None, now_ms, weights: None }
+                Rest { units, bases: self.bases(units, &based)?, based, before: None, now_ms, weights: None }
             }
         };
         self.copying = Some(Copying { next: 0, held, rest });
@@ -551,19 +555,22 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
     }
 
     /// The store's entries of units, as they are at this moment.
-    fn bases(&self, units: Units, based: &[bool]) -> Vec<Entries> {
+    fn bases(&mut self, units: Units, based: &[bool]) -> Result<Vec<Entries>> {
+        if based.contains(&true) {
+            self.store.seal_for_copy()?;
+        }
         if !K::TIMED {
             let based = (0..units.count).filter(|unit| based[*unit]);
-            return based.filter_map(|unit| units.groups(unit)).map(|groups| self.store.entries(groups)).collect();
+            return Ok(based.filter_map(|unit| units.groups(unit)).map(|groups| self.store.entries(groups)).collect());
         }
         if based.iter().all(|base| *base) {
-            return vec![self.store.entries_from(self.live_from_ms)];
+            return Ok(vec![self.store.entries_from(self.live_from_ms)]);
         }
         let based = self
             .times
             .iter()
             .filter(|time_ms| based[unit_of_time(**time_ms, units.count)] && self.stored_times.contains(time_ms));
-        based.map(|time_ms| self.store.entries_at(*time_ms, self.own)).collect()
+        Ok(based.map(|time_ms| self.store.entries_at(*time_ms, self.own)).collect())
     }
 
     /// Goes on with the walk over the cache until it is done or `run` has no room left; true when it is done. The rest is
@@ -636,7 +643,7 @@ impl<K: DiskKey, V: Data> DiskTable<K, V> {
     }
 
     /// Calls `each` with what was taken in, before anything else is done with the table.
-    pub fn for_each_loaded(&self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
+    pub fn for_each_loaded(&mut self, mut each: impl FnMut(&K, &V) -> Result<()>) -> Result<()> {
         for stored in self.store.range(Vec::new(), None) {
             let (key, value) = stored?;
             each(&self.read_key(&key)?, &self.decode(value.get(LAPSE_BYTES..).unwrap_or_default())?)?;

@@ -217,7 +217,7 @@ impl<K: Key> DiskTimers<K> {
         if parts.mode == SnapshotMode::Nothing {
             return Ok(());
         }
-        let Some(store) = &self.store else { return self.write_nearest(parts) };
+        let Some(store) = &mut self.store else { return self.write_nearest(parts) };
         let folder = self.home.folder();
         let units = Units { layout: Layout::Times, own: self.at.1, count: 1, live_from_ms: i64::MIN };
         let (mut before, mut weights, mut based) = (None, None, vec![true]);
@@ -237,6 +237,7 @@ impl<K: Key> DiskTimers<K> {
         }
         let (mut bases, mut held) = (Vec::new(), None);
         if based[0] {
+            store.seal_for_copy()?;
             bases.push(store.range(Vec::new(), None));
             let mut spool = Spool::new(folder)?;
             for (timer, _) in self.nearest.iter().filter(|(_, stored)| !**stored) {
@@ -283,7 +284,7 @@ impl<K: Key> DiskTimers<K> {
     }
 }
 
-fn store<'s>(store: &'s mut Option<Store>, home: &Arc<DiskHome>, at: (usize, GroupRange)) -> Result<&'s Store> {
+fn store<'s>(store: &'s mut Option<Store>, home: &Arc<DiskHome>, at: (usize, GroupRange)) -> Result<&'s mut Store> {
     match store {
         Some(store) => Ok(store),
         None => Ok(store.insert(Store::new(home, at.0, None)?)),

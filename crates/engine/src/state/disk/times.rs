@@ -45,7 +45,7 @@ impl<K: Key, V: Data> DiskTable<AtTime<K>, V> {
 
     /// Calls `each` with the entries of a time, in no particular order.
     pub fn for_each_at(
-        &self,
+        &mut self,
         time_ms: i64,
         groups: GroupRange,
         mut each: impl FnMut(K, V) -> Result<()>,
@@ -86,7 +86,7 @@ impl<K: Key, V: Data> DiskTable<AtTime<K>, V> {
 
     /// The entries of a time that are not in the cache.
     fn for_each_stored(
-        &self,
+        &mut self,
         time_ms: i64,
         groups: GroupRange,
         each: &mut impl FnMut(K, V) -> Result<()>,

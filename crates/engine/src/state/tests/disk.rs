@@ -264,7 +264,7 @@ fn what_has_expired_is_neither_saved_nor_kept() {
     }
     assert_eq!(held, KEYS / 10);
     // Writing goes on, so files are merged, and what has expired goes with that.
-    let StateTable::Disk(disk) = &table else { panic!("not on disk") };
+    let StateTable::Disk(disk) = &mut table else { panic!("not on disk") };
     let mut random = Random(3);
     let few = |disk: &DiskTable<u32, (i64, Value)>| disk.store.approximate_len() < KEYS as usize / 2;
     for round in 0.. {

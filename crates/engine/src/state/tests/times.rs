@@ -27,7 +27,7 @@ fn change(random: &mut Random, from_ms: i64, table: &mut Values, reference: &mut
 }
 
 /// The entries of a time, read in parts or at once.
-fn at(table: &Values, time_ms: i64) -> Reference {
+fn at(table: &mut Values, time_ms: i64) -> Reference {
     let mut content = Reference::new();
     for groups in table.parts() {
         let each = |key, value| {
@@ -97,7 +97,7 @@ fn what_belongs_to_a_time_is_read_and_goes_as_a_whole_through_checkpoints() {
                 (0..random.below(20)).for_each(|_| change(&mut random, from_ms, &mut table, &mut reference));
                 if random.below(20) == 0 {
                     // A window ends: its time is read, perhaps for the last time, and is over.
-                    assert_eq!(at(&table, from_ms), of(&reference, from_ms), "{what}");
+                    assert_eq!(at(&mut table, from_ms), of(&reference, from_ms), "{what}");
                     let expected = of(&reference, from_ms);
                     if random.below(2) == 0 {
                         let mut taken = Reference::new();
@@ -138,7 +138,7 @@ fn what_belongs_to_a_time_is_read_and_goes_as_a_whole_through_checkpoints() {
                 }
             }
             for time_ms in times(&reference) {
-                assert_eq!(at(&table, time_ms), of(&reference, time_ms), "{what}, time {time_ms}");
+                assert_eq!(at(&mut table, time_ms), of(&reference, time_ms), "{what}, time {time_ms}");
             }
         }
     }
