@@ -78,9 +78,10 @@ fn main() -> Result<(), Failure> {
     let all = keys * ENTRY_BYTES;
     let contestant = |name, memory, skewed| Contestant { name, memory, skewed, rates: Vec::new(), cpu: Vec::new() };
     // Three eighths of the memory are for decoded entries.
+    let memory_for = |decoded_bytes: u64| Some(decoded_bytes * 8 / 3);
     let mut contestants = [
-        contestant("disk, state 10 x the cache, even keys", Some(8 * all / 30), false),
-        contestant("disk, state 10 x the cache, skewed keys", Some(8 * all / 30), true),
+        contestant("disk, state 10 x the cache, even keys", memory_for(all / 10), false),
+        contestant("disk, state 10 x the cache, skewed keys", memory_for(all / 10), true),
         contestant("disk, cache holds all, even keys", Some(4 * all), false),
         contestant("memory, even keys", None, false),
         contestant("memory, skewed keys", None, true),

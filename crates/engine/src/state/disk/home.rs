@@ -29,7 +29,7 @@ pub(super) const BUFFERS: usize = 2;
 /// A buffer is never smaller, in bytes, however many tables share the memory.
 const BUFFER_MIN_BYTES: usize = 64 * 1024;
 
-/// A buffer is never larger, in bytes: putting more in order and writing it out would take seconds.
+/// A buffer is never larger, in bytes: a worker may have to wait while one is put in order or written out.
 const BUFFER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A store with so many runs in its first level takes no more before some are merged.
@@ -106,7 +106,7 @@ impl Upkeep {
         Arc::new(Upkeep { tree, seqno, folder, sealed, flush_asked, merge_asked, beginning, forgotten })
     }
 
-    /// Calls `make` with the number behind the last write, for an iterator over what was written before. The threads keep
+    /// Calls `make` with the number behind the last file, for an iterator over what was written out before. The threads keep
     /// the version that it needs: without that they could let it go between the look at the number and the look for the
     /// version, which the tree answers with a panic. Only the worker that owns the store calls this.
     pub fn iterate<R>(&self, make: impl FnOnce(SeqNo) -> R) -> R {
@@ -164,7 +164,7 @@ impl Upkeep {
     }
 
     /// Whether it takes more without growing beyond its bounds.
-    pub fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         lock(&self.sealed).len() < BUFFERS - 1 && self.tree.l0_run_count() < RUNS_MAX
     }
 }
