@@ -7,7 +7,7 @@ use tidemill_core::{Data, Result};
 
 use super::data_stream::{DataStream, fresh};
 use super::keyed_process::{KeyedContext, KeyedProcessFunction, KeyedProcessOperator};
-use super::rolling::{self, extreme_by, extreme_field, sum};
+use super::rolling::{self, Fold, Looking, Taking, extreme_by, extreme_field, sum};
 use super::selector::KeySelector;
 use super::windowed::WindowedStream;
 use crate::key::Key;
@@ -40,7 +40,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
         })
     }
 
-    fn rolling(&self, name: &str, fold: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
+    fn rolling(&self, name: &str, fold: impl Fold<T>) -> DataStream<T> {
         let both = Mutex::new((self.selector.clone(), fold));
         self.stream.add_operator(name, move |builder, node| {
             let (selector, fold) = fresh(&both);
@@ -58,7 +58,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
     /// assert_eq!(joined.take(), [("a".into(), "x".into()), ("a".into(), "xy".to_string())]);
     /// ```
     pub fn reduce(&self, function: impl FnMut(&mut T, T) + Clone + Send + 'static) -> DataStream<T> {
-        self.rolling("Keyed Reduce", function)
+        self.rolling("Keyed Reduce", Taking::new(function))
     }
 
     /// The running sum of a field; the other fields are those of the key's first record.
@@ -66,7 +66,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.rolling("Keyed Sum", sum(field))
+        self.rolling("Keyed Sum", Looking(sum(field)))
     }
 
     /// The smallest value of a field so far; the other fields are those of the key's first record.
@@ -74,7 +74,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.rolling("Keyed Min", extreme_field(field, |new, held| new < held))
+        self.rolling("Keyed Min", Looking(extreme_field(field, |new, held| new < held)))
     }
 
     /// The largest value of a field so far; the other fields are those of the key's first record.
@@ -82,17 +82,17 @@ impl<T: Data, K: Key, F: KeySelector<T, K>> KeyedStream<T, K, F> {
         &self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.rolling("Keyed Max", extreme_field(field, |new, held| new > held))
+        self.rolling("Keyed Max", Looking(extreme_field(field, |new, held| new > held)))
     }
 
     /// The whole record with the smallest value so far; of equals the first.
     pub fn min_by<N: PartialOrd + 'static>(&self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.rolling("Keyed MinBy", extreme_by(by, |new, held| new < held))
+        self.rolling("Keyed MinBy", Looking(extreme_by(by, |new, held| new < held)))
     }
 
     /// The whole record with the largest value so far; of equals the first.
     pub fn max_by<N: PartialOrd + 'static>(&self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.rolling("Keyed MaxBy", extreme_by(by, |new, held| new > held))
+        self.rolling("Keyed MaxBy", Looking(extreme_by(by, |new, held| new > held)))
     }
 
     /// A flat map with one value of state for each key, absent at first; leaving it `None` removes it.

@@ -19,7 +19,7 @@ const REACHED: &str = "reached";
 /// Folds each record into its key's value and emits the result; in batch mode only the last, when the input has ended.
 pub(super) fn operator<K: Key, T: Data>(
     selector: impl KeySelector<T, K>,
-    fold: impl FnMut(&mut T, T) + Clone + Send + 'static,
+    fold: impl Fold<T>,
     context: RuntimeContext,
 ) -> Box<dyn Operator<T, T>> {
     let held = ValueState::new(HELD);
@@ -27,7 +27,61 @@ pub(super) fn operator<K: Key, T: Data>(
         let function = AtTheEnd { held, reached_ms: ValueState::new(REACHED), fold };
         return Box::new(KeyedProcessOperator::new(selector, function, context));
     }
-    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, ahead: Ahead::default(), spare: None, fold })
+    Box::new(Rolling { held, core: KeyedCore::new(&context), selector, ahead: Ahead::default(), fold })
+}
+
+/// How records are folded into their key's value.
+pub(super) trait Fold<T>: Clone + Send + 'static {
+    /// Uses a record up.
+    fn fold(&mut self, held: &mut T, record: T);
+
+    /// A copy of the result takes the record's place.
+    fn fold_in_place(&mut self, held: &mut T, record: &mut T);
+}
+
+/// Folds by looking at the record, of which what is left has no meaning.
+#[derive(Clone)]
+pub(super) struct Looking<F>(pub F);
+
+impl<T: Data, F: FnMut(&mut T, &mut T) + Clone + Send + 'static> Fold<T> for Looking<F> {
+    #[inline]
+    fn fold(&mut self, held: &mut T, mut record: T) {
+        (self.0)(held, &mut record);
+    }
+
+    #[inline]
+    fn fold_in_place(&mut self, held: &mut T, record: &mut T) {
+        (self.0)(held, record);
+        record.clone_from(held);
+    }
+}
+
+/// Folds by taking the record.
+#[derive(Clone)]
+pub(super) struct Taking<T, F> {
+    function: F,
+    /// Stands in a record's place until the result does. Of no meaning.
+    spare: Option<T>,
+}
+
+impl<T, F> Taking<T, F> {
+    pub fn new(function: F) -> Self {
+        Taking { function, spare: None }
+    }
+}
+
+impl<T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> Fold<T> for Taking<T, F> {
+    #[inline]
+    fn fold(&mut self, held: &mut T, record: T) {
+        (self.function)(held, record);
+    }
+
+    #[inline]
+    fn fold_in_place(&mut self, held: &mut T, record: &mut T) {
+        let spare = self.spare.take().unwrap_or_else(|| record.clone());
+        (self.function)(held, std::mem::replace(record, spare));
+        self.spare = Some(std::mem::replace(record, held.clone()));
+    }
 }
 
 /// Emits at each record. It finds its keys itself, so that only new ones are copied.
@@ -36,18 +90,10 @@ struct Rolling<K, T, S, F> {
     core: KeyedCore<K>,
     selector: S,
     ahead: Ahead,
-    /// Of no meaning.
-    spare: Option<T>,
     fold: F,
 }
 
-impl<K, T, S, F> Operator<T, T> for Rolling<K, T, S, F>
-where
-    K: Key,
-    T: Data,
-    S: KeySelector<T, K>,
-    F: FnMut(&mut T, T) + Clone + Send + 'static,
-{
+impl<K: Key, T: Data, S: KeySelector<T, K>, F: Fold<T>> Operator<T, T> for Rolling<K, T, S, F> {
     fn restore(&mut self, mut state: Restored) -> Result<()> {
         self.core.restore(&mut state)?;
         state.finish()
@@ -62,9 +108,7 @@ where
             values.look_ahead::<S::Lookup, _>(&mut self.ahead, keys);
         }
         // Each result stands where its record did, and keys are compared there: comparing what was just moved in other pieces
-        // waits until all of them are written. A record that is folded leaves a spare one in its place until its result is there.
-        let spare = self.spare.take().or_else(|| batch.first().map(|(_, value)| value.clone()));
-        let Some(mut spare) = spare else { return Ok(()) };
+        // waits until all of them are written.
         for (_, value) in &mut batch {
             let mut is_first = false;
             let first = || {
@@ -74,11 +118,9 @@ where
             let found = self.selector.find(value);
             let held = values.get_or_insert_seen::<S::Lookup, _>(&mut self.ahead, found, S::own, first)?;
             if !is_first {
-                (self.fold)(held, std::mem::replace(value, spare));
-                spare = std::mem::replace(value, held.clone());
+                self.fold.fold_in_place(held, value);
             }
         }
-        self.spare = Some(spare);
         out.emit_batch(batch)
     }
 
@@ -104,12 +146,12 @@ impl<T, F: Clone> Clone for AtTheEnd<T, F> {
     }
 }
 
-impl<K: Key, T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> KeyedProcessFunction<K, T, T> for AtTheEnd<T, F> {
+impl<K: Key, T: Data, F: Fold<T>> KeyedProcessFunction<K, T, T> for AtTheEnd<T, F> {
     fn process(&mut self, value: T, context: &mut KeyedContext<'_, K, T>) -> Result<()> {
         let mut incoming = Some(value);
         let held = self.held.get_or(context, || incoming.take().unwrap_or_else(|| unreachable!("taken once")))?;
         if let Some(value) = incoming {
-            (self.fold)(held, value);
+            self.fold.fold(held, value);
         }
         let timestamp_ms = context.timestamp_ms();
         let reached_ms = self.reached_ms.get_or(context, || timestamp_ms)?;
@@ -130,9 +172,9 @@ impl<K: Key, T: Data, F: FnMut(&mut T, T) + Clone + Send + 'static> KeyedProcess
 /// Adds the field of the new record to the field held; other fields keep what the first record had.
 pub(crate) fn sum<T, N: AddAssign + Copy>(
     mut field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
-) -> impl FnMut(&mut T, T) + Clone + Send + 'static {
-    move |held, mut value| {
-        let by = *field(&mut value);
+) -> impl FnMut(&mut T, &mut T) + Clone + Send + 'static {
+    move |held, value| {
+        let by = *field(value);
         *field(held) += by;
     }
 }
@@ -141,9 +183,9 @@ pub(crate) fn sum<T, N: AddAssign + Copy>(
 pub(crate) fn extreme_field<T, N: Copy + 'static>(
     mut field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     better: fn(&N, &N) -> bool,
-) -> impl FnMut(&mut T, T) + Clone + Send + 'static {
-    move |held, mut value| {
-        let new = *field(&mut value);
+) -> impl FnMut(&mut T, &mut T) + Clone + Send + 'static {
+    move |held, value| {
+        let new = *field(value);
         let held = field(held);
         if better(&new, held) {
             *held = new;
@@ -155,13 +197,13 @@ pub(crate) fn extreme_field<T, N: Copy + 'static>(
 pub(crate) fn extreme_by<T, N>(
     mut by: impl FnMut(&T) -> N + Clone + Send + 'static,
     better: fn(&N, &N) -> bool,
-) -> impl FnMut(&mut T, T) + Clone + Send + 'static
+) -> impl FnMut(&mut T, &mut T) + Clone + Send + 'static
 where
     N: 'static,
 {
     move |held, value| {
-        if better(&by(&value), &by(held)) {
-            *held = value;
+        if better(&by(value), &by(held)) {
+            std::mem::swap(held, value);
         }
     }
 }

@@ -165,6 +165,11 @@ impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, 
         self.aggregate(Reduce(function))
     }
 
+    /// The same for a function that only looks at the record.
+    fn look_and_reduce(self, mut function: impl FnMut(&mut T, &mut T) + Clone + Send + 'static) -> DataStream<T> {
+        self.reduce(move |held, mut record| function(held, &mut record))
+    }
+
     /// Like `reduce`, with key and window at hand when the result is there.
     pub fn reduce_with<O: Data, I: IntoIterator<Item = O> + 'static>(
         self,
@@ -210,7 +215,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, 
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.reduce(sum(field))
+        self.look_and_reduce(sum(field))
     }
 
     /// The smallest value of a field; the other fields are those of the first record.
@@ -218,7 +223,7 @@ impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, 
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.reduce(extreme_field(field, |new, held| new < held))
+        self.look_and_reduce(extreme_field(field, |new, held| new < held))
     }
 
     /// The largest value of a field; the other fields are those of the first record.
@@ -226,16 +231,16 @@ impl<T: Data, K: Key, F: KeySelector<T, K>, W: WindowKind<T>> WindowedStream<T, 
         self,
         field: impl FnMut(&mut T) -> &mut N + Clone + Send + 'static,
     ) -> DataStream<T> {
-        self.reduce(extreme_field(field, |new, held| new > held))
+        self.look_and_reduce(extreme_field(field, |new, held| new > held))
     }
 
     /// The whole record with the smallest value; of equals the first.
     pub fn min_by<N: PartialOrd + 'static>(self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.reduce(extreme_by(by, |new, held| new < held))
+        self.look_and_reduce(extreme_by(by, |new, held| new < held))
     }
 
     /// The whole record with the largest value; of equals the first.
     pub fn max_by<N: PartialOrd + 'static>(self, by: impl FnMut(&T) -> N + Clone + Send + 'static) -> DataStream<T> {
-        self.reduce(extreme_by(by, |new, held| new > held))
+        self.look_and_reduce(extreme_by(by, |new, held| new > held))
     }
 }
