@@ -11,10 +11,13 @@ use tidemill_core::{Data, Error, Result};
 use super::decode::decode;
 use super::encode::encode;
 use super::keyed::{FieldMap, ListState, MapState, ValueState};
+use super::reducing::{AggregatingState, ReducingState};
 use super::shape::Shape;
 use super::trace::shape_of;
+use super::ttl::{ExpiringListState, ExpiringMapState, ExpiringValueState};
 use super::{EntryShapes, RestoredSection, SectionBytes, SectionKind};
 use crate::key::Key;
+use crate::window::Aggregate;
 
 /// Reads an old value from the beginning of some bytes, appends the new one to others, and tells how many it has read.
 type Rewrite = dyn Fn(&[u8], &mut Vec<u8>) -> Result<usize, String> + Send + Sync;
@@ -79,8 +82,8 @@ impl Before {
     /// A section of the old state as one of the new state `name`, whose table has values of `V`.
     pub fn section<K: Key, V: Data>(&self, old: &RestoredSection, name: &str) -> Result<RestoredSection> {
         if self.becomes != TypeId::of::<V>() {
-            return Err(Error::input(format!("state `{name}` expires, and cannot come from `{}`", self.name))
-                .hint("only state without `with_ttl` is `migrated_from` another"));
+            return Err(Error::input(format!("state `{name}` expires, and `{}` says nothing of when", self.name))
+                .hint("tell `migrated_from` behind `with_ttl`, with the time each value was touched last"));
         }
         let told = |what: String| self.told(name, &what);
         let old_bytes = old.bytes()?;
@@ -149,6 +152,80 @@ impl<F: Key, V: Data> MapState<F, V> {
     ) -> Self {
         let all = move |old: FieldMap<OldField, Old>| FieldMap(old.0.into_iter().map(|(f, v)| map(f, v)).collect());
         self.slot.before = Some(Before::new(name, all));
+        self
+    }
+}
+
+impl<V: Data, F: FnMut(&mut V, V)> ReducingState<V, F> {
+    /// Fills this state from one that was called `name` and had values of another type, as [`ValueState::migrated_from`].
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> V + Send + Sync + 'static,
+    ) -> Self {
+        self.held = self.held.migrated_from(name, map);
+        self
+    }
+}
+
+impl<T, A: Aggregate<T>> AggregatingState<T, A> {
+    /// Fills this state from one that was called `name` and had accumulators of another type, as
+    /// [`ValueState::migrated_from`].
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> A::Accumulator + Send + Sync + 'static,
+    ) -> Self {
+        self.held = self.held.migrated_from(name, map);
+        self
+    }
+}
+
+impl<V: Data> ExpiringValueState<V> {
+    /// Fills this state from one that was called `name` and had values of another type, as [`ValueState::migrated_from`]. A
+    /// value is told with the time it was touched last, ms since 1970; one of state that expired too comes with it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidemill_engine::state::{Ttl, ValueState};
+    /// // The version before had `ValueState::<u32>::new("visits").with_ttl(…)`.
+    /// let visits = ValueState::<u64>::new("visits-2")
+    ///     .with_ttl(Ttl::new(Duration::from_secs(3600)))
+    ///     .migrated_from("visits", |(touched_ms, count): (i64, u32)| (touched_ms, u64::from(count)));
+    /// # drop(visits);
+    /// ```
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> (i64, V) + Send + Sync + 'static,
+    ) -> Self {
+        self.held = self.held.migrated_from(name, map);
+        self
+    }
+}
+
+impl<V: Data> ExpiringListState<V> {
+    /// Fills this state from one that was called `name` and had elements of another type, as
+    /// [`ExpiringValueState::migrated_from`].
+    pub fn migrated_from<Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(Old) -> (i64, V) + Send + Sync + 'static,
+    ) -> Self {
+        self.held = self.held.migrated_from(name, map);
+        self
+    }
+}
+
+impl<F: Key, V: Data> ExpiringMapState<F, V> {
+    /// Fills this state from one that was called `name` and had fields and values of other types, as
+    /// [`ExpiringValueState::migrated_from`].
+    pub fn migrated_from<OldField: Key, Old: Data>(
+        mut self,
+        name: &'static str,
+        map: impl Fn(OldField, Old) -> (F, (i64, V)) + Send + Sync + 'static,
+    ) -> Self {
+        self.held = self.held.migrated_from(name, map);
         self
     }
 }

@@ -7,7 +7,7 @@ use crate::window::Aggregate;
 
 /// Folds values of one type into one (Flink's `ReducingState`). `F` is `FnMut(&mut V, V)`.
 pub struct ReducingState<V, F> {
-    held: ValueState<V>,
+    pub(super) held: ValueState<V>,
     fold: F,
 }
 
@@ -48,7 +48,7 @@ impl<V: Data, F: FnMut(&mut V, V)> ReducingState<V, F> {
 
 /// Gathers values by an [`Aggregate`] (Flink's `AggregatingState`).
 pub struct AggregatingState<T, A: Aggregate<T>> {
-    held: ValueState<A::Accumulator>,
+    pub(super) held: ValueState<A::Accumulator>,
     aggregate: A,
 }
 

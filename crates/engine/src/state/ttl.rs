@@ -58,19 +58,19 @@ type Timed<V> = (i64, V);
 
 /// One value for each key, which expires.
 pub struct ExpiringValueState<V> {
-    held: ValueState<Timed<V>>,
+    pub(super) held: ValueState<Timed<V>>,
     ttl: Ttl,
 }
 
 /// A list for each key, whose elements expire.
 pub struct ExpiringListState<V> {
-    held: ListState<Timed<V>>,
+    pub(super) held: ListState<Timed<V>>,
     ttl: Ttl,
 }
 
 /// A map for each key, whose fields expire.
 pub struct ExpiringMapState<F, V> {
-    held: MapState<F, Timed<V>>,
+    pub(super) held: MapState<F, Timed<V>>,
     ttl: Ttl,
 }
 

@@ -19,6 +19,7 @@ mod joins;
 mod joins_recovery;
 mod large_state;
 mod lifecycle;
+mod migrations;
 mod modes;
 mod object_store;
 mod partitions;
