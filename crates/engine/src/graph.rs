@@ -17,8 +17,8 @@ use crate::driver::port::{AnyHead, Head};
 use crate::driver::source::SourceParts;
 use crate::key::KEY_GROUPS;
 use crate::operator::{Link, Sides};
-use crate::runtime::RuntimeMode;
 use crate::runtime::board::Board;
+use crate::runtime::{JobMode, RuntimeMode};
 use crate::slot_sharing::{DEFAULT_GROUP, SlotSharing, demand};
 use crate::stream::partition::PartitionFactory;
 
@@ -175,6 +175,8 @@ pub(crate) struct Graph {
     pub max_parallelism: Option<usize>,
     /// What was built in a way that cannot run; told when the job is to.
     pub fault: Option<Error>,
+    /// Whether it is run for the state it leaves.
+    pub bootstraps: bool,
 }
 
 /// The job with everything settled: what each worker builds.
@@ -198,6 +200,7 @@ pub(crate) struct Plan {
     pub alignments: Vec<Option<usize>>,
     /// Which workers run the subtasks of each node.
     pub sharing: SlotSharing,
+    bootstraps: bool,
 }
 
 impl Graph {
@@ -255,7 +258,7 @@ impl Graph {
         let parallelism: Vec<usize> =
             (0..self.nodes.len()).map(|node| self.parallelism(node, default_parallelism)).collect();
         let max_parallelism = (0..self.nodes.len()).map(|node| self.max_parallelism(node)).collect();
-        let Graph { nodes, chaining_off, .. } = self;
+        let Graph { nodes, chaining_off, bootstraps, .. } = self;
         let uids = uids(&nodes)?;
         let sharing = SlotSharing::new(&slot_groups(&nodes), &parallelism);
         let mut outgoing = vec![Vec::new(); nodes.len()];
@@ -301,6 +304,7 @@ impl Graph {
             groups,
             alignments,
             sharing,
+            bootstraps,
         })
     }
 
@@ -418,12 +422,18 @@ impl Plan {
         Board::new(self.groups.clone()).with_alignments(self.alignments.clone())
     }
 
-    /// Whether the job runs in batch mode.
-    pub fn is_batch(&self, mode: RuntimeMode) -> Result<bool> {
+    /// How the job runs.
+    pub fn mode(&self, mode: RuntimeMode) -> Result<JobMode> {
         let unbounded = self.nodes.iter().find(|node| node.boundedness == Some(Boundedness::Unbounded));
+        if self.bootstraps {
+            return unbounded.map_or(Ok(JobMode::Bootstrap), |node| {
+                Err(Error::input(format!("`{}` does not end, so the state would never be whole", node.name))
+                    .hint("bound the source"))
+            });
+        }
         match (mode, unbounded) {
-            (RuntimeMode::Streaming, _) | (RuntimeMode::Automatic, Some(_)) => Ok(false),
-            (RuntimeMode::Batch | RuntimeMode::Automatic, None) => Ok(true),
+            (RuntimeMode::Streaming, _) | (RuntimeMode::Automatic, Some(_)) => Ok(JobMode::Stream),
+            (RuntimeMode::Batch | RuntimeMode::Automatic, None) => Ok(JobMode::Batch),
             (RuntimeMode::Batch, Some(node)) => {
                 Err(Error::input(format!("`{}` does not end, so the job cannot run in batch mode", node.name))
                     .hint("bound the source, or use the streaming or the automatic mode"))

@@ -13,6 +13,7 @@ use tidemill_core::sink::PreCommit;
 use tidemill_core::{Error, Result, SharedClock, WATERMARK_MAX};
 
 use crate::driver::{BATCH_ROWS, Records};
+use crate::runtime::JobMode;
 use crate::state::{Buffers, EntryShapes, Restored, Section};
 
 /// One operator from records of `I` to records of `O`.
@@ -425,7 +426,7 @@ pub(crate) struct OperatorLink<I, O, P> {
     pub uid: String,
     pub operator: P,
     pub out: Out<O>,
-    pub batch: bool,
+    pub mode: JobMode,
     pub input: std::marker::PhantomData<fn(I)>,
 }
 
@@ -451,7 +452,12 @@ impl<I: 'static, O: 'static, P: Operator<I, O>> Link<I> for OperatorLink<I, O, P
 
     fn signal(&mut self, signal: &mut Signal<'_>) -> Result<()> {
         match signal {
-            Signal::Watermark(WATERMARK_MAX) if self.batch => return self.end_of_batch(),
+            Signal::Watermark(WATERMARK_MAX) if self.mode == JobMode::Batch => return self.end_of_batch(),
+            // The input has ended, and what waits for that stays in the state.
+            Signal::Watermark(WATERMARK_MAX) if self.mode == JobMode::Bootstrap => {
+                self.out.watermark(WATERMARK_MAX)?;
+                return self.out.flush();
+            }
             Signal::Watermark(watermark_ms) => {
                 // The operator itself decides what goes on: see `Operator::on_watermark`.
                 self.operator.on_watermark(*watermark_ms, &mut self.out)?;

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::support::run;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "savepoint",
+    "savepoint copy",
     "savepoint dispose",
     "state",
     "state list",

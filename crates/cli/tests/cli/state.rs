@@ -42,6 +42,23 @@ fn a_job_s_state_is_listed_shown_and_exported() {
     }
     let refused = run(&["savepoint", "dispose", place]).failed(2);
     assert!(refused.contains("is a checkpoint of job `copy`"), "{refused}");
+
+    // A savepoint of it, with the source's state alone and under another name.
+    let saved = folder.path().join("saved");
+    let saved = saved.to_str().unwrap();
+    let copy = ["savepoint", "copy", place, saved];
+    let refused = run(&[&copy[..], &["--without", "nobody"]].concat()).failed(2);
+    assert!(refused.contains("there is no operator `nobody`") && refused.contains(uid), "{refused}");
+    let rename = format!("{uid}=lines");
+    let others = listed.as_array().unwrap().iter().map(|one| one["operator"].as_str().unwrap());
+    let others: Vec<&str> = others.filter(|one| *one != uid).flat_map(|one| ["--without", one]).collect();
+    let copied = run(&[&["--output", "json"], &copy[..], &["--rename", &rename], &others[..]].concat()).json();
+    assert_eq!(copied["operators"], serde_json::json!(["lines"]));
+    let again = run(&["--output", "json", "state", "export", saved, "--operator", "lines", "--state", "splits"]).json();
+    assert_eq!(again, exported);
+    let refused = run(&copy).failed(2);
+    assert!(refused.contains("is not empty"), "{refused}");
+    run(&["savepoint", "dispose", saved]).ok();
     assert!(checkpoint.join("_metadata").is_file());
 }
 

@@ -12,6 +12,7 @@ pub mod manifest;
 mod read_ahead;
 pub(crate) mod restore;
 mod savepoint;
+mod savepoint_writer;
 pub(crate) mod storage;
 pub(crate) mod writer;
 
@@ -20,3 +21,4 @@ pub use folder::CheckpointFolder;
 pub use manifest::{Manifest, OperatorState};
 pub use savepoint::{RawSection, SavepointReader, ShapedEntry, StateSummary, dispose_savepoint};
 pub(crate) use savepoint::{claim, claimed, release};
+pub use savepoint_writer::SavepointWriter;

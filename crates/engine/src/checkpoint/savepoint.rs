@@ -1,5 +1,5 @@
 //! Checkpoints and savepoints outside of any job: what is in them, reading a state with its types, and disposing of them
-//! (what Flink's State Processor API reads).
+//! (what Flink's State Processor API reads; `savepoint_writer` has what it writes).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use tidemill_core::{Data, Error, Result};
 
 use super::folder::{self, CheckpointFolder, NamedFiles, StateFiles, read_manifest};
-use super::manifest::{Manifest, SectionPlace};
+use super::manifest::{Manifest, OperatorState, SectionPlace};
 use super::storage::{Storages, location};
-use crate::key::{GroupRange, Key, groups_of, key_group};
+use crate::key::{GroupRange, KEY_GROUPS, Key, groups_of, key_group};
 use crate::state::shape::{Decoded, Shape};
 use crate::state::{RestoredSection, SectionBytes, SectionKind};
 
@@ -38,7 +38,7 @@ use crate::state::{RestoredSection, SectionBytes, SectionKind};
 pub struct SavepointReader {
     location: PathBuf,
     manifest: Manifest,
-    files: StateFiles,
+    pub(super) files: StateFiles,
 }
 
 /// One named state of one operator.
@@ -112,6 +112,11 @@ impl SavepointReader {
         &self.manifest
     }
 
+    /// The uids of the operators that have state, in order.
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.manifest.operators.keys().map(String::as_str)
+    }
+
     /// All states, by operator and name.
     pub fn states(&self) -> Vec<StateSummary> {
         let mut states: BTreeMap<(&str, &str, bool), StateSummary> = BTreeMap::new();
@@ -159,21 +164,51 @@ impl SavepointReader {
     /// `Vec<(F, V)>`; of state that expires each value as `(i64, V)`, with the time it was touched last. An error when the
     /// bytes are not of these types.
     pub fn keyed_state<K: Key, V: Data>(&self, operator: &str, name: &str) -> Result<Vec<(K, V)>> {
+        self.keyed_state_of(operator, name, (0, KEY_GROUPS - 1))
+    }
+
+    /// The same part by part, for state that does not fit into memory as a whole: so many ranges of key groups, one after the
+    /// other. Each reads all pieces that may hold keys of it.
+    pub fn keyed_state_in_parts<K: Key, V: Data>(
+        &self,
+        operator: &str,
+        name: &str,
+        parts: usize,
+    ) -> impl Iterator<Item = Result<Vec<(K, V)>>> {
+        let ranges = (0..parts).filter_map(move |part| groups_of(part, parts));
+        ranges.map(move |range| self.keyed_state_of(operator, name, range))
+    }
+
+    /// The entries whose keys are in a range of key groups.
+    fn keyed_state_of<K: Key, V: Data>(
+        &self,
+        operator: &str,
+        name: &str,
+        (first, last): GroupRange,
+    ) -> Result<Vec<(K, V)>> {
         self.check::<(K, V)>(operator, SectionKind::Keyed, name)?;
+        let parallelism = self.operator(operator)?.parallelism;
         let mut held: HashMap<K, V> = HashMap::new();
-        for section in self.sections(operator, name, SectionKind::Keyed)? {
-            let counts = |key: &K| in_groups(section.groups, || Ok(key_group(key)));
+        for place in self.places(operator, name, Some(SectionKind::Keyed))? {
+            let own = || (parallelism > 0).then(|| groups_of(place.subtask, parallelism)).flatten();
+            let (from, to) = place.groups.or_else(own).unwrap_or((0, KEY_GROUPS - 1));
+            if from > last || to < first {
+                continue;
+            }
+            let section = self.section(place)?;
+            let counted = place.groups.map_or((first, last), |(from, to)| (from.max(first), to.min(last)));
+            let counts = |key: &K| (counted.0..=counted.1).contains(&key_group(key));
             let mut reader = section.reader()?;
             if section.removal {
                 while let Some(key) = reader.entry::<K>()? {
-                    if counts(&key)? {
+                    if counts(&key) {
                         held.remove(&key);
                     }
                 }
                 continue;
             }
             while let Some((key, value)) = reader.entry::<(K, V)>()? {
-                if counts(&key)? {
+                if counts(&key) {
                     held.insert(key, value);
                 }
             }
@@ -273,19 +308,22 @@ impl SavepointReader {
         }
     }
 
+    /// An operator's state; an error that names the operators there are if it is none.
+    pub(super) fn operator(&self, uid: &str) -> Result<&OperatorState> {
+        self.manifest.operators.get(uid).ok_or_else(|| {
+            let uids: Vec<&str> = self.operators().collect();
+            Error::input(format!("`{}` has no operator `{uid}`", self.location.display())).hint(there_are(&uids))
+        })
+    }
+
     fn places(&self, operator: &str, name: &str, kind: Option<SectionKind>) -> Result<Vec<&SectionPlace>> {
-        let shown = self.location.display();
-        let known = |names: Vec<&str>| format!("there are `{}`", names.join("`, `"));
-        let state = self.manifest.operators.get(operator).ok_or_else(|| {
-            let uids = self.manifest.operators.keys().map(String::as_str).collect();
-            Error::input(format!("`{shown}` has no operator `{operator}`")).hint(known(uids))
-        })?;
+        let state = self.operator(operator)?;
         let mut places: Vec<&SectionPlace> = state.sections.iter().filter(|place| place.name == name).collect();
         if places.is_empty() {
             let mut names: Vec<&str> = state.sections.iter().map(|place| place.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
-            return Err(Error::input(format!("operator `{operator}` has no state `{name}`")).hint(known(names)));
+            return Err(Error::input(format!("operator `{operator}` has no state `{name}`")).hint(there_are(&names)));
         }
         // A function's list may be called as its keyed state.
         places.retain(|place| kind.is_none_or(|kind| place.kind == kind));
@@ -300,19 +338,24 @@ impl SavepointReader {
     }
 
     fn sections(&self, operator: &str, name: &str, kind: SectionKind) -> Result<Vec<RestoredSection>> {
-        let section = |place: &SectionPlace| {
-            Ok(RestoredSection {
-                subtask: place.subtask,
-                name: place.name.clone(),
-                kind: place.kind,
-                entries: place.entries,
-                bytes: SectionBytes::Here(Arc::new(self.files.section(place)?)),
-                removal: place.removal,
-                groups: place.groups,
-            })
-        };
-        self.places(operator, name, Some(kind))?.into_iter().map(section).collect()
+        self.places(operator, name, Some(kind))?.into_iter().map(|place| self.section(place)).collect()
     }
+
+    fn section(&self, place: &SectionPlace) -> Result<RestoredSection> {
+        Ok(RestoredSection {
+            subtask: place.subtask,
+            name: place.name.clone(),
+            kind: place.kind,
+            entries: place.entries,
+            bytes: SectionBytes::Here(Arc::new(self.files.section(place)?)),
+            removal: place.removal,
+            groups: place.groups,
+        })
+    }
+}
+
+fn there_are(names: &[&str]) -> String {
+    format!("there are `{}`", names.join("`, `"))
 }
 
 /// Whether a key counts in a section: after a change of parallelism several subtasks pass the same bytes on, each for the

@@ -31,6 +31,7 @@ use super::timestamp::Ts;
 use crate::checkpoint::restore::RestorePoint;
 use crate::graph::{Logic, Plan};
 use crate::operator::{FanOut, Link, Operator, OperatorLink, Out, Sides};
+use crate::runtime::JobMode;
 use crate::runtime::control::JobControl;
 use crate::runtime::metrics::SubtaskMetrics;
 use crate::runtime::user_metrics::UserMetrics;
@@ -57,8 +58,8 @@ pub(crate) struct BuildShared {
     pub building: AtomicUsize,
     /// What user functions count.
     pub user: Arc<UserMetrics>,
-    /// Whether the job runs as a batch: final results only.
-    pub batch: bool,
+    /// What the job is to come to.
+    pub mode: JobMode,
     /// Where keyed state stands.
     pub state: StateHome,
 }
@@ -214,7 +215,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             uid: self.shared.plan.uids[node].clone(),
             operator,
             out,
-            batch: self.shared.batch,
+            mode: self.shared.mode,
             input: std::marker::PhantomData,
         }))
     }
@@ -351,7 +352,7 @@ impl<'a, 'scope> TaskBuilder<'a, 'scope> {
             waker: self.waker.clone(),
             wakes_at_ms: None,
             watermark_ms: WATERMARK_MIN,
-            batch: self.shared.batch,
+            time_stands_still: self.shared.mode.time_stands_still(),
             closed: false,
             copying: false,
             copied_us: 0,
@@ -406,6 +407,7 @@ pub(crate) fn source<T: Data>(
     let reader = parts.source.reader(context).map_err(|e| e.context(parts.source.name()))?;
     let first_slot = plan.slots[&node];
     let subtasks = builder.shared.subtasks_beside(core.worker, node);
+    let time_stands_still = builder.shared.mode.time_stands_still();
     let mut task = SourceTask {
         uid: plan.uids[node].clone(),
         source: parts.source.clone(),
@@ -414,8 +416,8 @@ pub(crate) fn source<T: Data>(
         row_bytes: RowBytes::default(),
         head,
         dead_letters,
-        watermarks: SplitWatermarks::new(&parts.strategy, parallelism, builder.shared.batch),
-        aligner: parts.strategy.alignment().filter(|_| !builder.shared.batch).map(Aligner::new),
+        watermarks: SplitWatermarks::new(&parts.strategy, parallelism, time_stands_still),
+        aligner: parts.strategy.alignment().filter(|_| !time_stands_still).map(Aligner::new),
         slot: first_slot + subtask,
         known: BTreeSet::new(),
         next_discovery_ms: None,

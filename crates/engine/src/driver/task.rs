@@ -67,8 +67,8 @@ pub(crate) struct TaskCore {
     /// would let them pile up.
     pub wakes_at_ms: Option<i64>,
     pub watermark_ms: i64,
-    /// Whether the job runs as a batch: nothing is called by the clock then.
-    pub batch: bool,
+    /// Whether nothing is called by the clock.
+    pub time_stands_still: bool,
     pub closed: bool,
     /// State of an earlier epoch is being copied.
     pub copying: bool,
@@ -204,7 +204,7 @@ impl TaskCore {
     /// called any more.
     pub fn processing_time(&mut self) -> Result<()> {
         let now_ms = self.control.clock().now_ms();
-        let calls = self.watermark_ms < WATERMARK_MAX && !self.batch;
+        let calls = self.watermark_ms < WATERMARK_MAX && !self.time_stands_still;
         if calls && self.next_processing_time()?.is_some_and(|at| at <= now_ms) {
             self.head.signal(&mut Signal::ProcessingTime(now_ms))?;
         }

@@ -20,7 +20,7 @@ use super::cluster::leader::RemoteReports;
 use super::control::{JobControl, WriterLink};
 use super::metrics::SubtaskMetrics;
 use super::processes::{self, Network, Role};
-use super::settings::{CheckpointRetention, ClaimMode, JobSettings};
+use super::settings::{CheckpointRetention, ClaimMode, JobMode, JobSettings};
 use super::user_metrics::{MetricGroup, UserMetrics};
 use super::{slots, socket};
 use crate::checkpoint::coordinator::{Coordinator, CoordinatorConfig, Event, SavepointRequest};
@@ -211,7 +211,8 @@ pub(crate) fn execute(
     let (parallelism, demand) = (processes::default_parallelism(&graph, &settings)?, slots::demand(&graph, &settings));
     let plan = graph.plan(parallelism)?;
     slots::check(&demand, plan.workers(), &settings)?;
-    let batch = plan.is_batch(settings.runtime_mode)?;
+    let mode = plan.mode(settings.runtime_mode)?;
+    let batch = mode == JobMode::Batch;
     let interval_ms = settings.checkpoint_interval_ms.filter(|_| settings.checkpoint_dir.is_some() && !batch);
     let folder =
         settings.checkpoint_dir.as_deref().map(|root| CheckpointFolder::open_in(&storages, root)).transpose()?;
@@ -318,7 +319,7 @@ pub(crate) fn execute(
         workers,
         building: workers.into(),
         user,
-        batch,
+        mode,
         state,
     });
     let workers_ended = network.allocators(workers).and_then(|allocators| run_workers(allocators, shared, &network));

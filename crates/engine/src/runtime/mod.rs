@@ -19,4 +19,5 @@ pub use execute::{JobEnd, JobResult};
 pub(crate) use execute::{JobHandle as ExecuteHandle, edges, execute, spawn, vertices};
 pub use process::{run_job, run_job_with};
 pub(crate) use processes::default_parallelism;
+pub(crate) use settings::JobMode;
 pub use settings::{CheckpointRetention, ClaimMode, JobSettings, RuntimeMode};

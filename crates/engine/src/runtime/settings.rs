@@ -32,6 +32,24 @@ pub enum RuntimeMode {
     Automatic,
 }
 
+/// What a job is to come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobMode {
+    /// Every result as soon as it is known.
+    Stream,
+    /// Final results only.
+    Batch,
+    /// State that another job is to begin with: no timer and no window fires, not even at the end of the input.
+    Bootstrap,
+}
+
+impl JobMode {
+    /// Whether no time passes before the input has ended.
+    pub fn time_stands_still(self) -> bool {
+        self != JobMode::Stream
+    }
+}
+
 impl std::str::FromStr for RuntimeMode {
     type Err = Error;
 

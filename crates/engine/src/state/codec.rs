@@ -29,6 +29,16 @@ impl Writer {
         Writer { name: name.into(), kind, entries: 0, bytes: Vec::new() }
     }
 
+    /// Whether it has no entry yet.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Makes room for about this many bytes.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);

@@ -27,7 +27,7 @@ impl<T: Data> AssignOperator<T> {
                 .hint("give the strategy with the alignment to `from_source`"));
         }
         let clock = builder.shared.control.clock().clone();
-        let mut watermarks = SplitWatermarks::new(strategy, 1, builder.shared.batch);
+        let mut watermarks = SplitWatermarks::new(strategy, 1, builder.shared.mode.time_stands_still());
         watermarks.add_splits(1, clock.steady_ms());
         let next_ms = clock.steady_ms();
         Ok(AssignOperator { watermarks, clock, board: Board::new(vec![0]), next_ms })

@@ -1,6 +1,7 @@
 //! Where a job is built: sources, settings, and `execute`.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -14,6 +15,8 @@ use tidemill_core::{Data, Error, Result};
 use super::collection::{CollectionSource, SequenceSource};
 use super::data_stream::{DataStream, Origin};
 use super::watermark::WatermarkStrategy;
+use crate::checkpoint::storage::{Storages, location};
+use crate::checkpoint::{CheckpointFolder, SavepointReader};
 use crate::driver::source::SourceParts;
 use crate::graph::{Graph, Logic, Node, source_logic};
 use crate::runtime::{
@@ -61,7 +64,7 @@ impl Environment {
     }
 
     /// Checkpoints every `interval` into `folder`, and a restart goes on from the newest one there.
-    pub fn enable_checkpointing(&self, interval: Duration, folder: impl Into<std::path::PathBuf>) -> &Self {
+    pub fn enable_checkpointing(&self, interval: Duration, folder: impl Into<PathBuf>) -> &Self {
         let mut settings = self.settings.borrow_mut();
         settings.checkpoint_interval_ms = Some(interval.as_millis() as i64);
         settings.checkpoint_dir = Some(folder.into());
@@ -197,6 +200,53 @@ impl Environment {
         execute(graph, name, settings, |handle| started(JobHandle(handle)))
     }
 
+    /// Runs what was built so far for the state it leaves, with which another job is to begin: functions are called with all
+    /// records of the input, and no timer and no window fires, not even at its end, so that all of them are in the state. Watermark
+    /// strategies only assign timestamps. (Flink's `OperatorTransformation.bootstrapWith`.)
+    ///
+    /// The state is left as a checkpoint in `folder`, from which the same call goes on if it is interrupted; [`SavepointWriter`]
+    /// makes a savepoint of it. An error when a source does not end, and in a job of several processes.
+    ///
+    /// ```
+    /// use tidemill_engine::checkpoint::SavepointWriter;
+    /// use tidemill_engine::{Environment, JobSettings};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (scratch, place) = (folder.path().join("scratch"), folder.path().join("savepoint"));
+    /// let env = Environment::new();
+    /// let known = env.from_collection(vec![("ann".to_string(), 40u64), ("bob".to_string(), 2)]);
+    /// let _nobody_reads = known.key_by(|pair| pair.0.clone()).sum(|pair| &mut pair.1).uid("totals");
+    /// let state = env.bootstrap("totals so far", &scratch)?;
+    /// let mut writer = SavepointWriter::create(&place)?;
+    /// writer.copy(&state, "totals", "totals")?;
+    /// writer.finish()?;
+    ///
+    /// // The job that begins with it.
+    /// let env = Environment::with_settings(JobSettings { restore_from: Some(place), ..JobSettings::default() });
+    /// let orders = env.from_collection(vec![("ann".to_string(), 2u64)]);
+    /// let totals = orders.key_by(|pair| pair.0.clone()).sum(|pair| &mut pair.1).uid("totals").collect();
+    /// env.execute("totals")?;
+    /// assert_eq!(totals.take(), [("ann".to_string(), 42)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`SavepointWriter`]: crate::checkpoint::SavepointWriter
+    pub fn bootstrap(&self, name: &str, folder: impl Into<PathBuf>) -> Result<SavepointReader> {
+        let graph = Graph { bootstraps: true, ..self.take_graph() };
+        let folder = location(&folder.into())?;
+        let settings = JobSettings { checkpoint_dir: Some(folder.clone()), ..self.settings.borrow().clone() };
+        if settings.cluster.as_ref().is_some_and(|cluster| cluster.addresses.len() > 1) {
+            return Err(Error::input("state is bootstrapped by one process, and this job has several")
+                .hint("start it without `processes`"));
+        }
+        let options = settings.storage_options.clone();
+        execute(graph, name, settings, |_| {})?;
+        let checkpoints = CheckpointFolder::open_in(&Storages::new(options.clone()), &folder)?;
+        let newest = checkpoints.complete()?.last().map(|epoch| checkpoints.path(*epoch));
+        let newest = newest.ok_or_else(|| Error::bug("a job has ended without its last checkpoint"))?;
+        SavepointReader::open_with(newest, options)
+    }
+
     /// Runs what was built so far on a thread of its own. An error here is one of the job's beginning.
     ///
     /// ```
@@ -294,12 +344,12 @@ impl JobHandle {
     }
 
     /// Takes a checkpoint now and waits until it is complete; returns its folder.
-    pub fn checkpoint(&self) -> Result<std::path::PathBuf> {
+    pub fn checkpoint(&self) -> Result<PathBuf> {
         self.0.checkpoint()
     }
 
     /// Takes a savepoint; with `stop` the job ends with it, with `drain` its event time does too.
-    pub fn savepoint(&self, folder: Option<std::path::PathBuf>, stop: bool, drain: bool) -> Result<std::path::PathBuf> {
+    pub fn savepoint(&self, folder: Option<PathBuf>, stop: bool, drain: bool) -> Result<PathBuf> {
         self.0.savepoint(folder, stop, drain)
     }
 

@@ -9,6 +9,7 @@ use super::operator_state::{OperatorStateReader, OperatorStateWriter};
 use crate::driver::Records;
 use crate::driver::build::TaskBuilder;
 use crate::operator::{Operator, Out, OutputTag, SnapshotParts};
+use crate::runtime::JobMode;
 use crate::runtime::user_metrics::MetricGroup;
 use crate::state::{Restored, StateHome};
 
@@ -61,7 +62,7 @@ impl TaskBuilder<'_, '_> {
             max_parallelism: plan.max_parallelism[node],
             attempt: shared.attempt,
             job_id: shared.job_id.clone(),
-            batch: shared.batch,
+            batch: shared.mode == JobMode::Batch,
             state: shared.state.clone(),
             metrics: MetricGroup::new(shared.user.clone(), uid, subtask, clock.clone()),
             clock,

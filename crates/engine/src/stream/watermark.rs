@@ -231,11 +231,11 @@ pub(crate) struct SplitWatermarks<T> {
 }
 
 impl<T: 'static> SplitWatermarks<T> {
-    /// In a `batch` timestamps are assigned, and event time stands still until the input ends.
-    pub fn new(strategy: &WatermarkStrategy<T>, parallelism: usize, batch: bool) -> Self {
+    /// Timestamps are assigned also when event time stands still until the input ends.
+    pub fn new(strategy: &WatermarkStrategy<T>, parallelism: usize, time_stands_still: bool) -> Self {
         SplitWatermarks {
             kind: match &strategy.generator {
-                _ if batch => GeneratorKind::None,
+                _ if time_stands_still => GeneratorKind::None,
                 GeneratorKind::None => GeneratorKind::None,
                 GeneratorKind::Bounded { delay_ms } => GeneratorKind::Bounded { delay_ms: *delay_ms },
                 GeneratorKind::Custom(make) => GeneratorKind::Custom(make.clone()),
@@ -244,7 +244,7 @@ impl<T: 'static> SplitWatermarks<T> {
                 .assigner
                 .as_ref()
                 .map(|assigner| assigner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).boxed_clone()),
-            idle_timeout_ms: strategy.idle_timeout_ms.filter(|_| !batch),
+            idle_timeout_ms: strategy.idle_timeout_ms.filter(|_| !time_stands_still),
             interval_ms: strategy.interval_ms.unwrap_or(INTERVAL_MS),
             splits: Vec::new(),
             next_ms: i64::MIN,

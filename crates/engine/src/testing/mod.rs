@@ -54,6 +54,7 @@ use crate::driver::build::{BuildShared, TaskBuilder};
 use crate::graph::Logic;
 use crate::key::{KEY_GROUPS, Key, key_group, owner};
 use crate::operator::{ChainCopy, CopyRun, Link, OutputTag, Signal, SnapshotMode};
+use crate::runtime::JobMode;
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::state::{Buffers, StateHome};
 use crate::stream::{DataStream, Environment};
@@ -200,7 +201,7 @@ impl<I: Data, O: Data> HarnessBuilder<I, O> {
             workers: 1,
             building: 1.into(),
             user: Arc::default(),
-            batch: self.batch,
+            mode: if self.batch { JobMode::Batch } else { JobMode::Stream },
             state: self.state,
         };
         let restore = move |uid: &str, subtask, parallelism| restored.load(uid, subtask, parallelism);

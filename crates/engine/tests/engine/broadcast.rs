@@ -16,17 +16,17 @@ use crate::joins_recovery::survives_crashes;
 use crate::windows::Chance;
 
 /// From a time on a factor holds.
-type Rule = (i64, i64);
+pub type Rule = (i64, i64);
 type Valued = (i64, u32, i64);
 
 const RULES: BroadcastState<i64, i64> = BroadcastState::new("rules");
 const TOTAL: BroadcastState<(), i64> = BroadcastState::new("total");
 
-fn rules(chance: &mut Chance, count: usize, step_ms: i64) -> Vec<Rule> {
+pub fn rules(chance: &mut Chance, count: usize, step_ms: i64) -> Vec<Rule> {
     (0..count as i64).map(|at| (at * step_ms - 3_000, 1 + chance.below(1_000) as i64)).collect()
 }
 
-fn broadcast(env: &Environment, rules: Vec<Rule>) -> DataStream<Rule> {
+pub fn broadcast(env: &Environment, rules: Vec<Rule>) -> DataStream<Rule> {
     env.from_collection(rules).assign_timestamps_and_watermarks(
         WatermarkStrategy::monotonous().with_timestamps(|rule: &Rule, _| rule.0).with_interval(Duration::ZERO),
     )
@@ -65,7 +65,7 @@ impl KeyedBroadcastProcessFunction<u32, Event, Rule, Valued> for Valuation {
     }
 }
 
-fn valued(events: &DataStream<Event>, rules: &DataStream<Rule>) -> DataStream<Valued> {
+pub fn valued(events: &DataStream<Event>, rules: &DataStream<Rule>) -> DataStream<Valued> {
     events
         .key_by(|event| event.1)
         .connect_broadcast(&rules.broadcast_with(&[&RULES]))

@@ -280,7 +280,7 @@ fn an_accumulator_has_one_type() {
 
 /// Sums numbers by their last digit and hands the sums on at each watermark.
 #[derive(Clone, Default)]
-struct SumBefore(BTreeMap<i64, i64>);
+pub struct SumBefore(BTreeMap<i64, i64>);
 
 impl ProcessFunction<i64, (i64, i64)> for SumBefore {
     fn initialize_state(&mut self, saved: &mut OperatorStateReader<'_>) -> Result<()> {

@@ -27,6 +27,7 @@ mod pressure;
 mod recovery;
 mod results;
 mod s3_server;
+mod savepoint_writer;
 mod savepoints;
 mod stages;
 mod state_disk;

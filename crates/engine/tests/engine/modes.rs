@@ -185,6 +185,10 @@ fn a_batch_needs_an_end_and_takes_no_savepoint() {
     run(RuntimeMode::Streaming).unwrap();
     run(RuntimeMode::Automatic).unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let env = Environment::new();
+    env.from_source(source(), WatermarkStrategy::none(), "held").collect();
+    let error = env.bootstrap("held", folder.path().join("bootstrap")).err().unwrap().to_string();
+    assert!(error.contains("`Source: held` does not end") && error.contains("bound the source"), "{error}");
     let env = Environment::with_settings(JobSettings {
         checkpoint_dir: Some(folder.path().to_path_buf()),
         checkpoint_interval_ms: Some(1),

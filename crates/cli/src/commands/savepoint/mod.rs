@@ -1,8 +1,9 @@
 //! `tidemill savepoint`: savepoints without a server. Taking one is `tidemill jobs savepoint`.
 
+mod copy;
 mod dispose;
 
 use super::Entry;
 
 /// The commands.
-pub const ALL: &[Entry] = &[Entry::of::<dispose::Dispose>("dispose")];
+pub const ALL: &[Entry] = &[Entry::of::<copy::Copy>("copy"), Entry::of::<dispose::Dispose>("dispose")];

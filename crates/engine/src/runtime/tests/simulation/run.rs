@@ -28,7 +28,7 @@ use crate::runtime::cluster::{Cluster, Secret};
 use crate::runtime::control::{HandIn, JobControl, WriterLink};
 use crate::runtime::execute::{recover_sinks, restore_point};
 use crate::runtime::metrics::SubtaskMetrics;
-use crate::runtime::{ClaimMode, JobSettings};
+use crate::runtime::{ClaimMode, JobMode, JobSettings};
 use crate::slot_sharing::Homes;
 use crate::state::{Buffers, StateHome};
 
@@ -394,7 +394,7 @@ impl Simulation {
                 workers: per_process,
                 building: per_process.into(),
                 user: Arc::default(),
-                batch: false,
+                mode: JobMode::Stream,
                 state: StateHome::default(),
             };
             let mut tasks = Vec::new();
