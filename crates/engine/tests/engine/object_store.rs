@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tidemill_engine::checkpoint::Manifest;
+use tidemill_engine::checkpoint::{Manifest, SavepointReader, SavepointWriter, dispose_savepoint};
 use tidemill_engine::stream::JobClient;
 use tidemill_engine::{Environment, JobSettings};
 
@@ -129,8 +129,14 @@ fn savepoints_go_to_an_object_store_and_come_from_there() {
         let first = if from_s3 { settings_of(server, &prefix, 2) } else { local(folder.path()) };
         let savepoint = stopped(first.clone(), &server.place(&format!("{prefix}-saved")), &ledger);
         assert!(savepoint.to_str().unwrap().starts_with("s3://checkpoints/"), "{}", savepoint.display());
-        // The job itself goes on from its own copy, another job from the savepoint.
-        let another = JobSettings { restore_from: Some(savepoint), ..local(other.path()) };
+        // The job itself goes on from its own copy, another job from a copy that was written without any.
+        let copied = server.place(&format!("{prefix}-copied"));
+        let reader = SavepointReader::open_with(&savepoint, server.options()).unwrap();
+        let mut writer = SavepointWriter::create_with(&copied, server.options()).unwrap();
+        reader.operators().for_each(|uid| writer.copy(&reader, uid, uid).unwrap());
+        writer.finish().unwrap();
+        dispose_savepoint(&savepoint, server.options()).unwrap();
+        let another = JobSettings { restore_from: Some(copied), ..local(other.path()) };
         let env = Environment::with_settings(if as_itself { first } else { another });
         recovery::build(&env, &ledger);
         env.execute("second").unwrap();
