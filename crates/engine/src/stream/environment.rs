@@ -20,7 +20,7 @@ use crate::checkpoint::{CheckpointFolder, SavepointReader};
 use crate::driver::source::SourceParts;
 use crate::graph::{Graph, Logic, Node, source_logic};
 use crate::runtime::{
-    CheckpointRetention, JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices,
+    CheckpointRetention, JobEnd, JobResult, JobSettings, RuntimeMode, default_parallelism, edges, execute, vertices,
 };
 use crate::state::StateBackend;
 
@@ -240,7 +240,13 @@ impl Environment {
                 .hint("start it without `processes`"));
         }
         let options = settings.storage_options.clone();
-        execute(graph, name, settings, |_| {})?;
+        let ended = execute(graph, name, settings, |_| {})?.end;
+        if ended != JobEnd::Finished {
+            return Err(Error::external(
+                "the bootstrap was stopped before the end of its input, and its state is not whole",
+            )
+            .hint("start it again: it goes on from its last checkpoint"));
+        }
         let checkpoints = CheckpointFolder::open_in(&Storages::new(options.clone()), &folder)?;
         let newest = checkpoints.complete()?.last().map(|epoch| checkpoints.path(*epoch));
         let newest = newest.ok_or_else(|| Error::bug("a job has ended without its last checkpoint"))?;
