@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidemill_core::{Error, Result};
 
-use crate::key::{Coarse, GroupRange, KEY_GROUPS};
+use crate::key::{Coarse, GroupRange, KEY_GROUPS, groups_of};
 use crate::state::{EntryShapes, SectionKind};
 
 /// The version this program writes. Fixtures of every version ever released are read by the tests.
@@ -56,6 +56,14 @@ pub struct OperatorState {
     /// What its sink subtasks have pre-committed and not yet published, oldest first.
     #[serde(default)]
     pub tokens: Vec<TokenEntry>,
+}
+
+impl OperatorState {
+    /// The key groups a keyed section can hold keys of: what it says itself, else those its subtask owned, all when that is not known.
+    pub(super) fn key_groups_of(&self, place: &SectionPlace) -> GroupRange {
+        let own = || (self.parallelism > 0).then(|| groups_of(place.subtask, self.parallelism)).flatten();
+        place.groups.or_else(own).unwrap_or((0, KEY_GROUPS - 1))
+    }
 }
 
 /// Where a piece of state stands.

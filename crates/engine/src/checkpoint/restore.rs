@@ -9,10 +9,10 @@ use tidemill_core::sink::Token;
 use tidemill_core::{Error, Result};
 
 use super::folder::{StateFiles, read_manifest};
-use super::manifest::{Manifest, SectionPlace};
+use super::manifest::{Manifest, OperatorState, SectionPlace};
 use super::read_ahead::Readers;
 use super::storage::Storages;
-use crate::key::{groups_of, owner};
+use crate::key::owner;
 use crate::state::{Restored, RestoredSection, SectionBytes, SectionKind};
 
 /// A checkpoint to restore from, or none.
@@ -24,16 +24,13 @@ pub(crate) struct RestorePoint {
     readers: Mutex<Option<Readers>>,
 }
 
-/// The first and the last of the subtasks that read a section now: those whose keys it can hold. Keys of the subtask that
-/// wrote it lie in its range of key groups.
-fn read_by(place: &SectionPlace, written_by: usize, parallelism: usize) -> (usize, usize) {
-    let own = || (written_by > 0).then(|| groups_of(place.subtask, written_by)).flatten();
-    match place.groups.or_else(own) {
-        Some((first, last)) if place.kind == SectionKind::Keyed => {
-            (owner(first, parallelism), owner(last, parallelism))
-        }
-        _ => (0, parallelism - 1),
+/// The first and the last of the subtasks that read a section now: those whose keys it can hold.
+fn read_by(operator: &OperatorState, place: &SectionPlace, parallelism: usize) -> (usize, usize) {
+    if place.kind != SectionKind::Keyed {
+        return (0, parallelism - 1);
     }
+    let (first, last) = operator.key_groups_of(place);
+    (owner(first, parallelism), owner(last, parallelism))
 }
 
 impl RestorePoint {
@@ -83,7 +80,7 @@ impl RestorePoint {
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let readers = readers.ok_or_else(|| Error::bug("state is restored behind the start"))?;
         let reads = |place: &&SectionPlace| {
-            let (first, last) = read_by(place, operator.parallelism, parallelism);
+            let (first, last) = read_by(operator, place, parallelism);
             (first..=last).contains(&subtask)
         };
         let places: Vec<SectionPlace> = operator.sections.iter().filter(reads).cloned().collect();

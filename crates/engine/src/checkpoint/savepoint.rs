@@ -142,11 +142,8 @@ impl SavepointReader {
                 } else {
                     state.entries += place.entries;
                 }
-                let own = || groups_of(place.subtask, operator.parallelism.max(1));
-                if keyed
-                    && let Some(groups) = place.groups.or_else(own)
-                    && !state.key_groups.contains(&groups)
-                {
+                let groups = operator.key_groups_of(place);
+                if keyed && !state.key_groups.contains(&groups) {
                     state.key_groups.push(groups);
                 }
             }
@@ -187,15 +184,15 @@ impl SavepointReader {
         (first, last): GroupRange,
     ) -> Result<Vec<(K, V)>> {
         self.check::<(K, V)>(operator, SectionKind::Keyed, name)?;
-        let parallelism = self.operator(operator)?.parallelism;
+        let state = self.operator(operator)?;
         let mut held: HashMap<K, V> = HashMap::new();
         for place in self.places(operator, name, Some(SectionKind::Keyed))? {
-            let own = || (parallelism > 0).then(|| groups_of(place.subtask, parallelism)).flatten();
-            let (from, to) = place.groups.or_else(own).unwrap_or((0, KEY_GROUPS - 1));
+            let (from, to) = state.key_groups_of(place);
             if from > last || to < first {
                 continue;
             }
             let section = self.section(place)?;
+            // What a subtask wrote of its own is all its own, also when it is read as another type, with another hash.
             let counted = place.groups.map_or((first, last), |(from, to)| (from.max(first), to.min(last)));
             let counts = |key: &K| (counted.0..=counted.1).contains(&key_group(key));
             let mut reader = section.reader()?;
